@@ -1,0 +1,129 @@
+//! What MFA needs of the store.
+
+use async_trait::async_trait;
+
+use super::{Factor, MfaMethod, NewChallenge};
+use crate::clock::UnixTime;
+use crate::ids::{ChallengeId, FactorId, TenantId, UserId};
+use crate::session::NewSession;
+use crate::signin::ports::StoreError;
+use crate::signin::record::SignInRecord;
+use crate::signin::user::User;
+
+/// A factor with its secret as it is stored.
+#[derive(Debug, Clone)]
+pub struct StoredFactor {
+    /// The factor.
+    pub factor: Factor,
+    /// The sealed secret.
+    pub sealed_secret: Vec<u8>,
+    /// The last TOTP step that was accepted; an older or equal one is refused.
+    pub last_step: Option<i64>,
+}
+
+/// A challenge whose secret and device fit, with one attempt counted.
+#[derive(Debug)]
+pub struct OpenAttempt {
+    /// The challenge.
+    pub challenge: NewChallenge,
+    /// Its user, active.
+    pub user: User,
+    /// The user's factors of the asked method.
+    pub factors: Vec<StoredFactor>,
+}
+
+/// What became of the attempt to answer.
+#[derive(Debug)]
+pub enum AttemptStart {
+    /// The code may be looked at. The attempt is counted as wrong until [`Challenges::complete`].
+    Open(Box<OpenAttempt>),
+    /// There is no such challenge, its secret or device differs, or its user may not sign in.
+    Unknown,
+    /// It has expired, or died of wrong codes.
+    Expired,
+    /// It was answered.
+    Used,
+    /// Too many wrong codes of this user.
+    Locked {
+        /// Seconds until the lock ends.
+        retry_after_s: u64,
+    },
+}
+
+/// A right answer, to be written all at once.
+#[derive(Debug)]
+pub struct Completion {
+    /// The challenge, to be marked as used.
+    pub challenge: ChallengeId,
+    /// Its user.
+    pub user: UserId,
+    /// The factor that passed.
+    pub factor: FactorId,
+    /// The TOTP step that passed.
+    pub step: i64,
+    /// The session that comes of it.
+    pub session: NewSession,
+    /// The record.
+    pub record: SignInRecord,
+}
+
+/// How a completion ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CompletionResult {
+    /// It is durable, and the counted attempt is taken back.
+    Done,
+    /// Somebody answered the challenge first.
+    ChallengeUsed,
+    /// The same code was used before; the attempt stays counted.
+    CodeUsed,
+}
+
+/// Challenges and factors in the store.
+#[async_trait]
+pub trait Challenges: Send + Sync {
+    /// Counts an attempt and reads what is needed to judge it, in one transaction. Checks, in this
+    /// order: challenge known and secret equal (in constant time), device equal, user active, not
+    /// used, not expired and fewer than [`super::CHALLENGE_ATTEMPTS`] attempts, user not locked
+    /// (fewer than [`super::USER_ATTEMPTS`] attempts within [`super::LOCK_WINDOW`], over all
+    /// challenges and methods; the lock lasts [`super::LOCK_WINDOW`] from the attempt that filled it).
+    async fn begin_attempt(&self, request: AttemptRequest) -> Result<AttemptStart, StoreError>;
+    /// Marks the challenge used, the TOTP step spent, and writes session and record: all or nothing.
+    async fn complete(&self, completion: Completion) -> Result<CompletionResult, StoreError>;
+    /// Writes the record of a wrong code.
+    async fn record_wrong_code(&self, record: SignInRecord) -> Result<(), StoreError>;
+}
+
+/// Which challenge is being answered, and from where.
+#[derive(Debug)]
+pub struct AttemptRequest {
+    /// The tenant of the request.
+    pub tenant: TenantId,
+    /// The challenge.
+    pub challenge: ChallengeId,
+    /// SHA-256 of the secret that the client sent.
+    pub secret_hash: [u8; 32],
+    /// The pseudonym of the device identifier that the client sent.
+    pub device: Option<crate::signin::history::Pseudonym>,
+    /// The method.
+    pub method: MfaMethod,
+    /// The moment.
+    pub now: UnixTime,
+}
+
+/// Factors of a user.
+#[async_trait]
+pub trait Factors: Send + Sync {
+    /// All confirmed factors of a user.
+    async fn factors(&self, user: UserId) -> Result<Vec<Factor>, StoreError>;
+    /// Keeps a factor that is not confirmed yet, in place of earlier unconfirmed ones.
+    async fn put_pending(&self, user: UserId, factor: StoredFactor) -> Result<(), StoreError>;
+    /// An unconfirmed factor. Counts an attempt: after five it is gone.
+    async fn begin_confirmation(
+        &self,
+        user: UserId,
+        factor: FactorId,
+        now: UnixTime,
+    ) -> Result<Option<StoredFactor>, StoreError>;
+    /// Confirms it, and remembers the step of the code. `false` when it is gone or was confirmed.
+    async fn confirm(&self, user: UserId, factor: FactorId, step: i64, now: UnixTime) -> Result<bool, StoreError>;
+}

@@ -1,0 +1,178 @@
+//! Answering a challenge: the sign-in path enters again at step 11.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use super::ports::{AttemptRequest, AttemptStart, Challenges, Completion, CompletionResult, OpenAttempt};
+use super::{MfaMethod, totp};
+use crate::clock::Clock;
+use crate::ids::{ChallengeId, EventId, TenantId};
+use crate::secret::{Entropy, sha256};
+use crate::session::issue::{IssuedTokens, TokenIssuer};
+use crate::session::ports::KeyRingError;
+use crate::signin::history::{PastEnd, Pseudonyms};
+use crate::signin::ports::StoreError;
+use crate::signin::record::{AssessmentRecord, SignInRecord};
+use crate::signin::user::User;
+use crate::vault::Vault;
+
+/// The purpose that TOTP secrets are sealed for; the context is the factor's identifier.
+pub const TOTP_PURPOSE: &str = "totp secret";
+
+/// Why an answer is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum ChallengeError {
+    /// No such challenge for this tenant and device.
+    #[error("the challenge token is not known, or belongs to another device")]
+    Unknown,
+    /// It has expired, or died of wrong codes.
+    #[error("the challenge has expired or had too many wrong codes; sign in again")]
+    Expired,
+    /// It was answered.
+    #[error("the challenge was answered before")]
+    Used,
+    /// The method is not one of the challenge's.
+    #[error("this challenge cannot be answered by {method}; it takes {allowed}")]
+    Method {
+        /// What was asked for.
+        method: String,
+        /// What is possible.
+        allowed: String,
+    },
+    /// The code is wrong, too old, or was used before.
+    #[error("the code is wrong, too old, or was used before")]
+    WrongCode,
+    /// The user's MFA is locked.
+    #[error("too many wrong codes; try again in {retry_after_s} s")]
+    Locked {
+        /// Seconds until the lock ends.
+        retry_after_s: u64,
+    },
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No key could sign.
+    #[error(transparent)]
+    Keys(#[from] KeyRingError),
+}
+
+/// An answer to a challenge.
+#[derive(Debug)]
+pub struct Answer<'a> {
+    /// The tenant of the request.
+    pub tenant: TenantId,
+    /// `chg_….secret`, as the client holds it.
+    pub challenge_token: &'a str,
+    /// The method.
+    pub method: MfaMethod,
+    /// The code.
+    pub code: &'a str,
+    /// The device identifier that the application sent at sign-in.
+    pub device_id: Option<&'a str>,
+}
+
+/// What a right answer gives.
+#[derive(Debug)]
+pub struct Answered {
+    /// Tokens.
+    pub tokens: IssuedTokens,
+    /// The user.
+    pub user: User,
+    /// The assessment that asked for the factor.
+    pub assessment: AssessmentRecord,
+}
+
+/// Judges answers to challenges.
+pub struct ChallengeVerifier {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// The store.
+    pub challenges: Arc<dyn Challenges>,
+    /// Makes tokens.
+    pub issuer: Arc<TokenIssuer>,
+    /// Opens TOTP secrets.
+    pub vault: Vault,
+    /// Hashes device identifiers.
+    pub pseudonyms: Pseudonyms,
+}
+
+impl ChallengeVerifier {
+    /// Takes a right answer once, and gives tokens for it.
+    ///
+    /// # Errors
+    /// See [`ChallengeError`]. A wrong code stays counted against challenge and user.
+    pub async fn answer(&self, answer: Answer<'_>) -> Result<Answered, ChallengeError> {
+        let now = self.clock.now();
+        let (challenge, secret_hash) = parse(answer.challenge_token).ok_or(ChallengeError::Unknown)?;
+        let device = answer.device_id.map(|d| self.pseudonyms.of(answer.tenant.as_str(), "device", d));
+        let method = answer.method;
+        let request = AttemptRequest { tenant: answer.tenant, challenge, secret_hash, device, method, now };
+        let attempt = match self.challenges.begin_attempt(request).await? {
+            AttemptStart::Open(attempt) => *attempt,
+            AttemptStart::Unknown => return Err(ChallengeError::Unknown),
+            AttemptStart::Expired => return Err(ChallengeError::Expired),
+            AttemptStart::Used => return Err(ChallengeError::Used),
+            AttemptStart::Locked { retry_after_s } => return Err(ChallengeError::Locked { retry_after_s }),
+        };
+        if !attempt.challenge.methods.contains(&method) {
+            let allowed: Vec<&str> = attempt.challenge.methods.iter().map(|m| m.as_str()).collect();
+            let (method, allowed) = (method.to_string(), allowed.join(", "));
+            return Err(ChallengeError::Method { method, allowed });
+        }
+        let Some((factor, step)) = self.passing_factor(&attempt, answer.code, now) else {
+            self.challenges.record_wrong_code(self.record(&attempt, PastEnd::MfaFailed, now)).await?;
+            return Err(ChallengeError::WrongCode);
+        };
+        let OpenAttempt { challenge, user, .. } = &attempt;
+        let mut grant = challenge.grant.clone();
+        grant.add_factor(method);
+        let (session, tokens) = self.issuer.issue(grant, challenge.context.device, now, &*self.entropy)?;
+        let mut record = self.record(&attempt, PastEnd::MfaPassed, now);
+        record.session = Some(session.id);
+        let completion = Completion { challenge: challenge.id, user: user.id, factor, step, session, record };
+        match self.challenges.complete(completion).await? {
+            CompletionResult::Done => {}
+            CompletionResult::ChallengeUsed => return Err(ChallengeError::Used),
+            CompletionResult::CodeUsed => return Err(ChallengeError::WrongCode),
+        }
+        Ok(Answered { tokens, user: attempt.user, assessment: attempt.challenge.assessment })
+    }
+
+    fn passing_factor(
+        &self,
+        attempt: &OpenAttempt,
+        code: &str,
+        now: crate::clock::UnixTime,
+    ) -> Option<(crate::ids::FactorId, i64)> {
+        attempt.factors.iter().find_map(|stored| {
+            let id = stored.factor.id;
+            let secret = self.vault.open(TOTP_PURPOSE, id.as_bytes(), &stored.sealed_secret);
+            let secret = secret.inspect_err(|e| tracing::error!(factor.id = %id, "a TOTP secret is unusable: {e}"));
+            totp::matching_step(&secret.ok()?, code, now, stored.last_step).map(|step| (id, step))
+        })
+    }
+
+    fn record(&self, attempt: &OpenAttempt, end: PastEnd, now: crate::clock::UnixTime) -> SignInRecord {
+        let challenge = &attempt.challenge;
+        SignInRecord {
+            id: EventId::generate(now, &*self.entropy),
+            at: now,
+            tenant: challenge.tenant.clone(),
+            provider: Arc::clone(&challenge.grant.provider),
+            user: Some(attempt.user.id),
+            end,
+            code: None,
+            context: challenge.context.clone(),
+            assessment: Some(challenge.assessment.clone()),
+            session: None,
+        }
+    }
+}
+
+fn parse(challenge_token: &str) -> Option<(ChallengeId, [u8; 32])> {
+    let (id, secret) = challenge_token.split_once('.')?;
+    let secret = data_encoding::BASE64URL_NOPAD.decode(secret.as_bytes()).ok()?;
+    Some((ChallengeId::from_str(id).ok()?, sha256(&secret)))
+}

@@ -1,0 +1,149 @@
+//! Makes sessions and their tokens. Writes nothing: the caller commits, then answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::keys::KeyRing;
+use super::ports::KeyRingError;
+use super::{Caps, Grant, NewRefresh, NewSession};
+use crate::clock::UnixTime;
+use crate::ids::{RefreshId, SessionId};
+use crate::secret::{Entropy, Secret};
+use crate::signin::history::Pseudonym;
+
+const REFRESH_SECRET_BYTES: usize = 32;
+
+/// Settings of local tokens.
+#[derive(Debug, Clone)]
+pub struct TokenSettings {
+    /// `iss` of local tokens, and their audience.
+    pub issuer: String,
+    /// How long an access token lives.
+    pub access_ttl: Duration,
+    /// How long a refresh token lives.
+    pub refresh_ttl: Duration,
+    /// How long a repeated refresh gets the same successor.
+    pub refresh_grace: Duration,
+}
+
+/// What a client gets.
+#[derive(Clone)]
+pub struct IssuedTokens {
+    /// An RFC 9068 access token.
+    pub access_token: String,
+    /// `rft_….secret`; absent when the policy gives none.
+    pub refresh_token: Option<String>,
+    /// How long the access token lives.
+    pub expires_in: Duration,
+}
+
+impl std::fmt::Debug for IssuedTokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IssuedTokens").field("expires_in", &self.expires_in).finish_non_exhaustive()
+    }
+}
+
+/// The claims of RFC 9068 section 2.2, and `sid`, `tenant_id`.
+#[derive(Serialize)]
+struct AccessClaims<'a> {
+    iss: &'a str,
+    sub: String,
+    aud: &'a str,
+    exp: i64,
+    iat: i64,
+    jti: String,
+    sid: String,
+    client_id: &'a str,
+    tenant_id: &'a str,
+    auth_time: i64,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    amr: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    acr: Option<&'a str>,
+}
+
+/// Makes local tokens.
+pub struct TokenIssuer {
+    /// Settings.
+    pub settings: TokenSettings,
+    /// Keys.
+    pub ring: Arc<KeyRing>,
+}
+
+impl TokenIssuer {
+    /// A new session for what a sign-in earned, with its first tokens.
+    ///
+    /// # Errors
+    /// When no key can sign.
+    pub fn issue(
+        &self,
+        grant: Grant,
+        device: Option<Pseudonym>,
+        now: UnixTime,
+        entropy: &dyn Entropy,
+    ) -> Result<(NewSession, IssuedTokens), KeyRingError> {
+        let id = SessionId::generate(now, entropy);
+        let ends_at = grant.caps.session.map(|cap| now.plus(cap));
+        let (refresh, refresh_token) = if grant.caps.no_refresh {
+            (None, None)
+        } else {
+            let (new, secret) = self.new_refresh(grant.caps, ends_at, now, entropy);
+            let token = refresh_token(new.id, &secret);
+            (Some(new), Some(token))
+        };
+        let (access_token, expires_in) = self.access_token(&grant, id, ends_at, now, entropy)?;
+        let session = NewSession { id, grant, created_at: now, ends_at, refresh, device };
+        Ok((session, IssuedTokens { access_token, refresh_token, expires_in }))
+    }
+
+    /// A refresh token to be written, and its secret.
+    pub(super) fn new_refresh(
+        &self,
+        caps: Caps,
+        ends_at: Option<UnixTime>,
+        now: UnixTime,
+        entropy: &dyn Entropy,
+    ) -> (NewRefresh, Secret) {
+        let secret = Secret::random(REFRESH_SECRET_BYTES, entropy);
+        let ttl = caps.refresh.map_or(self.settings.refresh_ttl, |cap| cap.min(self.settings.refresh_ttl));
+        let expires_at = ends_at.map_or(now.plus(ttl), |end| end.min(now.plus(ttl)));
+        (NewRefresh { id: RefreshId::generate(now, entropy), secret_hash: secret.hash(), expires_at }, secret)
+    }
+
+    /// An access token of a session, and how long it lives: never longer than the session.
+    pub(super) fn access_token(
+        &self,
+        grant: &Grant,
+        session: SessionId,
+        ends_at: Option<UnixTime>,
+        now: UnixTime,
+        entropy: &dyn Entropy,
+    ) -> Result<(String, Duration), KeyRingError> {
+        let ttl = ends_at.map_or(self.settings.access_ttl, |end| end.since(now).min(self.settings.access_ttl));
+        let mut jti = [0u8; 16];
+        entropy.fill(&mut jti);
+        let claims = AccessClaims {
+            iss: &self.settings.issuer,
+            sub: grant.user.to_string(),
+            aud: &self.settings.issuer,
+            exp: now.plus(ttl).as_secs(),
+            iat: now.as_secs(),
+            jti: data_encoding::BASE64URL_NOPAD.encode(&jti),
+            sid: session.to_string(),
+            client_id: &grant.client_id,
+            tenant_id: grant.tenant.as_str(),
+            auth_time: grant.auth_time.as_secs(),
+            amr: &grant.amr,
+            acr: grant.acr.as_deref(),
+        };
+        let token = self.ring.active().sign(&claims).ok_or_else(|| KeyRingError("signing failed".into()))?;
+        Ok((token, ttl))
+    }
+}
+
+/// The token as a client holds it.
+pub(super) fn refresh_token(id: RefreshId, secret: &Secret) -> String {
+    format!("{id}.{}", secret.to_base64url())
+}

@@ -1,0 +1,98 @@
+//! Local tokens: signing keys, RFC 9068 access tokens, refresh-token families.
+
+pub mod bearer;
+pub mod issue;
+pub mod keys;
+pub mod ports;
+pub mod refresh;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::UnixTime;
+use crate::ids::{RefreshId, SessionId, TenantId, UserId};
+use crate::mfa::MfaMethod;
+use crate::signin::history::Pseudonym;
+use crate::signin::rules::Level;
+
+/// What a sign-in earned: all that its tokens say of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Grant {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The user.
+    pub user: UserId,
+    /// The provider.
+    pub provider: Arc<str>,
+    /// The application: the audience of the ID token.
+    pub client_id: Arc<str>,
+    /// When the user proved who they are.
+    pub auth_time: UnixTime,
+    /// How: the provider's methods, then local ones (RFC 8176).
+    pub amr: Vec<String>,
+    /// The provider's context class.
+    pub acr: Option<String>,
+    /// The risk level of the sign-in.
+    pub level: Level,
+    /// What the policy limits.
+    pub caps: Caps,
+    /// Whether a local second factor passed.
+    pub local_mfa: bool,
+}
+
+impl Grant {
+    /// Adds a local factor that passed.
+    pub fn add_factor(&mut self, method: MfaMethod) {
+        for value in [method.amr(), "mfa"] {
+            if !self.amr.iter().any(|a| a == value) {
+                self.amr.push(value.to_owned());
+            }
+        }
+        self.local_mfa = true;
+    }
+
+    /// Whether a local second factor passed.
+    #[must_use]
+    pub fn passed_mfa(&self) -> bool {
+        self.local_mfa
+    }
+}
+
+/// Limits that a policy put on a session; the smallest of several.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Caps {
+    /// The session ends after this time.
+    pub session: Option<Duration>,
+    /// A refresh token ends after this time.
+    pub refresh: Option<Duration>,
+    /// There is no refresh token.
+    pub no_refresh: bool,
+}
+
+/// A refresh token to be written: only its hash.
+#[derive(Debug, Clone)]
+pub struct NewRefresh {
+    /// Its identifier: the readable half of the token.
+    pub id: RefreshId,
+    /// SHA-256 of the secret half.
+    pub secret_hash: [u8; 32],
+    /// When it ends.
+    pub expires_at: UnixTime,
+}
+
+/// A session to be written.
+#[derive(Debug, Clone)]
+pub struct NewSession {
+    /// Its identifier; `sid` of its access tokens.
+    pub id: SessionId,
+    /// What it is worth.
+    pub grant: Grant,
+    /// When it began.
+    pub created_at: UnixTime,
+    /// When it ends, whatever is refreshed.
+    pub ends_at: Option<UnixTime>,
+    /// The first of its refresh tokens.
+    pub refresh: Option<NewRefresh>,
+    /// The device it was begun on.
+    pub device: Option<Pseudonym>,
+}

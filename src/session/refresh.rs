@@ -1,0 +1,128 @@
+//! Refresh-token rotation with reuse detection (RFC 9700 section 4.14.2).
+//!
+//! A repeat inside the grace gets the successor that the first call got, so that two tabs or a lost
+//! answer do not end a session. A repeat after it means that the token is in two hands: the session ends.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use data_encoding::BASE64URL_NOPAD;
+
+use super::Caps;
+use super::issue::{IssuedTokens, TokenIssuer, refresh_token};
+use super::ports::{KeyRingError, Rotation, RotationResult, SessionUser, Sessions};
+use crate::clock::Clock;
+use crate::ids::{RefreshId, TenantId};
+use crate::secret::{Entropy, sha256};
+use crate::signin::ports::StoreError;
+use crate::vault::Vault;
+
+const PURPOSE: &str = "refresh successor";
+
+/// Why a refresh token is not exchanged.
+#[derive(Debug, thiserror::Error)]
+pub enum RefreshError {
+    /// Not known, ended, or of another tenant.
+    #[error("the refresh token is not valid, has expired, or its session has ended")]
+    Invalid,
+    /// It was exchanged before; the session is ended.
+    #[error("the refresh token was used before; its session has been ended, sign in again")]
+    Reused,
+    /// The user may not sign in.
+    #[error("the account of this session may not sign in; the session has been ended")]
+    UserInactive,
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No key could sign.
+    #[error(transparent)]
+    Keys(#[from] KeyRingError),
+}
+
+/// Exchanges refresh tokens and ends sessions.
+pub struct SessionService {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// The store.
+    pub sessions: Arc<dyn Sessions>,
+    /// Makes tokens.
+    pub issuer: Arc<TokenIssuer>,
+    /// Seals successors.
+    pub vault: Vault,
+}
+
+impl SessionService {
+    /// Exchanges a refresh token for a new pair.
+    ///
+    /// # Errors
+    /// See [`RefreshError`].
+    pub async fn refresh(
+        &self,
+        tenant: TenantId,
+        token: &str,
+    ) -> Result<(SessionUser, IssuedTokens), RefreshError> {
+        let (id, secret_hash) = parse(token).ok_or(RefreshError::Invalid)?;
+        let now = self.clock.now();
+        // The session's own caps are not known yet: the store keeps the smaller end.
+        let (successor, secret) = self.issuer.new_refresh(Caps::default(), None, now, &*self.entropy);
+        let successor_id = successor.id;
+        let sealed_successor = self.vault.seal(PURPOSE, successor_id.as_bytes(), &secret);
+        let rotation = Rotation {
+            tenant,
+            id,
+            secret_hash,
+            successor,
+            sealed_successor,
+            grace: self.issuer.settings.refresh_grace,
+            now,
+        };
+        let (living, refresh_token) = match self.sessions.rotate(rotation).await? {
+            RotationResult::Rotated(living) => (*living, refresh_token(successor_id, &secret)),
+            RotationResult::Repeated { session, successor, sealed_successor } => {
+                let secret = self
+                    .vault
+                    .open(PURPOSE, successor.as_bytes(), &sealed_successor)
+                    .map_err(|e| StoreError(Box::new(e)))?;
+                (*session, refresh_token(successor, &secret))
+            }
+            RotationResult::Reused { session, user } => {
+                tracing::warn!(session.id = %session, user.id = %user, "refresh token reused; session ended");
+                return Err(RefreshError::Reused);
+            }
+            RotationResult::Invalid => return Err(RefreshError::Invalid),
+            RotationResult::UserInactive => return Err(RefreshError::UserInactive),
+        };
+        let session = &living.session;
+        let (access_token, expires_in) =
+            self.issuer.access_token(&session.grant, session.id, session.ends_at, now, &*self.entropy)?;
+        let tokens = IssuedTokens { access_token, refresh_token: Some(refresh_token), expires_in };
+        Ok((living, tokens))
+    }
+
+    /// Ends the session of a refresh token. Unknown tokens are fine: the caller wants it gone.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn log_out_by_refresh(&self, tenant: &TenantId, token: &str) -> Result<(), StoreError> {
+        if let Some((id, secret_hash)) = parse(token) {
+            self.sessions.end_session_of(tenant, id, secret_hash, self.clock.now()).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends a session.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn log_out(&self, living: &SessionUser) -> Result<(), StoreError> {
+        self.sessions.end_session(living.session.id, self.clock.now()).await.map(|_| ())
+    }
+}
+
+fn parse(token: &str) -> Option<(RefreshId, [u8; 32])> {
+    let (id, secret) = token.split_once('.')?;
+    let secret = BASE64URL_NOPAD.decode(secret.as_bytes()).ok()?;
+    Some((RefreshId::from_str(id).ok()?, sha256(&secret)))
+}

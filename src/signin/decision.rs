@@ -1,0 +1,246 @@
+//! Step 10: tokens, challenge or denial. A total function of the assessment; no I/O.
+
+use std::sync::Arc;
+
+use super::assessment::{AssessedSignIn, Assessment};
+use super::rules::{Level, LevelAction, Unenrolled};
+use crate::mfa::{Factor, MfaMethod, Strength};
+use crate::session::Caps;
+
+/// What the sign-in gets.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    /// Tokens, within these limits.
+    Issue {
+        /// Limits.
+        caps: Caps,
+    },
+    /// A challenge.
+    Challenge {
+        /// Methods that this user can use now, best first. Never empty.
+        methods: Vec<MfaMethod>,
+        /// The weightiest reason.
+        reason: Arc<str>,
+        /// Limits of the session that follows.
+        caps: Caps,
+    },
+    /// No sign-in.
+    Deny(Denial),
+}
+
+/// Why a sign-in is denied.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    /// A rule said so.
+    #[error("the sign-in is denied by policy ({reason})")]
+    Policy {
+        /// The reason code.
+        reason: Arc<str>,
+    },
+    /// A second factor is needed, and the user has none that would do.
+    #[error("this sign-in needs a second factor ({reason}), and the account has none that would do")]
+    NoFactor {
+        /// The reason code.
+        reason: Arc<str>,
+    },
+    /// A fresh sign-in at the provider is needed.
+    #[error("sign in at the provider again ({reason}); the sign-in there may be at most {max_age_s} s old")]
+    UpstreamStepUp {
+        /// The reason code.
+        reason: Arc<str>,
+        /// `max_age` for the authorization request (OpenID Connect Core section 3.1.2.1).
+        max_age_s: i64,
+    },
+}
+
+/// An assessed sign-in with its decision. Only [`decide`] can build one.
+#[derive(Debug)]
+pub struct Decided {
+    assessed: AssessedSignIn,
+    decision: Decision,
+}
+
+impl Decided {
+    /// The assessed sign-in.
+    #[must_use]
+    pub fn assessed(&self) -> &AssessedSignIn {
+        &self.assessed
+    }
+
+    /// The decision.
+    #[must_use]
+    pub fn decision(&self) -> &Decision {
+        &self.decision
+    }
+
+    pub(super) fn into_assessed(self) -> AssessedSignIn {
+        self.assessed
+    }
+}
+
+/// Decides. Deny before what cannot be met before MFA before tokens.
+#[must_use]
+pub fn decide(assessed: AssessedSignIn) -> Decided {
+    let upstream = &assessed.facts().upstream;
+    let factors = &assessed.resolved().known().factors;
+    let decision = outcome(assessed.assessment(), upstream.trusted_mfa, upstream.auth_time_age_s, factors);
+    Decided { assessed, decision }
+}
+
+fn outcome(
+    assessment: &Assessment,
+    trusted_upstream_mfa: bool,
+    auth_time_age_s: Option<i64>,
+    factors: &[Factor],
+) -> Decision {
+    let (demand, settings) = (&assessment.demand, &assessment.settings);
+    if let Some(reason) = &demand.deny {
+        return Decision::Deny(Denial::Policy { reason: Arc::clone(reason) });
+    }
+    let action = match assessment.level {
+        Level::Low => LevelAction::Allow,
+        Level::Medium => settings.medium_action,
+        Level::High => settings.high_action,
+    };
+    let level_reason = || assessment.weightiest_reason().cloned().unwrap_or_else(|| "risk_level".into());
+    if action == LevelAction::Deny {
+        return Decision::Deny(Denial::Policy { reason: level_reason() });
+    }
+    if let Some((max_age_s, reason)) = &demand.step_up
+        && auth_time_age_s.is_none_or(|age| age > *max_age_s)
+    {
+        return Decision::Deny(Denial::UpstreamStepUp { reason: Arc::clone(reason), max_age_s: *max_age_s });
+    }
+    let by_level = action != LevelAction::Allow;
+    if !by_level && demand.mfa.is_none() {
+        return Decision::Issue { caps: demand.caps };
+    }
+    let upstream_is_enough = trusted_upstream_mfa
+        && demand.upstream_may_satisfy
+        && action != LevelAction::StrongMfa
+        && assessment.level <= Level::Medium;
+    if upstream_is_enough {
+        return Decision::Issue { caps: demand.caps };
+    }
+    let level_strength = (action == LevelAction::StrongMfa).then_some(Strength::Strong);
+    let methods = usable(factors, demand.methods.as_deref(), demand.strength.max(level_strength));
+    let reason = match &demand.mfa {
+        Some(code) if !by_level => Arc::clone(code),
+        _ => level_reason(),
+    };
+    if methods.is_empty() {
+        return Decision::Deny(match settings.unenrolled {
+            Unenrolled::UpstreamStepUp => Denial::UpstreamStepUp { reason, max_age_s: 0 },
+            // No method that sends a code is built in yet, so a known channel cannot be used.
+            Unenrolled::KnownChannel | Unenrolled::Deny => Denial::NoFactor { reason },
+        });
+    }
+    Decision::Challenge { methods, reason, caps: demand.caps }
+}
+
+fn usable(factors: &[Factor], named: Option<&[MfaMethod]>, strength: Option<Strength>) -> Vec<MfaMethod> {
+    let enrolled = |method: &MfaMethod| factors.iter().any(|f| f.method == *method);
+    MfaMethod::SUPPORTED
+        .into_iter()
+        .filter(enrolled)
+        .filter(|m| named.is_none_or(|list| list.contains(m)))
+        .filter(|m| strength.is_none_or(|s| m.strength() >= s))
+        .collect()
+}
+
+/// Methods that would do for this assessment, whether the user has them or not.
+#[must_use]
+pub fn recommended_methods(level: Level) -> Vec<MfaMethod> {
+    if level == Level::Low { Vec::new() } else { MfaMethod::SUPPORTED.to_vec() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::UnixTime;
+    use crate::ids::FactorId;
+    use crate::signin::assessment::combine;
+    use crate::signin::rules::{Effect, PolicySettings, RuleOutput, RuleRun, Step};
+
+    fn assessment(settings: PolicySettings, effects: Vec<Effect>) -> Assessment {
+        let steps =
+            effects.into_iter().map(|effect| Step { code: "r".into(), effect, line: None, detail: None }).collect();
+        combine(RuleRun {
+            policy: "p".into(),
+            file: "f".into(),
+            settings: Arc::new(settings),
+            output: RuleOutput { steps, ..RuleOutput::default() },
+            fault: None,
+            operations: 0,
+        })
+    }
+
+    fn totp() -> Vec<Factor> {
+        vec![Factor {
+            id: FactorId::from_bytes([1; 16]),
+            method: MfaMethod::Totp,
+            enrolled_at: UnixTime::default(),
+            last_used_at: None,
+        }]
+    }
+
+    fn word(decision: &Decision) -> &'static str {
+        match decision {
+            Decision::Issue { .. } => "issue",
+            Decision::Challenge { .. } => "challenge",
+            Decision::Deny(Denial::Policy { .. }) => "deny",
+            Decision::Deny(Denial::NoFactor { .. }) => "no factor",
+            Decision::Deny(Denial::UpstreamStepUp { .. }) => "step up",
+        }
+    }
+
+    /// (what the rules asked, upstream MFA, own factor) → decision
+    #[test]
+    fn the_decision_table() {
+        let add = Effect::Add;
+        let table: Vec<(Vec<Effect>, bool, bool, &str)> = vec![
+            (vec![], false, false, "issue"),
+            (vec![add(29)], false, false, "issue"),
+            (vec![add(30)], false, true, "challenge"),
+            (vec![add(30)], false, false, "no factor"),
+            (vec![add(30)], true, false, "issue"),
+            (vec![add(60)], true, true, "challenge"),
+            (vec![add(60)], true, false, "no factor"),
+            (vec![Effect::RequireMfa(None)], false, true, "challenge"),
+            (vec![Effect::RequireMfa(None)], true, true, "issue"),
+            (vec![Effect::RequireMfa(None), add(60)], true, true, "challenge"),
+            (vec![Effect::RequireMfa(Some(vec![MfaMethod::Totp]))], true, true, "challenge"),
+            (vec![Effect::RequireMfa(Some(vec![MfaMethod::Webauthn]))], true, true, "no factor"),
+            (vec![Effect::RequireStrength(Strength::PhishingResistant)], true, true, "no factor"),
+            (vec![Effect::RequireStrength(Strength::Strong)], true, true, "challenge"),
+            (vec![Effect::Deny, Effect::RequireMfa(None)], true, true, "deny"),
+            (vec![Effect::UpstreamStepUp { max_age_s: 60 }], true, true, "step up"),
+            (vec![Effect::UpstreamStepUp { max_age_s: 600 }], true, true, "issue"),
+        ];
+        for (effects, upstream, own, expected) in table {
+            let shown = format!("{effects:?} upstream={upstream} own={own}");
+            let factors = if own { totp() } else { Vec::new() };
+            let got = outcome(&assessment(PolicySettings::default(), effects), upstream, Some(300), &factors);
+            assert_eq!(word(&got), expected, "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_step_up_is_asked_when_the_provider_does_not_tell_the_time() {
+        let a = assessment(PolicySettings::default(), vec![Effect::UpstreamStepUp { max_age_s: 600 }]);
+        assert_eq!(word(&outcome(&a, true, None, &totp())), "step up");
+    }
+
+    #[test]
+    fn the_rule_for_users_without_a_factor_never_gives_tokens() {
+        for (unenrolled, expected) in [
+            (Unenrolled::KnownChannel, "no factor"),
+            (Unenrolled::Deny, "no factor"),
+            (Unenrolled::UpstreamStepUp, "step up"),
+        ] {
+            let settings = PolicySettings { unenrolled, ..PolicySettings::default() };
+            let a = assessment(settings, vec![Effect::Add(45)]);
+            assert_eq!(word(&outcome(&a, false, Some(0), &[])), expected);
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Provider keys: a JWK Set (RFC 7517) read once into keys that are ready to verify.
+//!
+//! A key that is malformed, symmetric, private, too small or meant for another use is left out; the
+//! others stay usable. The algorithm of a token must fit the key's type, curve and `alg`.
+
+use std::sync::Arc;
+
+use data_encoding::BASE64URL_NOPAD;
+use jsonwebtoken::DecodingKey;
+use serde_json::{Map, Value};
+
+use super::json::{StrictJsonError, parse_object};
+use super::ports::KeyError;
+use super::provider::SignatureAlgorithm;
+
+/// The most keys that are read of one set.
+const MAX_KEYS: usize = 100;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KeyType {
+    Rsa,
+    P256,
+    P384,
+    Ed25519,
+}
+
+impl KeyType {
+    const fn fits(self, algorithm: SignatureAlgorithm) -> bool {
+        use SignatureAlgorithm as A;
+        match self {
+            Self::Rsa => matches!(algorithm, A::Rs256 | A::Rs384 | A::Rs512 | A::Ps256 | A::Ps384 | A::Ps512),
+            Self::P256 => matches!(algorithm, A::Es256),
+            Self::P384 => matches!(algorithm, A::Es384),
+            Self::Ed25519 => matches!(algorithm, A::EdDsa),
+        }
+    }
+}
+
+/// A public key of a provider, parsed and checked.
+pub struct VerificationKey {
+    kid: Option<String>,
+    key_type: KeyType,
+    only: Option<SignatureAlgorithm>,
+    key: DecodingKey,
+}
+
+impl std::fmt::Debug for VerificationKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VerificationKey")
+            .field("kid", &self.kid)
+            .field("key_type", &self.key_type)
+            .field("only", &self.only)
+            .finish_non_exhaustive()
+    }
+}
+
+impl VerificationKey {
+    /// Whether tokens of this algorithm can be checked with it.
+    #[must_use]
+    pub fn fits(&self, algorithm: SignatureAlgorithm) -> bool {
+        self.key_type.fits(algorithm) && self.only.is_none_or(|only| only == algorithm)
+    }
+
+    /// Whether the signature is this key's over the message. `false` also when the algorithm does not fit.
+    pub(super) fn verifies(&self, algorithm: SignatureAlgorithm, message: &[u8], signature: &str) -> bool {
+        self.fits(algorithm)
+            && jsonwebtoken::crypto::verify(signature, message, &self.key, algorithm.to_jsonwebtoken())
+                .unwrap_or(false)
+    }
+
+    fn from_jwk(jwk: &Map<String, Value>) -> Result<Self, UnusableKey> {
+        let text = |name: &'static str| match jwk.get(name) {
+            None => Ok(None),
+            Some(Value::String(s)) => Ok(Some(s.as_str())),
+            Some(_) => Err(UnusableKey::Malformed(name)),
+        };
+        if jwk.contains_key("d") || jwk.contains_key("k") {
+            return Err(UnusableKey::NotPublic);
+        }
+        if text("use")?.is_some_and(|u| u != "sig") {
+            return Err(UnusableKey::OtherUse);
+        }
+        if let Some(operations) = jwk.get("key_ops") {
+            let operations = operations.as_array().ok_or(UnusableKey::Malformed("key_ops"))?;
+            if !operations.iter().any(|o| o == "verify") {
+                return Err(UnusableKey::OtherUse);
+            }
+        }
+        let only = match text("alg")? {
+            None => None,
+            Some(name) => Some(SignatureAlgorithm::find(name).ok_or(UnusableKey::OtherUse)?),
+        };
+        let needed = |name: &'static str| text(name)?.ok_or(UnusableKey::Malformed(name));
+        let (key_type, key) = match (needed("kty")?, text("crv")?) {
+            ("RSA", _) => {
+                let (n, e) = (needed("n")?, needed("e")?);
+                check_rsa(n, e)?;
+                (KeyType::Rsa, DecodingKey::from_rsa_components(n, e))
+            }
+            ("EC", Some(curve @ ("P-256" | "P-384"))) => {
+                let (key_type, size) = if curve == "P-256" { (KeyType::P256, 32) } else { (KeyType::P384, 48) };
+                let (x, y) = (needed("x")?, needed("y")?);
+                check_coordinate(x, size, "x")?;
+                check_coordinate(y, size, "y")?;
+                (key_type, DecodingKey::from_ec_components(x, y))
+            }
+            ("OKP", Some("Ed25519")) => {
+                let x = needed("x")?;
+                check_coordinate(x, 32, "x")?;
+                (KeyType::Ed25519, DecodingKey::from_ed_components(x))
+            }
+            _ => return Err(UnusableKey::Unsupported),
+        };
+        let key = key.map_err(|_| UnusableKey::Malformed("key"))?;
+        let kid = text("kid")?.map(str::to_owned);
+        Ok(Self { kid, key_type, only, key })
+    }
+}
+
+fn decode(text: &str, name: &'static str) -> Result<Vec<u8>, UnusableKey> {
+    BASE64URL_NOPAD.decode(text.as_bytes()).map_err(|_| UnusableKey::Malformed(name))
+}
+
+fn check_coordinate(text: &str, size: usize, name: &'static str) -> Result<(), UnusableKey> {
+    if decode(text, name)?.len() == size { Ok(()) } else { Err(UnusableKey::Malformed(name)) }
+}
+
+/// RSA of 2048 to 8192 bits with an odd exponent of at least 3 (RFC 7518 section 3.3).
+fn check_rsa(n: &str, e: &str) -> Result<(), UnusableKey> {
+    let modulus = decode(n, "n")?;
+    let significant = modulus.iter().position(|&b| b != 0).map_or(&[][..], |at| &modulus[at..]);
+    let bits = significant.len() * 8 - significant.first().map_or(0, |b| b.leading_zeros() as usize);
+    if !(2048..=8192).contains(&bits) {
+        return Err(UnusableKey::Size { bits });
+    }
+    let exponent = decode(e, "e")?;
+    let odd = exponent.last().is_some_and(|b| b & 1 == 1);
+    let one = exponent.iter().rev().skip(1).all(|&b| b == 0) && exponent.last() == Some(&1);
+    if !odd || one || exponent.len() > 5 { Err(UnusableKey::Malformed("e")) } else { Ok(()) }
+}
+
+/// Why one key of a set is left out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnusableKey {
+    /// It is no object.
+    #[error("it is not a JSON object")]
+    NotAnObject,
+    /// A member is absent or of another form than RFC 7518 section 6 says.
+    #[error("its \"{0}\" is absent or malformed")]
+    Malformed(&'static str),
+    /// It is private or symmetric.
+    #[error("it is a private or symmetric key")]
+    NotPublic,
+    /// It is not for signatures, or for an algorithm that is not accepted.
+    #[error("it is for another use")]
+    OtherUse,
+    /// Its type or curve is not supported.
+    #[error("its type or curve is not supported")]
+    Unsupported,
+    /// Its RSA modulus is too small or too large.
+    #[error("its modulus has {bits} bits; 2048 to 8192 are accepted")]
+    Size {
+        /// The size found.
+        bits: usize,
+    },
+}
+
+/// The usable keys of one provider.
+#[derive(Debug)]
+pub struct KeySet {
+    keys: Vec<Arc<VerificationKey>>,
+}
+
+impl KeySet {
+    /// Reads a JWK Set document. Returns the set, and why each left-out key was left out, by position.
+    ///
+    /// # Errors
+    /// When the document is not a JSON object with a list `keys` of at most 100.
+    pub fn parse(document: &[u8]) -> Result<(Self, Vec<(usize, UnusableKey)>), KeySetError> {
+        let object = parse_object(document)?;
+        let list = object.get("keys").and_then(Value::as_array).ok_or(KeySetError::NoKeys)?;
+        if list.len() > MAX_KEYS {
+            return Err(KeySetError::TooMany { keys: list.len() });
+        }
+        let (mut keys, mut skipped) = (Vec::new(), Vec::new());
+        for (position, entry) in list.iter().enumerate() {
+            match entry.as_object().ok_or(UnusableKey::NotAnObject).and_then(VerificationKey::from_jwk) {
+                Ok(key) => keys.push(Arc::new(key)),
+                Err(why) => skipped.push((position, why)),
+            }
+        }
+        Ok((Self { keys }, skipped))
+    }
+
+    /// How many keys are usable.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether no key is usable.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// The key for a header that says this.
+    ///
+    /// With a `kid`: the key that carries it and fits; of several with one `kid`, the only one that
+    /// fits. Without: the only key that fits.
+    ///
+    /// # Errors
+    /// When no key, or more than one, answers.
+    pub fn choose(
+        &self,
+        unverified_kid: Option<&str>,
+        algorithm: SignatureAlgorithm,
+    ) -> Result<Arc<VerificationKey>, KeyError> {
+        let named = |key: &&Arc<VerificationKey>| unverified_kid.is_none_or(|kid| key.kid.as_deref() == Some(kid));
+        let mut fitting = self.keys.iter().filter(named).filter(|key| key.fits(algorithm));
+        match (fitting.next(), fitting.count(), unverified_kid) {
+            (Some(key), 0, _) => Ok(Arc::clone(key)),
+            (None, _, Some(_)) if self.keys.iter().any(|k| named(&k)) => Err(KeyError::Unfit { algorithm }),
+            (None, _, Some(_)) => Err(KeyError::UnknownKey),
+            (Some(_), _, Some(_)) => Err(KeyError::Unfit { algorithm }),
+            (None, _, None) => Err(KeyError::NoKeyId { fitting: 0 }),
+            (Some(_), more, None) => Err(KeyError::NoKeyId { fitting: more + 1 }),
+        }
+    }
+}
+
+/// Why a document is no key set.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeySetError {
+    /// It cannot be read.
+    #[error("the key set cannot be read: {0}")]
+    Json(#[from] StrictJsonError),
+    /// It has no list of keys.
+    #[error("the document has no list \"keys\"")]
+    NoKeys,
+    /// It has more keys than are read.
+    #[error("the key set has {keys} keys; at most 100 are read")]
+    TooMany {
+        /// How many.
+        keys: usize,
+    },
+}

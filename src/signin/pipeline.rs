@@ -1,0 +1,471 @@
+//! The walk: one sign-in from the request to its outcome, top to bottom.
+//!
+//! Reads come first, writes last: no transaction is open while a script or a plugin runs. Nothing comes
+//! back up the path, but for one thing: when two first sign-ins meet, the slower one goes back to the
+//! resolving of the user, once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tracing::Instrument;
+
+use super::assessment::{Assessment, assess};
+use super::decision::{Decided, Decision, decide};
+use super::error::SignInError;
+use super::facts::{ProviderFacts, UpstreamFacts};
+use super::history::{ContextPrint, PastEnd, Pseudonyms};
+use super::identity::{MappedIdentity, MappingError, MappingInput};
+use super::nonce::NonceIssuer;
+use super::ports::{
+    ClaimMapper, CommitResult, Directory, Enricher, GeoLookup, KeySource, NewOutcome, Outcomes, ReplayGuard,
+    RiskRules, SignInCommit, SignalSource, Users,
+};
+use super::provider::{EnrichFailure, NoncePolicy, Provider, Tenant};
+use super::record::{AssessmentRecord, SignInRecord};
+use super::replay::{FreshToken, spend};
+use super::request::SignInRequest;
+use super::signals::{gather, request_facts, upstream_facts};
+use super::token::UnverifiedToken;
+use super::user::{ResolveError, ResolvedUser, User, resolve};
+use super::verify::{Expected, check_algorithm, verify};
+use crate::clock::{Clock, UnixTime};
+use crate::ids::{ChallengeId, EventId, TenantId, UserId};
+use crate::mfa::{CHALLENGE_TTL, MfaMethod, NewChallenge};
+use crate::secret::{Entropy, Secret};
+use crate::session::issue::{IssuedTokens, TokenIssuer};
+use crate::session::{Caps, Grant};
+
+/// What a sign-in gives, besides a refusal.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Local tokens.
+    SignedIn {
+        /// The tokens.
+        tokens: IssuedTokens,
+        /// The user.
+        user: Box<User>,
+        /// Score and level.
+        assessment: AssessmentRecord,
+    },
+    /// A challenge.
+    Challenged {
+        /// `chg_….secret`, for the client.
+        challenge_token: String,
+        /// How long it lives.
+        expires_in: Duration,
+        /// Methods that the user can use now, best first.
+        methods: Vec<MfaMethod>,
+        /// The weightiest reason.
+        reason: Arc<str>,
+        /// The user.
+        user: UserId,
+        /// Score and level.
+        assessment: AssessmentRecord,
+    },
+}
+
+/// The sign-in path with everything it needs of the world.
+pub struct Pipeline {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// Tenants and providers.
+    pub directory: Arc<dyn Directory>,
+    /// Provider keys.
+    pub keys: Arc<dyn KeySource>,
+    /// What was used once.
+    pub replays: Arc<dyn ReplayGuard>,
+    /// Plugins that add claims.
+    pub enricher: Arc<dyn Enricher>,
+    /// Mapping scripts.
+    pub mapper: Arc<dyn ClaimMapper>,
+    /// Users.
+    pub users: Arc<dyn Users>,
+    /// Places.
+    pub geo: Arc<dyn GeoLookup>,
+    /// Plugins that add signals.
+    pub signals: Arc<dyn SignalSource>,
+    /// Risk scripts.
+    pub rules: Arc<dyn RiskRules>,
+    /// Writes.
+    pub outcomes: Arc<dyn Outcomes>,
+    /// Local tokens.
+    pub issuer: Arc<TokenIssuer>,
+    /// Server-issued nonces.
+    pub nonces: NonceIssuer,
+    /// Keyed hashes.
+    pub pseudonyms: Pseudonyms,
+}
+
+/// What is known when a walk ends early, for the log and the record.
+#[derive(Default)]
+struct Trail {
+    tenant: Option<TenantId>,
+    provider: Option<Arc<str>>,
+    verified: bool,
+    user: Option<UserId>,
+    context: ContextPrint,
+    assessment: Option<AssessmentRecord>,
+    recorded: bool,
+}
+
+impl Pipeline {
+    /// Runs one sign-in. Whatever comes of it leaves one log line, one count, and, once the token is
+    /// verified, one record.
+    ///
+    /// # Errors
+    /// The refusal; its text is meant for the client.
+    pub async fn sign_in(&self, request: SignInRequest) -> Result<Outcome, SignInError> {
+        let started = std::time::Instant::now();
+        let request_id = request.id;
+        let mut trail = Trail::default();
+        let span = tracing::info_span!("signin", request.id = %request_id);
+        let result = self.walk(request, &mut trail).instrument(span).await;
+        if let Err(error) = &result {
+            self.record_refusal(&trail, error);
+        }
+        report(&result, &trail, request_id, started.elapsed());
+        result
+    }
+
+    async fn walk(&self, request: SignInRequest, trail: &mut Trail) -> Result<Outcome, SignInError> {
+        let now = self.clock.now();
+        let tenant = self.resolve_tenant(&request, trail)?;
+        let token = receive(&request)?;
+        let provider = self.resolve_provider(&tenant, &request, &token)?;
+        trail.provider = Some(Arc::clone(&provider.name));
+        let token = self.verify(token, &provider, &request, now).await?;
+        trail.verified = true;
+        let token = spend(token, &*self.replays).instrument(tracing::debug_span!("signin.replay")).await?;
+        let request_facts = request_facts(&request.client, &*self.geo, now);
+        trail.context = ContextPrint::of(&request_facts, tenant.id.as_str(), &self.pseudonyms);
+        let (claims, upstream) = self.enrich(&token).await?;
+        let mut identity = self.map(token, &claims, &upstream, &request_facts)?;
+        let settings = self.rules.settings(&tenant.id);
+        for _ in 0..2 {
+            let resolved = self.resolve_user(identity, &request, now, trail).await?;
+            let signals = gather(
+                resolved,
+                Arc::clone(&claims),
+                request_facts.clone(),
+                upstream.clone(),
+                &settings,
+                &self.pseudonyms,
+                &*self.signals,
+            )
+            .instrument(tracing::debug_span!("signin.signals"))
+            .await;
+            let assessed = tracing::debug_span!("signin.assess").in_scope(|| assess(signals, &*self.rules));
+            trail.assessment = Some(assessed.assessment().record());
+            log_fault(assessed.assessment(), &tenant.id);
+            match self.carry_out(decide(assessed), now, trail).await? {
+                Carried::Outcome(outcome) => return Ok(*outcome),
+                Carried::Conflict(resolved) => identity = resolved.into_identity(),
+            }
+        }
+        Err(SignInError::Conflict)
+    }
+
+    /// Step 2, first half.
+    fn resolve_tenant(&self, request: &SignInRequest, trail: &mut Trail) -> Result<Arc<Tenant>, SignInError> {
+        let tenant = self
+            .directory
+            .find_tenant(request.tenant_header.as_deref(), request.host.as_deref())
+            .ok_or(SignInError::UnknownTenant)?;
+        trail.tenant = Some(tenant.id.clone());
+        Ok(tenant)
+    }
+
+    /// Step 2, second half. What the token says of itself only chooses among configured providers.
+    fn resolve_provider(
+        &self,
+        tenant: &Tenant,
+        request: &SignInRequest,
+        token: &UnverifiedToken,
+    ) -> Result<Arc<Provider>, SignInError> {
+        let providers = self.directory.providers(&tenant.id);
+        if let Some(name) = &request.provider {
+            return providers.into_iter().find(|p| *p.name == **name).ok_or(SignInError::UnknownProvider);
+        }
+        let issuer = token.unverified_issuer().unwrap_or_default();
+        let audiences = token.unverified_audiences();
+        let mut fitting = providers
+            .into_iter()
+            .filter(|p| p.issuer.may_match(issuer) && audiences.iter().any(|a| p.knows_client(a)));
+        match (fitting.next(), fitting.count()) {
+            (Some(provider), 0) => Ok(provider),
+            (None, _) => Err(SignInError::NoProviderFits),
+            (Some(_), more) => Err(SignInError::AmbiguousProvider { fitting: more + 1 }),
+        }
+    }
+
+    /// Steps 3 and 4.
+    async fn verify(
+        &self,
+        token: UnverifiedToken,
+        provider: &Arc<Provider>,
+        request: &SignInRequest,
+        now: UnixTime,
+    ) -> Result<super::verify::VerifiedToken, SignInError> {
+        check_algorithm(token.algorithm(), provider)?;
+        let key = self
+            .keys
+            .find_key(provider, token.unverified_kid(), token.algorithm())
+            .instrument(tracing::debug_span!("signin.key"))
+            .await?;
+        let expected = Expected { nonce: request.nonce.as_deref(), access_token: request.access_token.as_deref() };
+        let verified = tracing::debug_span!("signin.verify")
+            .in_scope(|| verify(token, &key, Arc::clone(provider), &expected, now))?;
+        if let (NoncePolicy::ServerIssued, Some(nonce)) = (provider.nonce, &request.nonce) {
+            self.nonces.spend(&provider.tenant, nonce, now, &*self.replays).await??;
+        }
+        Ok(verified)
+    }
+
+    /// Step 6, first half: plugins may add claims under `x.<plugin>`, and never replace one.
+    async fn enrich(&self, token: &FreshToken) -> Result<(Arc<Map<String, Value>>, UpstreamFacts), SignInError> {
+        let enrichment = self
+            .enricher
+            .enrich(token.provider(), token.claims())
+            .instrument(tracing::debug_span!("signin.enrich"))
+            .await;
+        if let Some((_, code)) = enrichment.rejected {
+            return Err(SignInError::EnrichRejected { code });
+        }
+        if !enrichment.missing.is_empty() && token.provider().enrich_failure == EnrichFailure::Deny {
+            return Err(SignInError::EnrichUnavailable);
+        }
+        let upstream = upstream_facts(token, enrichment.missing);
+        if enrichment.added.is_empty() {
+            return Ok((Arc::clone(token.claims()), upstream));
+        }
+        let mut claims = Map::clone(token.claims());
+        let added = enrichment.added.into_iter().map(|(plugin, extra)| (plugin, Value::Object(extra)));
+        claims.insert("x".to_owned(), Value::Object(added.collect()));
+        Ok((Arc::new(claims), upstream))
+    }
+
+    /// Step 6, second half.
+    fn map(
+        &self,
+        token: FreshToken,
+        claims: &Arc<Map<String, Value>>,
+        upstream: &UpstreamFacts,
+        request: &super::facts::RequestFacts,
+    ) -> Result<MappedIdentity, SignInError> {
+        let provider = Arc::clone(token.provider());
+        let input = MappingInput {
+            tenant: provider.tenant.clone(),
+            provider: ProviderFacts { id: Arc::clone(&provider.name), issuer: Arc::clone(token.issuer()) },
+            claims: Arc::clone(claims),
+            upstream: upstream.clone(),
+            request: request.clone(),
+        };
+        let output = tracing::debug_span!("signin.map").in_scope(|| self.mapper.map(&provider, Arc::new(input)));
+        Ok(MappedIdentity::check(token, output.map_err(MappingError::Fault)?)?)
+    }
+
+    /// Step 7.
+    async fn resolve_user(
+        &self,
+        identity: MappedIdentity,
+        request: &SignInRequest,
+        now: UnixTime,
+        trail: &mut Trail,
+    ) -> Result<ResolvedUser, SignInError> {
+        let new_id = UserId::generate(now, &*self.entropy);
+        let resolved = resolve(identity, &*self.users, new_id, request.name_hint.as_deref())
+            .instrument(tracing::debug_span!("signin.resolve"))
+            .await;
+        match resolved {
+            Ok(resolved) => {
+                trail.user = Some(resolved.known().user.id);
+                Ok(resolved)
+            }
+            Err((_, error)) => {
+                if let ResolveError::Disabled(user) | ResolveError::Locked(user) = &error {
+                    trail.user = Some(*user);
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Steps 11 and 12: the planned change, the outcome and the record in one transaction.
+    async fn carry_out(&self, decided: Decided, now: UnixTime, trail: &mut Trail) -> Result<Carried, SignInError> {
+        let assessed = decided.assessed();
+        let (known, assessment) = (assessed.resolved().known(), assessed.assessment().record());
+        let mut record = SignInRecord {
+            id: EventId::generate(now, &*self.entropy),
+            at: now,
+            tenant: known.user.tenant.clone(),
+            provider: Arc::clone(&assessed.facts().provider.id),
+            user: Some(known.user.id),
+            end: PastEnd::Denied,
+            code: None,
+            context: assessed.context().clone(),
+            assessment: Some(assessment.clone()),
+            session: None,
+        };
+        let (outcome, answer) = match decided.decision() {
+            Decision::Issue { caps } => {
+                let grant = self.grant(&decided, *caps, now);
+                let device = assessed.context().device;
+                let (session, tokens) = self.issuer.issue(grant, device, now, &*self.entropy)?;
+                (record.end, record.session) = (PastEnd::SignedIn, Some(session.id));
+                let user = Box::new(known.user.clone());
+                (NewOutcome::Session(session), Ok(Outcome::SignedIn { tokens, user, assessment }))
+            }
+            Decision::Challenge { methods, reason, caps } => {
+                let (challenge, challenge_token) = self.challenge(&decided, methods, *caps, now);
+                record.end = PastEnd::Challenged;
+                let answer = Outcome::Challenged {
+                    challenge_token,
+                    expires_in: CHALLENGE_TTL,
+                    methods: methods.clone(),
+                    reason: Arc::clone(reason),
+                    user: known.user.id,
+                    assessment,
+                };
+                (NewOutcome::Challenge(challenge), Ok(answer))
+            }
+            Decision::Deny(denial) => {
+                record.code = Some("sign_in_denied".into());
+                (NewOutcome::Denial, Err(denial.clone()))
+            }
+        };
+        let commit = SignInCommit { change: assessed.resolved().change().clone(), outcome, record };
+        let result = self.outcomes.commit(commit).instrument(tracing::debug_span!("signin.commit")).await?;
+        if result == CommitResult::Conflict {
+            return Ok(Carried::Conflict(Box::new(decided.into_assessed().into_resolved())));
+        }
+        trail.recorded = true;
+        Ok(Carried::Outcome(Box::new(answer?)))
+    }
+
+    fn grant(&self, decided: &Decided, caps: Caps, now: UnixTime) -> Grant {
+        let assessed = decided.assessed();
+        let (facts, token) = (assessed.facts(), assessed.resolved().identity().token());
+        Grant {
+            tenant: facts.tenant.clone(),
+            user: assessed.resolved().known().user.id,
+            provider: Arc::clone(&facts.provider.id),
+            client_id: Arc::clone(&facts.client_id),
+            auth_time: token.auth_time().unwrap_or(now),
+            amr: facts.upstream.amr.clone(),
+            acr: facts.upstream.acr.clone(),
+            level: assessed.assessment().level,
+            caps,
+            local_mfa: false,
+        }
+    }
+
+    fn challenge(
+        &self,
+        decided: &Decided,
+        methods: &[MfaMethod],
+        caps: Caps,
+        now: UnixTime,
+    ) -> (NewChallenge, String) {
+        let assessed = decided.assessed();
+        let id = ChallengeId::generate(now, &*self.entropy);
+        let secret = Secret::random(32, &*self.entropy);
+        let challenge_token = format!("{id}.{}", secret.to_base64url());
+        let challenge = NewChallenge {
+            id,
+            secret_hash: secret.hash(),
+            tenant: assessed.facts().tenant.clone(),
+            user: assessed.resolved().known().user.id,
+            created_at: now,
+            expires_at: now.plus(CHALLENGE_TTL),
+            methods: methods.to_vec(),
+            grant: self.grant(decided, caps, now),
+            context: assessed.context().clone(),
+            assessment: assessed.assessment().record(),
+        };
+        (challenge, challenge_token)
+    }
+
+    /// Refusals of tokens that nobody signed are counted and logged only: else anybody could fill the
+    /// store.
+    fn record_refusal(&self, trail: &Trail, error: &SignInError) {
+        let (Some(tenant), Some(provider), true, false) =
+            (&trail.tenant, &trail.provider, trail.verified, trail.recorded)
+        else {
+            return;
+        };
+        let now = self.clock.now();
+        self.outcomes.record_refusal(SignInRecord {
+            id: EventId::generate(now, &*self.entropy),
+            at: now,
+            tenant: tenant.clone(),
+            provider: Arc::clone(provider),
+            user: trail.user,
+            end: PastEnd::Refused,
+            code: Some(error.code().into()),
+            context: trail.context.clone(),
+            assessment: trail.assessment.clone(),
+            session: None,
+        });
+    }
+}
+
+enum Carried {
+    Outcome(Box<Outcome>),
+    Conflict(Box<ResolvedUser>),
+}
+
+/// Step 1.
+fn receive(request: &SignInRequest) -> Result<UnverifiedToken, SignInError> {
+    if request.id_token.is_empty() {
+        return Err(SignInError::MissingToken);
+    }
+    Ok(UnverifiedToken::parse(&request.id_token)?)
+}
+
+fn log_fault(assessment: &Assessment, tenant: &TenantId) {
+    if let Some(fault) = &assessment.fault {
+        metrics::counter!("countersign_policy_errors_total", "tenant" => tenant.to_string()).increment(1);
+        tracing::error!(
+            tenant.id = %tenant,
+            policy.id = %assessment.policy,
+            policy.file = %fault.file,
+            policy.line = fault.line,
+            policy.column = fault.column,
+            error = %fault.message,
+            "a risk script failed; the failure policy applies"
+        );
+    }
+}
+
+/// The one log line and the counts of a sign-in.
+fn report(result: &Result<Outcome, SignInError>, trail: &Trail, request: crate::ids::RequestId, elapsed: Duration) {
+    let (outcome, code) = match result {
+        Ok(Outcome::SignedIn { .. }) => ("signed_in", None),
+        Ok(Outcome::Challenged { .. }) => ("challenged", None),
+        Err(SignInError::Denied(_)) => ("denied", Some("sign_in_denied")),
+        Err(error) => ("refused", Some(error.code())),
+    };
+    let provider = trail.provider.as_deref().unwrap_or("");
+    metrics::counter!("countersign_sign_ins_total", "outcome" => outcome, "code" => code.unwrap_or(""), "provider" => provider.to_owned())
+        .increment(1);
+    metrics::histogram!("countersign_sign_in_seconds", "outcome" => outcome).record(elapsed.as_secs_f64());
+    if let Err(error) = result {
+        error.log_cause();
+    }
+    let assessment = trail.assessment.as_ref();
+    tracing::info!(
+        request.id = %request,
+        tenant.id = trail.tenant.as_ref().map(TenantId::as_str),
+        provider.name = provider,
+        user.id = trail.user.map(tracing::field::display),
+        outcome,
+        code,
+        score = assessment.map(|a| a.score),
+        level = assessment.map(|a| a.level.as_str()),
+        elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
+        "sign-in"
+    );
+}

@@ -1,0 +1,190 @@
+//! What the core needs of the world. The edges implement these; the core imports no edge.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+
+use super::facts::{Facts, Location};
+use super::identity::{MappingInput, MappingOutput};
+use super::key::VerificationKey;
+use super::provider::{Provider, SignatureAlgorithm, Tenant};
+use super::record::SignInRecord;
+use super::rules::{PolicyFault, PolicySettings, RuleRun};
+use super::user::{IdentityKey, KnownUser, PlannedChange};
+use crate::clock::UnixTime;
+use crate::ids::{TenantId, UserId};
+use crate::mfa::NewChallenge;
+use crate::session::NewSession;
+
+/// Tenants and providers as they stand now.
+pub trait Directory: Send + Sync {
+    /// The tenant that a header names, else the one of the host, else the default one.
+    fn find_tenant(&self, header: Option<&str>, host: Option<&str>) -> Option<Arc<Tenant>>;
+    /// The enabled providers of a tenant.
+    fn providers(&self, tenant: &TenantId) -> Vec<Arc<Provider>>;
+}
+
+/// Why no key came for a token.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The provider publishes no key with this id, and was asked again.
+    #[error("the provider publishes no key with the id that the token names")]
+    UnknownKey,
+    /// The token names no key and more than one, or none, would fit.
+    #[error("the token names no key, and {fitting} of the provider's keys fit its algorithm; exactly one must")]
+    NoKeyId {
+        /// How many fit.
+        fitting: usize,
+    },
+    /// The named key is of another type, curve, size or use than the algorithm needs.
+    #[error("the key that the token names does not fit the algorithm {algorithm}")]
+    Unfit {
+        /// The token's algorithm.
+        algorithm: SignatureAlgorithm,
+    },
+    /// No key set could be had within the limits.
+    #[error("the provider's keys cannot be had now")]
+    Unavailable {
+        /// Seconds until another try makes sense.
+        retry_after_s: u64,
+        /// What went wrong, for the log.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Keys that providers sign with.
+#[async_trait]
+pub trait KeySource: Send + Sync {
+    /// The key for a token whose header says this. The header is not verified yet: it only chooses
+    /// among keys that the provider publishes.
+    async fn find_key(
+        &self,
+        provider: &Provider,
+        unverified_kid: Option<&str>,
+        algorithm: SignatureAlgorithm,
+    ) -> Result<Arc<VerificationKey>, KeyError>;
+}
+
+/// The store is out of reach, full or broken. The cause goes to the log.
+#[derive(Debug, thiserror::Error)]
+#[error("the store did not answer")]
+pub struct StoreError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+
+/// Remembers what was used once.
+#[async_trait]
+pub trait ReplayGuard: Send + Sync {
+    /// Remembers the key until then, durably. `true` for exactly one caller, on all nodes.
+    async fn remember(&self, key: [u8; 32], until: UnixTime) -> Result<bool, StoreError>;
+}
+
+/// Maps verified claims to local words: fast, without I/O.
+pub trait ClaimMapper: Send + Sync {
+    /// Runs the provider's mapping.
+    ///
+    /// # Errors
+    /// When the script fails, runs too long, or gives nonsense.
+    fn map(&self, provider: &Provider, input: Arc<MappingInput>) -> Result<MappingOutput, PolicyFault>;
+}
+
+/// The tenant's risk rules: fast, without I/O. A failing script is a fault inside the run.
+pub trait RiskRules: Send + Sync {
+    /// Runs `assess` on frozen facts.
+    fn assess(&self, facts: Arc<Facts>) -> RuleRun;
+    /// The tenant's settings.
+    fn settings(&self, tenant: &TenantId) -> Arc<PolicySettings>;
+}
+
+/// What `enrich` plugins add to the claims of a provider.
+#[derive(Debug, Default)]
+pub struct Enrichment {
+    /// Added claims by plugin id.
+    pub added: BTreeMap<String, Map<String, Value>>,
+    /// Plugins that were out of reach or ran too long.
+    pub missing: Vec<String>,
+    /// A plugin that refused the identity, with its reason.
+    pub rejected: Option<(String, String)>,
+}
+
+/// Plugins that add to verified claims.
+#[async_trait]
+pub trait Enricher: Send + Sync {
+    /// Asks every plugin bound to the provider. Never fails: what is missing is named.
+    async fn enrich(&self, provider: &Provider, claims: &Arc<Map<String, Value>>) -> Enrichment;
+}
+
+/// Plugins that add risk signals.
+#[async_trait]
+pub trait SignalSource: Send + Sync {
+    /// Whether any plugin would answer; lets the path skip the work.
+    fn is_empty(&self) -> bool;
+    /// Asks all of them side by side; `None` for one that failed or ran too long.
+    async fn signals(&self, facts: &Arc<Facts>) -> BTreeMap<String, Option<Value>>;
+}
+
+/// Where an address is.
+pub trait GeoLookup: Send + Sync {
+    /// What the databases know of it, at this time of the day.
+    fn locate(&self, ip: IpAddr, now: UnixTime) -> Location;
+}
+
+/// Users, as the sign-in path reads them.
+#[async_trait]
+pub trait Users: Send + Sync {
+    /// The user that owns the identity, with factors and history.
+    async fn find_by_identity(&self, key: &IdentityKey, now: UnixTime) -> Result<Option<KnownUser>, StoreError>;
+    /// The user that holds this address verified (compared in lower case), with factors and history.
+    async fn find_by_verified_email(
+        &self,
+        tenant: &TenantId,
+        address: &str,
+        now: UnixTime,
+    ) -> Result<Option<KnownUser>, StoreError>;
+    /// Who holds this address verified.
+    async fn find_verified_holder(&self, tenant: &TenantId, address: &str) -> Result<Option<UserId>, StoreError>;
+}
+
+/// What a decision gives, besides the record.
+#[derive(Debug)]
+pub enum NewOutcome {
+    /// A session with its first refresh token.
+    Session(NewSession),
+    /// A challenge.
+    Challenge(NewChallenge),
+    /// Nothing: a denial.
+    Denial,
+}
+
+/// One sign-in's writes: all or nothing.
+#[derive(Debug)]
+pub struct SignInCommit {
+    /// The planned change to users and identities.
+    pub change: PlannedChange,
+    /// Session or challenge.
+    pub outcome: NewOutcome,
+    /// What `explain` will show.
+    pub record: SignInRecord,
+}
+
+/// How a commit ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitResult {
+    /// It is durable.
+    Done,
+    /// Another sign-in created this identity or took this verified address first, or the user is no
+    /// longer active; nothing was written.
+    Conflict,
+}
+
+/// Writes of the sign-in path.
+#[async_trait]
+pub trait Outcomes: Send + Sync {
+    /// Writes the commit, durably, together with those of other waiting sign-ins.
+    async fn commit(&self, commit: SignInCommit) -> Result<CommitResult, StoreError>;
+    /// Writes the record of a refusal after verification. Not awaited; dropped and counted when the
+    /// store cannot keep up.
+    fn record_refusal(&self, record: SignInRecord);
+}

@@ -1,0 +1,45 @@
+//! What came in, before anything of it is believed.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::facts::Location;
+use crate::ids::RequestId;
+
+/// One request to sign in.
+#[derive(Debug, Clone)]
+pub struct SignInRequest {
+    /// The request's identifier.
+    pub id: RequestId,
+    /// `X-Tenant-ID`.
+    pub tenant_header: Option<String>,
+    /// The host of the request, without the port.
+    pub host: Option<String>,
+    /// The provider's name; absent: found by `iss` and `aud`.
+    pub provider: Option<String>,
+    /// The ID token.
+    pub id_token: String,
+    /// The raw nonce.
+    pub nonce: Option<String>,
+    /// The provider's access token, for `at_hash`.
+    pub access_token: Option<String>,
+    /// A name that the provider told the application once (Apple), for a new user only.
+    pub name_hint: Option<String>,
+    /// The client.
+    pub client: ClientContext,
+}
+
+/// The client, as far as the request tells.
+#[derive(Debug, Clone, Default)]
+pub struct ClientContext {
+    /// Its address, through trusted proxies only.
+    pub ip: Option<IpAddr>,
+    /// `User-Agent`, cut at 512 bytes.
+    pub user_agent: Option<Arc<str>>,
+    /// The first `Accept-Language`.
+    pub language: Option<Arc<str>>,
+    /// The device identifier that the application sent.
+    pub device_id: Option<Arc<str>>,
+    /// A place to believe instead of the address's own; only in development.
+    pub assumed_location: Option<Location>,
+}
