@@ -1,1 +1,371 @@
-//! To be written.
+//! Joins core and edges: the only file, besides the commands, that names all of them.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use poem::endpoint::BoxEndpoint;
+use poem::web::Query;
+use poem::{EndpointExt, get, handler};
+use tokio::net::TcpListener;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Settings, StaticDirectory, master_key};
+use crate::dev::{self, DevIssuer};
+use crate::geo::GeoDatabases;
+use crate::http::{self, AssumeLocation, Readiness, State, serve};
+use crate::ids::{FactorId, TenantId, UserId};
+use crate::mfa::enrol::Enrolment;
+use crate::mfa::ports::{Factors, StoredFactor};
+use crate::mfa::verify::{ChallengeVerifier, TOTP_PURPOSE};
+use crate::mfa::{Factor, MfaMethod, totp};
+use crate::oidc::{FetchSettings, Fetcher, KeyCache};
+use crate::plugin_host::PluginHost;
+use crate::scripts::PolicyHost;
+use crate::scripts::watch::{WatchGuard, watch};
+use crate::secret::{Entropy, Secret, SystemEntropy};
+use crate::session::bearer::BearerCheck;
+use crate::session::issue::TokenIssuer;
+use crate::session::keys::KeyRing;
+use crate::session::refresh::SessionService;
+use crate::signin::history::{ContextPrint, PastEnd, Pseudonyms};
+use crate::signin::identity::Profile;
+use crate::signin::nonce::NonceIssuer;
+use crate::signin::pipeline::Pipeline;
+use crate::signin::ports::{NewOutcome, Outcomes, SignInCommit, StoreError, Users};
+use crate::signin::record::SignInRecord;
+use crate::signin::user::{IdentityKey, PlannedChange, User, UserStatus};
+use crate::store::{Store, StoreOptions};
+use crate::vault::Vault;
+
+/// The user that `serve --dev` makes, and its subject at the development issuer.
+pub const DEV_USER: &str = "ada";
+
+/// Why the server does not start. The text tells what to mend.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Configuration.
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
+    /// The store.
+    #[error("store: {0}")]
+    Store(#[from] crate::store::OpenError),
+    /// Policies.
+    #[error("policies: {0}")]
+    Policies(#[from] crate::scripts::LoadError),
+    /// Plugins.
+    #[error("plugins: {0}")]
+    Plugins(#[from] crate::plugin_host::PluginLoadError),
+    /// GeoIP databases.
+    #[error("geoip: {0}")]
+    Geo(#[from] crate::geo::GeoError),
+    /// The client for outbound fetches.
+    #[error("outbound fetches: {0}")]
+    Fetch(#[from] crate::oidc::FetchSetupError),
+    /// Signing keys.
+    #[error("signing keys: {0}; is [secrets] master_key_file the one that this store was made with?", .source)]
+    Keys {
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The development issuer.
+    #[error("development issuer: {0}")]
+    Dev(#[from] crate::dev::DevError),
+    /// The store, while the development user was made.
+    #[error("the development user could not be made: {0}")]
+    Seed(#[from] StoreError),
+    /// Metrics were set up before.
+    #[error("metrics: {0}")]
+    Metrics(String),
+}
+
+/// A server that is ready to listen.
+pub struct App {
+    endpoint: BoxEndpoint<'static>,
+    store: Arc<Store>,
+    policies: Arc<PolicyHost>,
+    watch: Option<WatchGuard>,
+}
+
+/// What differs in development.
+pub struct Development {
+    /// Where the server is reached: the development issuer stands below it.
+    pub address: SocketAddr,
+}
+
+impl App {
+    /// Opens the store, loads policies and plugins, and joins them. With `development`, adds the loopback
+    /// issuer, its user, the development headers and the watch on the policies folder.
+    ///
+    /// # Errors
+    /// The first part that cannot start, and how to mend it.
+    pub async fn start(settings: Settings, development: Option<Development>) -> Result<Self, StartError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        Self::start_with(settings, development, clock, Arc::new(SystemEntropy)).await
+    }
+
+    /// The same with time and randomness passed in.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_with(
+        settings: Settings,
+        development: Option<Development>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self, StartError> {
+        let now = clock.now();
+        let vault = Vault::new(master_key(&settings.master_key_file, true, &*entropy)?);
+        let pseudonyms = Pseudonyms::new(vault.derive("pseudonyms"));
+        let policies = Arc::new(PolicyHost::load(&settings.policies_dir)?);
+        let store = Store::open(&StoreOptions { url: settings.store_url.clone() }).await?;
+        let ring = KeyRing::load(&*store, &vault, settings.signing_algorithm, now, &*entropy).await;
+        let ring = Arc::new(ring.map_err(|e| StartError::Keys { source: e.0 })?);
+        let plugins = match &settings.plugins_lock {
+            Some(lock) => Arc::new(PluginHost::load(lock, &private_plugin_store(&settings))?),
+            None => Arc::new(PluginHost::none()),
+        };
+        let geo = GeoDatabases::open(settings.geoip_city.as_deref(), settings.geoip_asn.as_deref())?;
+        let fetcher = Fetcher::new(FetchSettings {
+            allow_insecure_issuers: settings.server.allow_insecure_issuers,
+            granted_networks: Vec::new(),
+            timeout: std::time::Duration::from_secs(3),
+        })?;
+        let jwk_set = ring.jwk_set();
+        let issuer = Arc::new(TokenIssuer { settings: settings.tokens.clone(), ring });
+        let pipeline = Arc::new(Pipeline {
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            directory: Arc::new(StaticDirectory::new(settings.tenants.clone(), settings.providers.clone())),
+            keys: Arc::new(KeyCache::new(fetcher, Arc::clone(&clock))),
+            replays: Arc::<Store>::clone(&store),
+            enricher: Arc::<PluginHost>::clone(&plugins),
+            mapper: Arc::<PolicyHost>::clone(&policies),
+            users: Arc::<Store>::clone(&store),
+            geo: Arc::new(geo),
+            signals: plugins,
+            rules: Arc::<PolicyHost>::clone(&policies),
+            outcomes: Arc::<Store>::clone(&store),
+            issuer: Arc::clone(&issuer),
+            nonces: NonceIssuer::new(vault.derive("nonces")),
+            pseudonyms: pseudonyms.clone(),
+        });
+        let (extra, assume_location, watch) = match development {
+            Some(development) => {
+                let base = format!("http://{}/dev/issuer", development.address);
+                let parts = start_development(base, &store, &vault, &pseudonyms, &clock, &*entropy).await?;
+                let guard = match watch(Arc::clone(&policies)) {
+                    Ok(guard) => Some(guard),
+                    Err(error) => {
+                        tracing::warn!(error = %error, "the policies folder is not watched; restart to see a change");
+                        None
+                    }
+                };
+                (Some(parts.0), Some(parts.1), guard)
+            }
+            None => (None, None, None),
+        };
+        let state = Arc::new(State {
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+            pipeline,
+            challenges: ChallengeVerifier {
+                clock: Arc::clone(&clock),
+                entropy: Arc::clone(&entropy),
+                challenges: Arc::<Store>::clone(&store),
+                issuer: Arc::clone(&issuer),
+                vault: vault.clone(),
+                pseudonyms,
+            },
+            sessions: SessionService {
+                clock: Arc::clone(&clock),
+                entropy: Arc::clone(&entropy),
+                sessions: Arc::<Store>::clone(&store),
+                issuer: Arc::clone(&issuer),
+                vault: vault.clone(),
+            },
+            bearer: BearerCheck {
+                clock: Arc::clone(&clock),
+                issuer,
+                sessions: Arc::<Store>::clone(&store),
+            },
+            enrolment: Enrolment {
+                clock,
+                entropy,
+                factors: Arc::<Store>::clone(&store),
+                vault,
+                issuer_name: "Countersign".to_owned(),
+            },
+            ready: Arc::new(StoreReadiness(Arc::clone(&store))),
+            jwk_set,
+            render_metrics: metrics_renderer()?,
+            trusted_proxies: settings.server.trusted_proxies.clone(),
+            assume_location,
+        });
+        let server = &settings.server;
+        let endpoint = http::endpoint(state, &server.base_path, &server.cors_origins, extra);
+        Ok(Self { endpoint, store, policies, watch })
+    }
+
+    /// The store, for commands and tests.
+    #[must_use]
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// The policies in force.
+    #[must_use]
+    pub fn policies(&self) -> &Arc<PolicyHost> {
+        &self.policies
+    }
+
+    /// Serves until `stop` resolves; then requests finish, and the store is closed.
+    pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
+        serve::serve(listener, self.endpoint, stop).await;
+        drop(self.watch);
+        self.store.close().await;
+    }
+}
+
+struct StoreReadiness(Arc<Store>);
+
+#[async_trait]
+impl Readiness for StoreReadiness {
+    async fn check(&self) -> Result<(), StoreError> {
+        self.0.ping().await
+    }
+}
+
+/// Plugin copies stand beside the master key: a folder that nobody else writes to.
+fn private_plugin_store(settings: &Settings) -> PathBuf {
+    settings.master_key_file.parent().unwrap_or(Path::new(".")).join("plugins")
+}
+
+/// One recorder for the process, however many servers a test starts in it.
+fn metrics_renderer() -> Result<Box<dyn Fn() -> String + Send + Sync>, StartError> {
+    use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+    static HANDLE: std::sync::OnceLock<Result<PrometheusHandle, String>> = std::sync::OnceLock::new();
+    let handle = HANDLE.get_or_init(|| {
+        let seconds = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+        PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &seconds)
+            .and_then(PrometheusBuilder::install_recorder)
+            .map_err(|e| e.to_string())
+    });
+    let handle = handle.clone().map_err(StartError::Metrics)?;
+    Ok(Box::new(move || handle.render()))
+}
+
+/// The loopback issuer with its user, and the reader of development headers.
+async fn start_development(
+    issuer: String,
+    store: &Arc<Store>,
+    vault: &Vault,
+    pseudonyms: &Pseudonyms,
+    clock: &Arc<dyn Clock>,
+    entropy: &dyn Entropy,
+) -> Result<(BoxEndpoint<'static>, AssumeLocation), StartError> {
+    let secret = dev_totp_secret(vault);
+    seed_dev_user(&issuer, store, vault, &secret, pseudonyms, &**clock, entropy).await?;
+    let totp = DevTotp { secret: Arc::new(secret), clock: Arc::clone(clock) };
+    let issuer = Arc::new(DevIssuer::new(issuer, Arc::clone(clock))?);
+    let routes = issuer.routes().at("/totp", get(dev_totp.data(totp))).boxed();
+    let assume: AssumeLocation = Arc::new(|request| {
+        dev::assumed_location(|name| request.header(name).map(str::to_owned))
+    });
+    Ok((routes, assume))
+}
+
+/// The development user's TOTP secret: the same at every start, and another with every master key.
+fn dev_totp_secret(vault: &Vault) -> Secret {
+    Secret::new(vault.derive("development totp").expose()[..20].to_vec())
+}
+
+#[derive(Clone)]
+struct DevTotp {
+    secret: Arc<Secret>,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(serde::Deserialize)]
+struct DevTotpQuery {
+    /// Steps of 30 s from now: a code is good once, so the next one may be needed.
+    #[serde(default)]
+    step: i64,
+}
+
+#[handler]
+fn dev_totp(totp: poem::web::Data<&DevTotp>, query: Query<DevTotpQuery>) -> String {
+    let shift = query.step.clamp(-1, 1) * 30;
+    let at = crate::clock::UnixTime::from_secs(totp.clock.now().as_secs() + shift);
+    totp::code_at(&totp.secret, at).unwrap_or_default()
+}
+
+async fn seed_dev_user(
+    issuer: &str,
+    store: &Arc<Store>,
+    vault: &Vault,
+    secret: &Secret,
+    pseudonyms: &Pseudonyms,
+    clock: &dyn Clock,
+    entropy: &dyn Entropy,
+) -> Result<(), StoreError> {
+    let now = clock.now();
+    let Ok(tenant) = TenantId::parse(TenantId::DEFAULT) else { return Ok(()) };
+    let identity = IdentityKey {
+        tenant: tenant.clone(),
+        provider: "dev".into(),
+        issuer: issuer.into(),
+        subject: DEV_USER.into(),
+    };
+    if store.find_by_identity(&identity, now).await?.is_some() {
+        return Ok(());
+    }
+    let user = User {
+        id: UserId::generate(now, entropy),
+        tenant: tenant.clone(),
+        status: UserStatus::Active,
+        profile: Profile {
+            email: None,
+            email_verified: false,
+            name: Some("Ada".to_owned()),
+            username: Some(DEV_USER.to_owned()),
+            phone: None,
+            phone_verified: false,
+            locale: None,
+            attributes: std::collections::BTreeMap::new(),
+            groups: Vec::new(),
+        },
+        created_at: now,
+    };
+    let id = user.id;
+    let record = SignInRecord {
+        id: crate::ids::EventId::generate(now, entropy),
+        at: now,
+        tenant,
+        provider: "dev".into(),
+        user: None,
+        end: PastEnd::Refused,
+        code: Some("development_user_made".into()),
+        context: ContextPrint::of(&Default::default(), TenantId::DEFAULT, pseudonyms),
+        assessment: None,
+        session: None,
+    };
+    let change = PlannedChange::Create { user: Box::new(user), identity };
+    store.commit(SignInCommit { change, outcome: NewOutcome::Denial, record }).await?;
+    let factor = FactorId::generate(now, entropy);
+    let sealed_secret = vault.seal(TOTP_PURPOSE, factor.as_bytes(), secret);
+    let described = Factor { id: factor, method: MfaMethod::Totp, enrolled_at: now, last_used_at: None };
+    store.put_pending(id, StoredFactor { factor: described, sealed_secret, last_step: None }).await?;
+    store.confirm(id, factor, 0, now).await.map(|_| ())
+}
+
+/// Whether only this machine reaches the address.
+#[must_use]
+pub fn is_loopback(address: &SocketAddr) -> bool {
+    match address.ip() {
+        IpAddr::V4(ip) => ip.is_loopback() && ip != Ipv4Addr::UNSPECIFIED,
+        IpAddr::V6(ip) => ip.is_loopback(),
+    }
+}

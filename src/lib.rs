@@ -8,13 +8,14 @@
 //! | [`http`], [`store`], [`oidc`], [`scripts`], [`plugin_host`], [`geo`], [`dev`], [`config`] | the edges: each touches one part of the world, and none imports another |
 //! | [`app`] | joins core and edges |
 //! | [`cli`] | the commands |
-//! | [`ids`], [`clock`], [`secret`], [`vault`] | words that all others use |
+//! | [`ids`], [`clock`], [`codes`], [`secret`], [`vault`] | words that all others use |
 //!
 //! ARCHITECTURE.md has the map, the walk and the decisions.
 
 pub mod app;
 pub mod cli;
 pub mod clock;
+pub mod codes;
 pub mod config;
 pub mod dev;
 pub mod geo;

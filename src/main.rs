@@ -1,2 +1,7 @@
 //! The `countersign` program.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    countersign::cli::run()
+}

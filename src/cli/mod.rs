@@ -1,1 +1,112 @@
-//! To be written.
+//! The commands. Exit codes: 0 fine, 1 findings, 2 wrong usage or configuration, 3 server or store out
+//! of reach.
+
+mod migrate;
+mod openapi;
+mod plugin;
+mod policy;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Fine.
+const FINE: u8 = 0;
+/// A check found something.
+const FINDINGS: u8 = 1;
+/// Wrong usage or configuration.
+const USAGE: u8 = 2;
+/// The server or the store is out of reach.
+const UNREACHABLE: u8 = 3;
+
+/// Verifies ID tokens, asks the tenant's rules, and answers with local tokens or an MFA challenge.
+#[derive(Parser)]
+#[command(name = "countersign", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server.
+    #[command(after_help = "Example:\n  countersign serve --dev\n  countersign serve --config countersign.toml")]
+    Serve(serve::Serve),
+    /// Bring the store's schema up to date.
+    #[command(after_help = "Example:\n  countersign migrate --config countersign.toml")]
+    Migrate(migrate::Migrate),
+    /// Write the OpenAPI document and the error table, or check that the committed ones are current.
+    #[command(after_help = "Example:\n  countersign openapi --check")]
+    Openapi(openapi::Openapi),
+    /// Work on policies.
+    #[command(subcommand)]
+    Policy(policy::Policy),
+    /// Work on plugins.
+    #[command(subcommand)]
+    Plugin(plugin::Plugin),
+}
+
+#[derive(clap::Args)]
+struct ConfigFile {
+    /// The configuration file; countersign.example.toml documents every key.
+    #[arg(long, value_name = "FILE", default_value = "countersign.toml")]
+    config: PathBuf,
+}
+
+impl ConfigFile {
+    fn load(&self) -> Result<crate::config::Settings, Failure> {
+        Ok(crate::config::load(&self.config, std::env::vars())?)
+    }
+}
+
+/// A command that ended badly: what to say, and with which exit code.
+struct Failure {
+    code: u8,
+    text: String,
+}
+
+impl Failure {
+    fn new(code: u8, text: impl Into<String>) -> Self {
+        Self { code, text: text.into() }
+    }
+}
+
+impl From<crate::config::ConfigError> for Failure {
+    fn from(error: crate::config::ConfigError) -> Self {
+        Self::new(USAGE, error.to_string())
+    }
+}
+
+impl From<crate::store::OpenError> for Failure {
+    fn from(error: crate::store::OpenError) -> Self {
+        Self::new(UNREACHABLE, format!("store: {error}"))
+    }
+}
+
+/// Runs the command of the process's arguments.
+#[must_use]
+pub fn run() -> ExitCode {
+    let ended = match Cli::parse().command {
+        Command::Serve(command) => command.run(),
+        Command::Migrate(command) => command.run(),
+        Command::Openapi(command) => command.run(),
+        Command::Policy(command) => command.run(),
+        Command::Plugin(command) => command.run(),
+    };
+    match ended {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("countersign: {}", failure.text);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(UNREACHABLE, format!("no threads could be started: {error}")))
+}

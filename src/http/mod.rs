@@ -1,1 +1,314 @@
-//! To be written.
+//! The HTTP edge: one file for each tag of the document, shapes in [`dto`], refusals in [`problem`].
+//!
+//! No rule stands here. Every answer, the library's own rejections included, has the JSON form of the
+//! contract and a request identifier.
+
+pub mod body;
+mod client;
+pub mod docs;
+pub mod dto;
+mod me;
+pub mod ops;
+pub mod problem;
+pub mod reply;
+pub mod serve;
+mod sign_in;
+pub mod spec;
+
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use ipnet::IpNet;
+use poem::endpoint::BoxEndpoint;
+use poem::http::{HeaderValue, Method, StatusCode, header};
+use poem::{Endpoint, EndpointExt, IntoEndpoint, Request, Response, Route};
+use poem_openapi::auth::Bearer;
+use poem_openapi::registry::{MetaApi, Registry};
+use poem_openapi::{ExtraHeader, OpenApi, OpenApiService, SecurityScheme, Tags};
+use serde_json::Value;
+
+use crate::clock::Clock;
+use crate::codes::ErrorCode;
+use crate::ids::RequestId;
+use crate::mfa::enrol::Enrolment;
+use crate::mfa::verify::ChallengeVerifier;
+use crate::secret::Entropy;
+use crate::session::bearer::{BearerCheck, BearerError};
+use crate::session::ports::SessionUser;
+use crate::session::refresh::SessionService;
+use crate::signin::facts::Location;
+use crate::signin::pipeline::Pipeline;
+use crate::signin::ports::StoreError;
+use crate::signin::provider::Tenant;
+use problem::Problem;
+
+/// How long one request may take.
+const REQUEST_TIME: Duration = Duration::from_secs(30);
+
+/// Whether the store answers.
+#[async_trait]
+pub trait Readiness: Send + Sync {
+    /// Asks it.
+    async fn check(&self) -> Result<(), StoreError>;
+}
+
+/// Reads the development headers of a request; only `serve --dev` has one.
+pub type AssumeLocation = Arc<dyn Fn(&Request) -> Result<Option<Location>, String> + Send + Sync>;
+
+/// What the operations need.
+pub struct State {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// The sign-in path.
+    pub pipeline: Arc<Pipeline>,
+    /// Answers to challenges.
+    pub challenges: ChallengeVerifier,
+    /// Refresh and logout.
+    pub sessions: SessionService,
+    /// Bearer tokens.
+    pub bearer: BearerCheck,
+    /// Enrolment of factors.
+    pub enrolment: Enrolment,
+    /// The store's health.
+    pub ready: Arc<dyn Readiness>,
+    /// Public keys of local tokens.
+    pub jwk_set: Value,
+    /// Renders metrics.
+    pub render_metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// Proxies whose forwarding headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Places that a request may claim; only in development.
+    pub assume_location: Option<AssumeLocation>,
+}
+
+impl State {
+    fn tenant(&self, request: &Request) -> Result<Arc<Tenant>, Problem> {
+        let (header, host) = (client::tenant_header(request), client::host(request));
+        self.pipeline
+            .directory
+            .find_tenant(header.as_deref(), host.as_deref())
+            .ok_or_else(|| Problem::new(ErrorCode::UnknownTenant, "no tenant is served here under this name"))
+    }
+
+    async fn signed_in(&self, request: &Request, auth: Option<&BearerAuth>) -> Result<SessionUser, Problem> {
+        let tenant = self.tenant(request)?;
+        let checked = match auth {
+            Some(BearerAuth(bearer)) => self.bearer.check(&tenant.id, &bearer.token).await,
+            None => Err(BearerError::Missing),
+        };
+        checked.map_err(|error| self.refused(error.code(), &error))
+    }
+
+    /// A refusal; when its cause lies inside, the cause goes to the log and the text does not tell it.
+    fn refused(&self, code: ErrorCode, error: &dyn std::error::Error) -> Problem {
+        if code == ErrorCode::StoreUnavailable {
+            let mut causes = Vec::new();
+            let mut next = Some(error);
+            while let Some(cause) = next {
+                causes.push(cause.to_string());
+                next = cause.source();
+            }
+            tracing::error!(error = causes.join(": "), "a request was refused for a cause inside");
+        }
+        Problem::new(code, error.to_string())
+    }
+}
+
+/// Where an operation stands in the document.
+#[derive(Tags)]
+enum Tag {
+    /// An ID token in; local tokens, a challenge or a refusal out.
+    #[oai(rename = "Sign-in")]
+    SignIn,
+    /// Answers to challenges.
+    #[oai(rename = "MFA")]
+    Mfa,
+    /// Refresh and logout.
+    Session,
+    /// The signed-in user.
+    Me,
+    /// Health, metrics and keys.
+    Operations,
+}
+
+/// A local access token.
+#[derive(SecurityScheme)]
+#[oai(ty = "bearer", bearer_format = "JWT", rename = "bearer")]
+struct BearerAuth(Bearer);
+
+/// A local access token, or none.
+#[derive(SecurityScheme)]
+enum MaybeBearer {
+    Bearer(BearerAuth),
+    #[oai(fallback)]
+    Anonymous,
+}
+
+type Apis = (sign_in::SignInApi, me::MeApi, ops::OpsApi);
+
+fn described<A: OpenApi>(api: A) -> OpenApiService<A, ()> {
+    let tenant = ExtraHeader::new("X-Tenant-ID")
+        .description("The tenant. Absent: the one of the host, else `default`. Unknown: 404 `unknown_tenant`.");
+    let request_id = ExtraHeader::new("X-Request-Id").description("The request's identifier, `req_…`.");
+    OpenApiService::new(api, spec::TITLE, env!("CARGO_PKG_VERSION"))
+        .description(spec::DESCRIPTION)
+        .license(poem_openapi::LicenseObject::new("Apache-2.0").url("https://www.apache.org/licenses/LICENSE-2.0"))
+        .extra_request_header::<Option<String>, _>(tenant)
+        .extra_response_header::<String, _>(request_id)
+}
+
+/// The whole edge: operations, document and docs page, under `/` and under `base_path`. `development`
+/// is what `serve --dev` adds under `/dev`.
+pub fn endpoint(
+    state: Arc<State>,
+    base_path: &str,
+    cors_origins: &[String],
+    development: Option<BoxEndpoint<'static>>,
+) -> BoxEndpoint<'static> {
+    let entropy = Arc::clone(&state.entropy);
+    let clock = Arc::clone(&state.clock);
+    let apis: Apis =
+        (sign_in::SignInApi(Arc::clone(&state)), me::MeApi(Arc::clone(&state)), ops::OpsApi(state));
+    let service = described(apis);
+    let document = spec::document(&service.spec());
+    let allow = Arc::new(spec::allowed_methods(&document));
+    let docs = docs::Docs::new(&service.swagger_ui_html(), &document);
+    let mut route = Route::new().nest("/", docs.routes(service.into_endpoint()));
+    if let Some(development) = development {
+        route = route.nest("/dev", development);
+    }
+    let inner: BoxEndpoint<'static> = if cors_origins.is_empty() {
+        route.boxed()
+    } else {
+        let mut cors = poem::middleware::Cors::new().max_age(600);
+        for origin in cors_origins {
+            cors = cors.allow_origin(origin);
+        }
+        route.with(cors).map_to_response().boxed()
+    };
+    Outermost { inner, clock, entropy, base_path: base_path.to_owned(), allow }.boxed()
+}
+
+/// Gives every request an identifier, and every answer the form of the contract.
+struct Outermost {
+    inner: BoxEndpoint<'static>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    base_path: String,
+    allow: Arc<HashMap<String, HeaderValue>>,
+}
+
+impl Endpoint for Outermost {
+    type Output = Response;
+
+    async fn call(&self, mut request: Request) -> poem::Result<Response> {
+        let id = RequestId::generate(self.clock.now(), &*self.entropy);
+        self.strip_base_path(&mut request);
+        request.extensions_mut().insert(id);
+        let path = request.uri().path().to_owned();
+        let called = AssertUnwindSafe(tokio::time::timeout(REQUEST_TIME, self.inner.call(request))).catch_unwind();
+        let mut response = match called.await {
+            Ok(Ok(Ok(response))) => response,
+            Ok(Ok(Err(error))) => self.rejected(error, &path),
+            Ok(Err(_)) => reply::carry(Problem::new(ErrorCode::RequestTimeout, "the request took longer than 30 s")),
+            Err(_) => {
+                tracing::error!(request.id = %id, "a request ended in a panic");
+                reply::carry(Problem::new(ErrorCode::InternalError, "the request could not be finished"))
+            }
+        };
+        if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+            response = problem.into_response_for(id);
+        }
+        let headers = response.headers_mut();
+        headers.insert(reply::REQUEST_ID, reply::header_value(&id.to_string()));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        Ok(response)
+    }
+}
+
+impl Outermost {
+    fn strip_base_path(&self, request: &mut Request) {
+        if self.base_path.is_empty() {
+            return;
+        }
+        let Some(rest) = request.uri().path().strip_prefix(self.base_path.as_str()) else { return };
+        if !rest.is_empty() && !rest.starts_with('/') {
+            return;
+        }
+        let path = if rest.is_empty() { "/" } else { rest };
+        let stripped = match request.uri().query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path.to_owned(),
+        };
+        if let Ok(uri) = stripped.parse() {
+            *request.uri_mut() = uri;
+        }
+    }
+
+    /// The library's own rejections, in the form of the contract.
+    fn rejected(&self, error: poem::Error, path: &str) -> Response {
+        use poem_openapi::error as rejected;
+        if error.is_from_response() {
+            return error.into_response();
+        }
+        if let Some(problem) = error.downcast_ref::<Problem>() {
+            return reply::carry(problem.clone());
+        }
+        let problem = if error.is::<rejected::AuthorizationError>() {
+            let text = BearerError::Missing.to_string();
+            Problem::new(ErrorCode::MissingAccessToken, text)
+        } else if error.is::<rejected::ContentTypeError>() {
+            Problem::new(ErrorCode::UnsupportedMediaType, "the body must have the content type application/json")
+        } else {
+            match error.status() {
+                StatusCode::NOT_FOUND => Problem::new(ErrorCode::NotFound, "there is nothing at this address"),
+                StatusCode::METHOD_NOT_ALLOWED => {
+                    let text = "the address takes other methods, see the header Allow";
+                    let mut problem = Problem::new(ErrorCode::MethodNotAllowed, text);
+                    problem.allow = Some(self.allow.get(path).cloned().unwrap_or(HeaderValue::from_static("GET")));
+                    problem
+                }
+                StatusCode::PAYLOAD_TOO_LARGE => {
+                    Problem::new(ErrorCode::BodyTooLarge, format!("the body is larger than {} bytes", body::BODY_LIMIT_BYTES))
+                }
+                StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+                    Problem::new(ErrorCode::UnsupportedMediaType, "the body must be application/json")
+                }
+                status if status.is_client_error() => Problem::new(ErrorCode::MalformedRequest, error.to_string()),
+                status => {
+                    tracing::error!(status = status.as_u16(), error = %error, "an operation failed inside");
+                    Problem::new(ErrorCode::InternalError, "the request could not be finished")
+                }
+            }
+        };
+        reply::carry(problem)
+    }
+}
+
+/// An API that is described and never called: the document is made without a running server.
+struct Described<T>(PhantomData<T>);
+
+impl<T: OpenApi + Send + Sync> OpenApi for Described<T> {
+    fn meta() -> Vec<MetaApi> {
+        T::meta()
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+
+    fn add_routes(self, _routes: &mut HashMap<String, HashMap<Method, BoxEndpoint<'static>>>) {}
+}
+
+/// The document that `/openapi.json` serves.
+#[must_use]
+pub fn openapi_document() -> Value {
+    spec::document(&described(Described::<Apis>(PhantomData)).spec())
+}

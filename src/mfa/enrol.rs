@@ -10,6 +10,7 @@ use super::ports::{Factors, StoredFactor};
 use super::verify::TOTP_PURPOSE;
 use super::{Factor, MfaMethod, totp};
 use crate::clock::Clock;
+use crate::codes::ErrorCode;
 use crate::ids::FactorId;
 use crate::secret::{Entropy, Secret};
 use crate::session::ports::SessionUser;
@@ -32,6 +33,19 @@ pub enum EnrolError {
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl EnrolError {
+    /// The stable word of the contract.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::NotAllowed => ErrorCode::EnrolmentNotAllowed,
+            Self::Unknown => ErrorCode::UnknownFactor,
+            Self::WrongCode => ErrorCode::InvalidMfaCode,
+            Self::Store(_) => ErrorCode::StoreUnavailable,
+        }
+    }
 }
 
 /// A factor that waits for its first code. The secret is shown once.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::ports::{AttemptRequest, AttemptStart, Challenges, Completion, CompletionResult, OpenAttempt};
 use super::{MfaMethod, totp};
 use crate::clock::Clock;
+use crate::codes::ErrorCode;
 use crate::ids::{ChallengeId, EventId, TenantId};
 use crate::secret::{Entropy, sha256};
 use crate::session::issue::{IssuedTokens, TokenIssuer};
@@ -54,6 +55,22 @@ pub enum ChallengeError {
     /// No key could sign.
     #[error(transparent)]
     Keys(#[from] KeyRingError),
+}
+
+impl ChallengeError {
+    /// The stable word of the contract.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Unknown => ErrorCode::InvalidChallenge,
+            Self::Expired => ErrorCode::ChallengeExpired,
+            Self::Used => ErrorCode::ChallengeUsed,
+            Self::Method { .. } => ErrorCode::MfaMethodNotAllowed,
+            Self::WrongCode => ErrorCode::InvalidMfaCode,
+            Self::Locked { .. } => ErrorCode::MfaLocked,
+            Self::Store(_) | Self::Keys(_) => ErrorCode::StoreUnavailable,
+        }
+    }
 }
 
 /// An answer to a challenge.

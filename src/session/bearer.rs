@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::issue::TokenIssuer;
 use super::ports::{SessionUser, Sessions};
 use crate::clock::Clock;
+use crate::codes::ErrorCode;
 use crate::ids::{SessionId, TenantId, UserId};
 use crate::signin::ports::StoreError;
 use crate::signin::user::UserStatus;
@@ -37,6 +38,22 @@ pub enum BearerError {
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl BearerError {
+    /// The stable word of the contract.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Missing => ErrorCode::MissingAccessToken,
+            Self::Invalid => ErrorCode::InvalidAccessToken,
+            Self::Expired => ErrorCode::AccessTokenExpired,
+            Self::SessionEnded => ErrorCode::SessionEnded,
+            Self::Disabled => ErrorCode::AccountDisabled,
+            Self::Locked => ErrorCode::AccountLocked,
+            Self::Store(_) => ErrorCode::StoreUnavailable,
+        }
+    }
 }
 
 #[derive(Deserialize)]

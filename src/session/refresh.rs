@@ -12,6 +12,7 @@ use super::Caps;
 use super::issue::{IssuedTokens, TokenIssuer, refresh_token};
 use super::ports::{KeyRingError, Rotation, RotationResult, SessionUser, Sessions};
 use crate::clock::Clock;
+use crate::codes::ErrorCode;
 use crate::ids::{RefreshId, TenantId};
 use crate::secret::{Entropy, sha256};
 use crate::signin::ports::StoreError;
@@ -37,6 +38,18 @@ pub enum RefreshError {
     /// No key could sign.
     #[error(transparent)]
     Keys(#[from] KeyRingError),
+}
+
+impl RefreshError {
+    /// The stable word of the contract.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Invalid | Self::UserInactive => ErrorCode::InvalidRefreshToken,
+            Self::Reused => ErrorCode::RefreshTokenReused,
+            Self::Store(_) | Self::Keys(_) => ErrorCode::StoreUnavailable,
+        }
+    }
 }
 
 /// Exchanges refresh tokens and ends sessions.

@@ -7,6 +7,7 @@ use super::replay::ReplayError;
 use super::token::TokenShapeError;
 use super::user::ResolveError;
 use super::verify::VerifyError;
+use crate::codes::ErrorCode;
 use crate::session::ports::KeyRingError;
 
 /// Why a sign-in gave no tokens and no challenge.
@@ -83,58 +84,58 @@ impl From<ReplayError> for SignInError {
 impl SignInError {
     /// The stable word of the contract.
     #[must_use]
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> ErrorCode {
         match self {
-            Self::MissingToken => "missing_id_token",
-            Self::UnknownTenant => "unknown_tenant",
-            Self::UnknownProvider => "unknown_provider",
-            Self::NoProviderFits => "no_provider_fits",
-            Self::AmbiguousProvider { .. } => "ambiguous_provider",
+            Self::MissingToken => ErrorCode::MissingIdToken,
+            Self::UnknownTenant => ErrorCode::UnknownTenant,
+            Self::UnknownProvider => ErrorCode::UnknownProvider,
+            Self::NoProviderFits => ErrorCode::NoProviderFits,
+            Self::AmbiguousProvider { .. } => ErrorCode::AmbiguousProvider,
             Self::Shape(e) => match e {
-                TokenShapeError::Algorithm => "id_token_algorithm_not_allowed",
-                TokenShapeError::RefusedHeader { .. } => "id_token_header_refused",
-                TokenShapeError::Type => "id_token_type_refused",
-                TokenShapeError::Encrypted => "id_token_encrypted",
+                TokenShapeError::Algorithm => ErrorCode::IdTokenAlgorithmNotAllowed,
+                TokenShapeError::RefusedHeader { .. } => ErrorCode::IdTokenHeaderRefused,
+                TokenShapeError::Type => ErrorCode::IdTokenTypeRefused,
+                TokenShapeError::Encrypted => ErrorCode::IdTokenEncrypted,
                 TokenShapeError::TooLong
                 | TokenShapeError::Parts { .. }
                 | TokenShapeError::Encoding { .. }
                 | TokenShapeError::Json { .. }
-                | TokenShapeError::KeyId => "malformed_id_token",
+                | TokenShapeError::KeyId => ErrorCode::MalformedIdToken,
             },
             Self::Key(e) => match e {
-                KeyError::UnknownKey => "unknown_key",
-                KeyError::NoKeyId { .. } => "key_id_missing",
-                KeyError::Unfit { .. } => "key_unfit",
-                KeyError::Unavailable { .. } => "provider_unavailable",
+                KeyError::UnknownKey => ErrorCode::UnknownKey,
+                KeyError::NoKeyId { .. } => ErrorCode::KeyIdMissing,
+                KeyError::Unfit { .. } => ErrorCode::KeyUnfit,
+                KeyError::Unavailable { .. } => ErrorCode::ProviderUnavailable,
             },
             Self::Verify(e) => match e {
-                VerifyError::AlgorithmNotAllowed { .. } => "id_token_algorithm_not_allowed",
-                VerifyError::BadSignature => "id_token_signature_invalid",
-                VerifyError::Claim { .. } => "id_token_claim_invalid",
-                VerifyError::Issuer { .. } => "id_token_issuer_mismatch",
-                VerifyError::UpstreamTenant { .. } => "id_token_tenant_not_allowed",
-                VerifyError::Audience { .. } => "id_token_audience_mismatch",
-                VerifyError::AuthorizedParty { .. } => "id_token_azp_mismatch",
-                VerifyError::Expired { .. } => "id_token_expired",
-                VerifyError::NotYetValid { .. } => "id_token_not_yet_valid",
-                VerifyError::TooOld { .. } => "id_token_too_old",
-                VerifyError::Nonce(_) => "id_token_nonce_mismatch",
-                VerifyError::AccessTokenHash(_) => "id_token_at_hash_mismatch",
+                VerifyError::AlgorithmNotAllowed { .. } => ErrorCode::IdTokenAlgorithmNotAllowed,
+                VerifyError::BadSignature => ErrorCode::IdTokenSignatureInvalid,
+                VerifyError::Claim { .. } => ErrorCode::IdTokenClaimInvalid,
+                VerifyError::Issuer { .. } => ErrorCode::IdTokenIssuerMismatch,
+                VerifyError::UpstreamTenant { .. } => ErrorCode::IdTokenTenantNotAllowed,
+                VerifyError::Audience { .. } => ErrorCode::IdTokenAudienceMismatch,
+                VerifyError::AuthorizedParty { .. } => ErrorCode::IdTokenAzpMismatch,
+                VerifyError::Expired { .. } => ErrorCode::IdTokenExpired,
+                VerifyError::NotYetValid { .. } => ErrorCode::IdTokenNotYetValid,
+                VerifyError::TooOld { .. } => ErrorCode::IdTokenTooOld,
+                VerifyError::Nonce(_) => ErrorCode::IdTokenNonceMismatch,
+                VerifyError::AccessTokenHash(_) => ErrorCode::IdTokenAtHashMismatch,
             },
-            Self::Replayed => "id_token_replayed",
-            Self::EnrichUnavailable => "provider_unavailable",
-            Self::EnrichRejected { .. } | Self::Mapping(MappingError::Rejected { .. }) => "identity_rejected",
-            Self::Mapping(_) => "mapping_failed",
+            Self::Replayed => ErrorCode::IdTokenReplayed,
+            Self::EnrichUnavailable => ErrorCode::ProviderUnavailable,
+            Self::EnrichRejected { .. } | Self::Mapping(MappingError::Rejected { .. }) => ErrorCode::IdentityRejected,
+            Self::Mapping(_) => ErrorCode::MappingFailed,
             Self::Resolve(e) => match e {
-                ResolveError::NotProvisioned => "user_not_provisioned",
-                ResolveError::AccountExists => "account_exists",
-                ResolveError::Disabled(_) => "account_disabled",
-                ResolveError::Locked(_) => "account_locked",
-                ResolveError::Store(_) => "store_unavailable",
+                ResolveError::NotProvisioned => ErrorCode::UserNotProvisioned,
+                ResolveError::AccountExists => ErrorCode::AccountExists,
+                ResolveError::Disabled(_) => ErrorCode::AccountDisabled,
+                ResolveError::Locked(_) => ErrorCode::AccountLocked,
+                ResolveError::Store(_) => ErrorCode::StoreUnavailable,
             },
-            Self::Conflict => "sign_in_conflict",
-            Self::Denied(_) => "sign_in_denied",
-            Self::Store(_) | Self::Keys(_) => "store_unavailable",
+            Self::Conflict => ErrorCode::SignInConflict,
+            Self::Denied(_) => ErrorCode::SignInDenied,
+            Self::Store(_) | Self::Keys(_) => ErrorCode::StoreUnavailable,
         }
     }
 
@@ -155,6 +156,6 @@ impl SignInError {
             text.push_str(&deeper.to_string());
             next = deeper.source();
         }
-        tracing::error!(code = self.code(), error = text, "a sign-in was refused for a cause inside");
+        tracing::error!(code = self.code().as_str(), error = text, "a sign-in was refused for a cause inside");
     }
 }

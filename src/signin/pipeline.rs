@@ -30,6 +30,7 @@ use super::token::UnverifiedToken;
 use super::user::{ResolveError, ResolvedUser, User, resolve};
 use super::verify::{Expected, check_algorithm, verify};
 use crate::clock::{Clock, UnixTime};
+use crate::codes::ErrorCode;
 use crate::ids::{ChallengeId, EventId, TenantId, UserId};
 use crate::mfa::{CHALLENGE_TTL, MfaMethod, NewChallenge};
 use crate::secret::{Entropy, Secret};
@@ -332,7 +333,7 @@ impl Pipeline {
                 (NewOutcome::Challenge(challenge), Ok(answer))
             }
             Decision::Deny(denial) => {
-                record.code = Some("sign_in_denied".into());
+                record.code = Some(ErrorCode::SignInDenied.as_str().into());
                 (NewOutcome::Denial, Err(denial.clone()))
             }
         };
@@ -404,7 +405,7 @@ impl Pipeline {
             provider: Arc::clone(provider),
             user: trail.user,
             end: PastEnd::Refused,
-            code: Some(error.code().into()),
+            code: Some(error.code().as_str().into()),
             context: trail.context.clone(),
             assessment: trail.assessment.clone(),
             session: None,
@@ -445,8 +446,8 @@ fn report(result: &Result<Outcome, SignInError>, trail: &Trail, request: crate::
     let (outcome, code) = match result {
         Ok(Outcome::SignedIn { .. }) => ("signed_in", None),
         Ok(Outcome::Challenged { .. }) => ("challenged", None),
-        Err(SignInError::Denied(_)) => ("denied", Some("sign_in_denied")),
-        Err(error) => ("refused", Some(error.code())),
+        Err(SignInError::Denied(_)) => ("denied", Some(ErrorCode::SignInDenied.as_str())),
+        Err(error) => ("refused", Some(error.code().as_str())),
     };
     let provider = trail.provider.as_deref().unwrap_or("");
     metrics::counter!("countersign_sign_ins_total", "outcome" => outcome, "code" => code.unwrap_or(""), "provider" => provider.to_owned())

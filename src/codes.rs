@@ -1,0 +1,140 @@
+//! The stable words of every refusal. Their numbers, HTTP statuses and meanings stand in one exhaustive
+//! match in `http::problem`: a new word does not compile without a row there.
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
+        /// A refusal, as clients tell it apart. A word never changes its meaning.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum ErrorCode {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl ErrorCode {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The word, in snake case.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $word,)*
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The body cannot be read as what the operation takes.
+    MalformedRequest = "malformed_request",
+    /// A refresh token was used a second time.
+    RefreshTokenReused = "refresh_token_reused",
+    /// The request has no ID token.
+    MissingIdToken = "missing_id_token",
+    /// The ID token is no compact JWS.
+    MalformedIdToken = "malformed_id_token",
+    /// Several providers accept the ID token.
+    AmbiguousProvider = "ambiguous_provider",
+    /// The refresh token opens nothing.
+    InvalidRefreshToken = "invalid_refresh_token",
+    /// The code is wrong.
+    InvalidMfaCode = "invalid_mfa_code",
+    /// The challenge has expired or died.
+    ChallengeExpired = "challenge_expired",
+    /// The challenge was answered.
+    ChallengeUsed = "challenge_used",
+    /// The challenge is not known.
+    InvalidChallenge = "invalid_challenge",
+    /// The challenge takes other methods.
+    MfaMethodNotAllowed = "mfa_method_not_allowed",
+    /// No factor waits for confirmation under this id.
+    UnknownFactor = "unknown_factor",
+    /// No access token.
+    MissingAccessToken = "missing_access_token",
+    /// The access token is not valid.
+    InvalidAccessToken = "invalid_access_token",
+    /// The ID token has expired.
+    IdTokenExpired = "id_token_expired",
+    /// The access token has expired.
+    AccessTokenExpired = "access_token_expired",
+    /// The session has ended.
+    SessionEnded = "session_ended",
+    /// The signature is not the provider's.
+    IdTokenSignatureInvalid = "id_token_signature_invalid",
+    /// The algorithm is not one of the provider's.
+    IdTokenAlgorithmNotAllowed = "id_token_algorithm_not_allowed",
+    /// A header member is not accepted.
+    IdTokenHeaderRefused = "id_token_header_refused",
+    /// The token is of another kind.
+    IdTokenTypeRefused = "id_token_type_refused",
+    /// The token is encrypted.
+    IdTokenEncrypted = "id_token_encrypted",
+    /// A claim is absent or malformed.
+    IdTokenClaimInvalid = "id_token_claim_invalid",
+    /// Another issuer.
+    IdTokenIssuerMismatch = "id_token_issuer_mismatch",
+    /// Another tenant of the provider.
+    IdTokenTenantNotAllowed = "id_token_tenant_not_allowed",
+    /// Another audience.
+    IdTokenAudienceMismatch = "id_token_audience_mismatch",
+    /// Another authorized party.
+    IdTokenAzpMismatch = "id_token_azp_mismatch",
+    /// Not valid yet.
+    IdTokenNotYetValid = "id_token_not_yet_valid",
+    /// Issued too long ago.
+    IdTokenTooOld = "id_token_too_old",
+    /// The nonce rule is not met.
+    IdTokenNonceMismatch = "id_token_nonce_mismatch",
+    /// The access token does not fit `at_hash`.
+    IdTokenAtHashMismatch = "id_token_at_hash_mismatch",
+    /// Used before.
+    IdTokenReplayed = "id_token_replayed",
+    /// No provider accepts the token.
+    NoProviderFits = "no_provider_fits",
+    /// The key is not known.
+    UnknownKey = "unknown_key",
+    /// The token names no key.
+    KeyIdMissing = "key_id_missing",
+    /// The key does not fit the algorithm.
+    KeyUnfit = "key_unfit",
+    /// Denied by policy.
+    SignInDenied = "sign_in_denied",
+    /// Nobody has this identity.
+    UserNotProvisioned = "user_not_provisioned",
+    /// The account is disabled.
+    AccountDisabled = "account_disabled",
+    /// The account is locked.
+    AccountLocked = "account_locked",
+    /// The mapping or a plugin refuses the identity.
+    IdentityRejected = "identity_rejected",
+    /// The mapping failed.
+    MappingFailed = "mapping_failed",
+    /// The session may not enrol a factor.
+    EnrolmentNotAllowed = "enrolment_not_allowed",
+    /// No such address.
+    NotFound = "not_found",
+    /// No such tenant.
+    UnknownTenant = "unknown_tenant",
+    /// No such provider.
+    UnknownProvider = "unknown_provider",
+    /// Another method.
+    MethodNotAllowed = "method_not_allowed",
+    /// Another account holds the address.
+    AccountExists = "account_exists",
+    /// Two sign-ins met twice.
+    SignInConflict = "sign_in_conflict",
+    /// The body is too large.
+    BodyTooLarge = "body_too_large",
+    /// The body is of another type.
+    UnsupportedMediaType = "unsupported_media_type",
+    /// Too many wrong codes.
+    MfaLocked = "mfa_locked",
+    /// A defect of the server.
+    InternalError = "internal_error",
+    /// The provider's keys or a plugin are out of reach.
+    ProviderUnavailable = "provider_unavailable",
+    /// The store is out of reach.
+    StoreUnavailable = "store_unavailable",
+    /// The request took too long.
+    RequestTimeout = "request_timeout",
+}

@@ -1,0 +1,140 @@
+//! JSON request bodies: at most 64 KiB, read in bounded time, `application/json` only, and no member
+//! named twice, at any depth.
+
+use std::time::Duration;
+
+use poem::http::header;
+use poem::{Request, RequestBody, Result};
+use poem_openapi::payload::{ParsePayload, Payload};
+use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchemaRef, Registry};
+use poem_openapi::types::{ParseFromJSON, Type};
+use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
+use serde_json::Value;
+
+use super::problem::Problem;
+use crate::codes::ErrorCode;
+use crate::signin::json;
+
+/// The greatest size of a body.
+pub const BODY_LIMIT_BYTES: usize = 64 * 1024;
+/// How long a client may take to send its body.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// The media type of every body. poem-openapi's own adds a parameter that generators trip over.
+pub const JSON: &str = "application/json";
+
+/// A JSON body that must be there.
+#[derive(Debug)]
+pub struct Body<T>(pub T);
+
+/// A JSON body that may be absent.
+#[derive(Debug)]
+pub struct OptionalBody<T>(pub Option<T>);
+
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case(JSON)
+}
+
+fn malformed(what: impl std::fmt::Display) -> Problem {
+    Problem::new(ErrorCode::MalformedRequest, format!("the request body cannot be read: {what}"))
+}
+
+/// The body's value; `None` when there is no body at all.
+async fn read(request: &Request, body: &mut RequestBody) -> Result<Option<Value>, Problem> {
+    let too_large =
+        || Problem::new(ErrorCode::BodyTooLarge, format!("the body is larger than {BODY_LIMIT_BYTES} bytes"));
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > BODY_LIMIT_BYTES as u64) {
+        return Err(too_large());
+    }
+    let taken = body.take().map_err(malformed)?;
+    if taken.is_empty() {
+        return Ok(None);
+    }
+    let read = tokio::time::timeout(BODY_TIME, taken.into_bytes_limit(BODY_LIMIT_BYTES)).await;
+    let bytes = match read {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(poem::error::ReadBodyError::PayloadTooLarge)) => return Err(too_large()),
+        Ok(Err(_)) => return Err(malformed("the connection broke off")),
+        Err(_) => return Err(malformed("it was not sent within 10 s")),
+    };
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    match request.content_type() {
+        Some(content_type) if is_json(content_type) => json::parse(&bytes).map(Some).map_err(malformed),
+        _ => Err(Problem::new(ErrorCode::UnsupportedMediaType, "the body must have the content type application/json")),
+    }
+}
+
+fn parse<T: ParseFromJSON>(value: Value) -> Result<T, Problem> {
+    if !value.is_object() {
+        return Err(malformed("it is not a JSON object"));
+    }
+    T::parse_from_json(Some(value)).map_err(|error| malformed(error.into_message()))
+}
+
+macro_rules! json_payload {
+    ($name:ident, $required:literal) => {
+        impl<T: Type> Payload for $name<T> {
+            const CONTENT_TYPE: &'static str = JSON;
+
+            fn check_content_type(content_type: &str) -> bool {
+                is_json(content_type)
+            }
+
+            fn schema_ref() -> MetaSchemaRef {
+                T::schema_ref()
+            }
+
+            fn register(registry: &mut Registry) {
+                T::register(registry);
+            }
+        }
+
+        impl<'a, T: ParseFromJSON> ApiExtractor<'a> for $name<T> {
+            const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+
+            type ParamType = ();
+            type ParamRawType = ();
+
+            fn register(registry: &mut Registry) {
+                T::register(registry);
+            }
+
+            fn request_meta() -> Option<MetaRequest> {
+                let content = vec![MetaMediaType { content_type: JSON, schema: T::schema_ref() }];
+                Some(MetaRequest { description: None, content, required: $required })
+            }
+
+            async fn from_request(
+                request: &'a Request,
+                body: &mut RequestBody,
+                _options: ExtractParamOptions<Self::ParamType>,
+            ) -> Result<Self> {
+                <Self as ParsePayload>::from_request(request, body).await
+            }
+        }
+    };
+}
+
+json_payload!(Body, true);
+json_payload!(OptionalBody, false);
+
+impl<T: ParseFromJSON> ParsePayload for Body<T> {
+    const IS_REQUIRED: bool = true;
+
+    async fn from_request(request: &Request, body: &mut RequestBody) -> Result<Self> {
+        let value = read(request, body).await?.ok_or_else(|| malformed("it is empty"))?;
+        Ok(Self(parse(value)?))
+    }
+}
+
+impl<T: ParseFromJSON> ParsePayload for OptionalBody<T> {
+    const IS_REQUIRED: bool = false;
+
+    async fn from_request(request: &Request, body: &mut RequestBody) -> Result<Self> {
+        Ok(Self(read(request, body).await?.map(parse).transpose()?))
+    }
+}

@@ -1,0 +1,146 @@
+//! What a request tells of its client and tenant. The address comes from the connection, and from
+//! forwarding headers only through proxies that the configuration trusts.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use poem::Request;
+use poem::http::header;
+
+use crate::signin::request::ClientContext;
+
+/// The greatest length of a `User-Agent` that is looked at.
+const AGENT_BYTES: usize = 512;
+
+/// The client of a request, without the parts that its body tells.
+#[must_use]
+pub fn context(request: &Request, trusted_proxies: &[IpNet]) -> ClientContext {
+    let text = |name: header::HeaderName| request.headers().get(name).and_then(|v| v.to_str().ok());
+    let language = text(header::ACCEPT_LANGUAGE).and_then(|list| {
+        let first = list.split([',', ';']).next()?.trim();
+        (!first.is_empty() && first.len() <= 35).then(|| Arc::from(first))
+    });
+    ClientContext {
+        ip: peer(request).map(|peer| forwarded_for(request, peer, trusted_proxies)),
+        user_agent: text(header::USER_AGENT).map(|agent| cut(agent, AGENT_BYTES).into()),
+        language,
+        device_id: None,
+        assumed_location: None,
+    }
+}
+
+fn peer(request: &Request) -> Option<IpAddr> {
+    request.remote_addr().as_socket_addr().map(SocketAddr::ip).map(|ip| ip.to_canonical())
+}
+
+/// Walks the chain of forwarders from the nearest on, as long as each is trusted; the first that is not
+/// is the client. What that one claims of others is not looked at.
+fn forwarded_for(request: &Request, peer: IpAddr, trusted_proxies: &[IpNet]) -> IpAddr {
+    let trusted = |ip: &IpAddr| trusted_proxies.iter().any(|net| net.contains(ip));
+    if !trusted(&peer) {
+        return peer;
+    }
+    let values = |name: &str| -> Vec<String> {
+        request.headers().get_all(name).iter().filter_map(|v| v.to_str().ok()).map(str::to_owned).collect()
+    };
+    let mut hops: Vec<Option<IpAddr>> = values("forwarded")
+        .iter()
+        .flat_map(|line| line.split(','))
+        .map(forwarded_element)
+        .collect();
+    if hops.is_empty() {
+        hops = values("x-forwarded-for").iter().flat_map(|line| line.split(',')).map(address).collect();
+    }
+    let mut client = peer;
+    for hop in hops.into_iter().rev() {
+        let Some(ip) = hop else { break };
+        client = ip;
+        if !trusted(&ip) {
+            break;
+        }
+    }
+    client
+}
+
+/// `for=` of one element of `Forwarded` (RFC 7239 section 4).
+fn forwarded_element(element: &str) -> Option<IpAddr> {
+    let pair = element.split(';').map(str::trim).find(|pair| pair.get(..4).is_some_and(|p| p.eq_ignore_ascii_case("for=")))?;
+    address(pair[4..].trim_matches('"'))
+}
+
+/// An address, with or without port; IPv6 may stand in brackets.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let bare = text.strip_prefix('[').and_then(|rest| rest.split_once(']')).map_or(text, |(ip, _)| ip);
+    let ip = bare.parse::<IpAddr>().or_else(|_| text.parse::<SocketAddr>().map(|socket| socket.ip())).ok()?;
+    Some(ip.to_canonical())
+}
+
+fn cut(text: &str, most: usize) -> &str {
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+/// The tenant that the request names in `X-Tenant-ID`.
+#[must_use]
+pub fn tenant_header(request: &Request) -> Option<String> {
+    request.header("x-tenant-id").map(str::to_owned)
+}
+
+/// The host that the request was sent to, without the port, in lower case. Forwarded hosts are never
+/// believed.
+#[must_use]
+pub fn host(request: &Request) -> Option<String> {
+    let host = request.header(header::HOST).or_else(|| request.uri().host())?;
+    let bare = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    Some(bare.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(peer: &str, headers: &[(&str, &str)], trusted: &[&str]) -> IpAddr {
+        let mut request = Request::builder();
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let nets: Vec<IpNet> = trusted.iter().map(|t| t.parse().unwrap()).collect();
+        forwarded_for(&request.finish(), peer.parse().unwrap(), &nets)
+    }
+
+    #[test]
+    fn forwarding_headers_count_only_through_trusted_proxies() {
+        let xff = |v: &'static str| [("x-forwarded-for", v)];
+        let expected = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(from("198.51.100.9", &xff("203.0.113.1"), &[]), expected("198.51.100.9"));
+        assert_eq!(from("10.0.0.1", &xff("203.0.113.1"), &["10.0.0.0/8"]), expected("203.0.113.1"));
+        assert_eq!(from("10.0.0.1", &xff("9.9.9.9, 203.0.113.1"), &["10.0.0.0/8"]), expected("203.0.113.1"));
+        assert_eq!(from("10.0.0.1", &xff("203.0.113.1, 10.0.0.7"), &["10.0.0.0/8"]), expected("203.0.113.1"));
+        assert_eq!(from("10.0.0.1", &xff("203.0.113.1, nonsense"), &["10.0.0.0/8"]), expected("10.0.0.1"));
+    }
+
+    #[test]
+    fn the_standard_header_is_read_with_ports_and_brackets() {
+        let forwarded = |v: &'static str| [("forwarded", v)];
+        let ip = from("10.0.0.1", &forwarded("for=\"[2001:db8::1]:4711\";proto=https"), &["10.0.0.0/8"]);
+        assert_eq!(ip, "2001:db8::1".parse::<IpAddr>().unwrap());
+        let mapped = from("10.0.0.1", &[("x-forwarded-for", "::ffff:203.0.113.1")], &["10.0.0.0/8"]);
+        assert_eq!(mapped, "203.0.113.1".parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
+    fn the_host_loses_port_and_case() {
+        for (given, expected) in [("ID.example.com:8443", "id.example.com"), ("[::1]:80", "::1"), ("a", "a")] {
+            let request = Request::builder().header("host", given).finish();
+            assert_eq!(host(&request).as_deref(), Some(expected));
+        }
+    }
+}

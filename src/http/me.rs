@@ -1,0 +1,131 @@
+//! Operations of the signed-in user.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use poem::Request;
+use poem_openapi::OpenApi;
+
+use super::body::Body;
+use super::dto;
+use super::problem::Problem;
+use super::reply::{Refusals, Reply};
+use super::{BearerAuth, State, Tag};
+use crate::codes::ErrorCode as E;
+use crate::ids::FactorId;
+
+pub(super) struct MeApi(pub Arc<State>);
+
+macro_rules! bearer_refusals {
+    ($name:ident $(, $more:ident)*) => {
+        pub(super) struct $name;
+        impl Refusals for $name {
+            const CODES: &'static [E] = &[
+                E::MissingAccessToken,
+                E::InvalidAccessToken,
+                E::AccessTokenExpired,
+                E::SessionEnded,
+                E::AccountDisabled,
+                E::AccountLocked,
+                E::UnknownTenant,
+                E::StoreUnavailable,
+                E::RequestTimeout,
+                $(E::$more,)*
+            ];
+        }
+    };
+}
+
+bearer_refusals!(MeRefusals);
+bearer_refusals!(EnrolRefusals, EnrolmentNotAllowed);
+bearer_refusals!(
+    ConfirmRefusals,
+    MalformedRequest,
+    UnknownFactor,
+    InvalidMfaCode,
+    BodyTooLarge,
+    UnsupportedMediaType
+);
+
+#[OpenApi]
+impl MeApi {
+    /// The signed-in user
+    #[oai(path = "/auth/me", method = "get", tag = "Tag::Me", operation_id = "getMe")]
+    async fn me(&self, request: &Request, auth: BearerAuth) -> Reply<dto::UserInfoResponse, MeRefusals> {
+        let answer = async {
+            let living = self.0.signed_in(request, Some(&auth)).await?;
+            Ok(dto::UserInfoResponse {
+                code: 0,
+                message: "success".to_owned(),
+                timestamp: self.0.clock.now().to_rfc3339(),
+                data: (&living.user).into(),
+            })
+        };
+        answer.await.into()
+    }
+
+    /// The user's MFA factors
+    #[oai(path = "/auth/me/mfa", method = "get", tag = "Tag::Me", operation_id = "listMyFactors")]
+    async fn factors(
+        &self,
+        request: &Request,
+        auth: BearerAuth,
+    ) -> Reply<dto::FactorsResponse, MeRefusals> {
+        let answer = async {
+            let living = self.0.signed_in(request, Some(&auth)).await?;
+            let factors = self.0.enrolment.list(&living).await;
+            let factors = factors.map_err(|error| self.0.refused(E::StoreUnavailable, &error))?;
+            Ok(dto::FactorsResponse { factors: factors.iter().map(Into::into).collect() })
+        };
+        answer.await.into()
+    }
+
+    /// Begin to enrol an authenticator app
+    ///
+    /// The secret is shown once and does nothing until it is confirmed. A user without a factor needs a
+    /// session of low risk; a user with one needs a session that passed it.
+    #[oai(path = "/auth/me/mfa/totp", method = "post", tag = "Tag::Me", operation_id = "beginTotpEnrolment")]
+    async fn begin_totp(
+        &self,
+        request: &Request,
+        auth: BearerAuth,
+    ) -> Reply<dto::TotpEnrolment, EnrolRefusals> {
+        let answer = async {
+            let living = self.0.signed_in(request, Some(&auth)).await?;
+            let pending = self.0.enrolment.begin_totp(&living).await;
+            let pending = pending.map_err(|error| self.0.refused(error.code(), &error))?;
+            Ok(dto::TotpEnrolment {
+                factor_id: pending.id.to_string(),
+                secret: data_encoding::BASE32_NOPAD.encode(pending.secret.expose()),
+                otpauth_uri: pending.otpauth_uri,
+            })
+        };
+        answer.await.into()
+    }
+
+    /// Confirm an authenticator app
+    ///
+    /// With a code that it shows. From then on challenges may ask for it. The code is spent.
+    #[oai(
+        path = "/auth/me/mfa/totp/confirm",
+        method = "post",
+        tag = "Tag::Me",
+        operation_id = "confirmTotpEnrolment"
+    )]
+    async fn confirm_totp(
+        &self,
+        request: &Request,
+        auth: BearerAuth,
+        body: Body<dto::ConfirmTotpRequest>,
+    ) -> Reply<dto::MessageResponse, ConfirmRefusals> {
+        let answer = async {
+            let living = self.0.signed_in(request, Some(&auth)).await?;
+            let factor = FactorId::from_str(&body.0.factor_id)
+                .map_err(|error| Problem::new(E::UnknownFactor, format!("factor_id: {error}")))?;
+            let confirmed = self.0.enrolment.confirm_totp(&living, factor, &body.0.code).await;
+            confirmed.map_err(|error| self.0.refused(error.code(), &error))?;
+            Ok(dto::MessageResponse::new("the factor is enrolled", self.0.clock.now()))
+        };
+        answer.await.into()
+    }
+}

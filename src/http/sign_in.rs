@@ -1,0 +1,316 @@
+//! The sign-in operations.
+
+use std::sync::Arc;
+
+use poem::Request;
+use poem_openapi::OpenApi;
+
+use super::body::{Body, OptionalBody};
+use super::dto;
+use super::problem::Problem;
+use super::reply::{Refusals, Reply};
+use super::{MaybeBearer, State, Tag, client};
+use crate::codes::ErrorCode as E;
+use crate::ids::RequestId;
+use crate::mfa::MfaMethod;
+use crate::mfa::verify::{Answer, ChallengeError};
+use crate::signin::error::SignInError;
+use crate::signin::nonce::NONCE_TTL;
+use crate::signin::ports::KeyError;
+use crate::signin::request::SignInRequest;
+
+/// The longest texts that a request may bring, in bytes.
+const SHORT_TEXT: usize = 256;
+const LONG_TEXT: usize = 8 * 1024;
+
+pub(super) struct SignInApi(pub Arc<State>);
+
+pub(super) struct SignInRefusals;
+impl Refusals for SignInRefusals {
+    const CODES: &'static [E] = &[
+        E::MalformedRequest,
+        E::MissingIdToken,
+        E::MalformedIdToken,
+        E::AmbiguousProvider,
+        E::IdTokenExpired,
+        E::IdTokenSignatureInvalid,
+        E::IdTokenAlgorithmNotAllowed,
+        E::IdTokenHeaderRefused,
+        E::IdTokenTypeRefused,
+        E::IdTokenEncrypted,
+        E::IdTokenClaimInvalid,
+        E::IdTokenIssuerMismatch,
+        E::IdTokenTenantNotAllowed,
+        E::IdTokenAudienceMismatch,
+        E::IdTokenAzpMismatch,
+        E::IdTokenNotYetValid,
+        E::IdTokenTooOld,
+        E::IdTokenNonceMismatch,
+        E::IdTokenAtHashMismatch,
+        E::IdTokenReplayed,
+        E::NoProviderFits,
+        E::UnknownKey,
+        E::KeyIdMissing,
+        E::KeyUnfit,
+        E::SignInDenied,
+        E::UserNotProvisioned,
+        E::AccountDisabled,
+        E::AccountLocked,
+        E::IdentityRejected,
+        E::MappingFailed,
+        E::UnknownTenant,
+        E::UnknownProvider,
+        E::AccountExists,
+        E::SignInConflict,
+        E::BodyTooLarge,
+        E::UnsupportedMediaType,
+        E::ProviderUnavailable,
+        E::StoreUnavailable,
+        E::RequestTimeout,
+    ];
+}
+
+pub(super) struct NonceRefusals;
+impl Refusals for NonceRefusals {
+    const CODES: &'static [E] = &[E::UnknownTenant, E::RequestTimeout];
+}
+
+pub(super) struct ChallengeRefusals;
+impl Refusals for ChallengeRefusals {
+    const CODES: &'static [E] = &[
+        E::MalformedRequest,
+        E::InvalidMfaCode,
+        E::ChallengeExpired,
+        E::ChallengeUsed,
+        E::InvalidChallenge,
+        E::MfaMethodNotAllowed,
+        E::UnknownTenant,
+        E::BodyTooLarge,
+        E::UnsupportedMediaType,
+        E::MfaLocked,
+        E::StoreUnavailable,
+        E::RequestTimeout,
+    ];
+}
+
+pub(super) struct RefreshRefusals;
+impl Refusals for RefreshRefusals {
+    const CODES: &'static [E] = &[
+        E::MalformedRequest,
+        E::RefreshTokenReused,
+        E::InvalidRefreshToken,
+        E::UnknownTenant,
+        E::BodyTooLarge,
+        E::UnsupportedMediaType,
+        E::StoreUnavailable,
+        E::RequestTimeout,
+    ];
+}
+
+pub(super) struct LogoutRefusals;
+impl Refusals for LogoutRefusals {
+    const CODES: &'static [E] = &[
+        E::MalformedRequest,
+        E::MissingAccessToken,
+        E::InvalidAccessToken,
+        E::AccessTokenExpired,
+        E::SessionEnded,
+        E::AccountDisabled,
+        E::AccountLocked,
+        E::UnknownTenant,
+        E::BodyTooLarge,
+        E::UnsupportedMediaType,
+        E::StoreUnavailable,
+        E::RequestTimeout,
+    ];
+}
+
+#[OpenApi]
+impl SignInApi {
+    /// Sign in with an ID token
+    ///
+    /// Verifies the ID token, maps its claims to a local user, assesses the risk of this very sign-in, and
+    /// answers with local tokens (`requires_mfa` false), or with a challenge (`requires_mfa` true) that
+    /// `POST /auth/mfa/verify-challenge` takes. A challenge is an answer, not an error.
+    #[oai(path = "/auth/id-token/signin", method = "post", tag = "Tag::SignIn", operation_id = "signInWithIdToken")]
+    async fn sign_in(
+        &self,
+        request: &Request,
+        body: Body<dto::SignInRequest>,
+    ) -> Reply<dto::LoginResponse, SignInRefusals> {
+        self.run_sign_in(request, body.0).await.into()
+    }
+
+    /// Get a nonce for one sign-in
+    ///
+    /// For providers with `nonce = "server_issued"`. Single use. Pass it to the provider, and raw in
+    /// `nonce` of the sign-in: a captured ID token is worth nothing without it, and nothing after it.
+    #[oai(path = "/auth/id-token/nonce", method = "post", tag = "Tag::SignIn", operation_id = "issueNonce")]
+    async fn issue_nonce(&self, request: &Request) -> Reply<dto::NonceResponse, NonceRefusals> {
+        let state = &self.0;
+        let answer = state.tenant(request).map(|tenant| dto::NonceResponse {
+            nonce: state.pipeline.nonces.issue(&tenant.id, state.clock.now(), &*state.entropy),
+            expires_in: NONCE_TTL.as_secs(),
+        });
+        answer.into()
+    }
+
+    /// Answer an MFA challenge
+    ///
+    /// A right answer gives what the sign-in would have given. A wrong one is 400 `invalid_mfa_code`: no
+    /// session is lost by it. After five wrong codes the challenge is dead; after ten of one user within
+    /// 15 minutes, over all challenges, every answer is 429 `mfa_locked` for 15 minutes.
+    #[oai(
+        path = "/auth/mfa/verify-challenge",
+        method = "post",
+        tag = "Tag::Mfa",
+        operation_id = "verifyMfaChallenge"
+    )]
+    async fn verify_challenge(
+        &self,
+        request: &Request,
+        body: Body<dto::VerifyChallengeRequest>,
+    ) -> Reply<dto::LoginResponse, ChallengeRefusals> {
+        self.run_verify(request, body.0).await.into()
+    }
+
+    /// Exchange a refresh token
+    ///
+    /// Gives a new pair; the old refresh token is spent. A repeat within the grace (10 s by default) gets
+    /// the same successor. A later repeat ends the session: the token is in two hands.
+    #[oai(path = "/auth/refresh", method = "post", tag = "Tag::Session", operation_id = "refresh")]
+    async fn refresh(
+        &self,
+        request: &Request,
+        body: Body<dto::RefreshRequest>,
+    ) -> Reply<dto::LoginResponse, RefreshRefusals> {
+        let answer = async {
+            let tenant = self.0.tenant(request)?;
+            let refreshed = self.0.sessions.refresh(tenant.id.clone(), &body.0.refresh_token).await;
+            let (living, tokens) = refreshed.map_err(|error| self.0.refused(error.code(), &error))?;
+            Ok(dto::LoginResponse::signed_in(tokens, &living.user, living.session.grant.level))
+        };
+        answer.await.into()
+    }
+
+    /// End a session
+    ///
+    /// The session of the refresh token in the body, else the one of the bearer token. A refresh token that
+    /// opens nothing is fine: it is gone.
+    #[oai(path = "/auth/logout", method = "post", tag = "Tag::Session", operation_id = "logout")]
+    async fn log_out(
+        &self,
+        request: &Request,
+        auth: MaybeBearer,
+        body: OptionalBody<dto::LogoutRequest>,
+    ) -> Reply<dto::MessageResponse, LogoutRefusals> {
+        let answer = async {
+            let state = &self.0;
+            let tenant = state.tenant(request)?;
+            match body.0.and_then(|b| b.refresh_token) {
+                Some(token) => state.sessions.log_out_by_refresh(&tenant.id, &token).await,
+                None => {
+                    let bearer = match &auth {
+                        MaybeBearer::Bearer(bearer) => Some(bearer),
+                        MaybeBearer::Anonymous => None,
+                    };
+                    let living = state.signed_in(request, bearer).await?;
+                    state.sessions.log_out(&living).await
+                }
+            }
+            .map_err(|error| state.refused(E::StoreUnavailable, &error))?;
+            Ok(dto::MessageResponse::new("the session has ended", state.clock.now()))
+        };
+        answer.await.into()
+    }
+}
+
+impl SignInApi {
+    async fn run_sign_in(&self, request: &Request, body: dto::SignInRequest) -> Result<dto::LoginResponse, Problem> {
+        let state = &self.0;
+        let mut client = client::context(request, &state.trusted_proxies);
+        client.device_id = bounded(body.device_id, SHORT_TEXT, "device_id")?.map(Into::into);
+        if let Some(assume) = &state.assume_location {
+            client.assumed_location = assume(request).map_err(|e| Problem::new(E::MalformedRequest, e))?;
+        }
+        let sign_in = SignInRequest {
+            id: request.data::<RequestId>().copied().unwrap_or_else(|| RequestId::from_bytes([0; 16])),
+            tenant_header: client::tenant_header(request),
+            host: client::host(request),
+            provider: present(body.provider),
+            id_token: body.id_token.unwrap_or_default(),
+            nonce: bounded(body.nonce, SHORT_TEXT, "nonce")?,
+            access_token: bounded(body.access_token, LONG_TEXT, "access_token")?,
+            name_hint: bounded(body.profile.and_then(|p| p.name), SHORT_TEXT, "profile.name")?,
+            client,
+        };
+        // In a task of its own: a client that hangs up half way does not leave half a sign-in.
+        let pipeline = Arc::clone(&state.pipeline);
+        let walked = tokio::spawn(async move { pipeline.sign_in(sign_in).await }).await;
+        let outcome = walked.map_err(|_| Problem::new(E::InternalError, "the sign-in could not be finished"))?;
+        outcome.map(Into::into).map_err(|error| problem(&error))
+    }
+
+    async fn run_verify(
+        &self,
+        request: &Request,
+        body: dto::VerifyChallengeRequest,
+    ) -> Result<dto::LoginResponse, Problem> {
+        let state = &self.0;
+        let tenant = state.tenant(request)?;
+        let method = MfaMethod::find(&body.mfa_method).ok_or_else(|| {
+            let known: Vec<&str> = MfaMethod::ALL.iter().map(|m| m.as_str()).collect();
+            Problem::new(E::MfaMethodNotAllowed, format!("mfa_method is one of {}", known.join(", ")))
+        })?;
+        let device_id = present(body.device_id);
+        let verified = state
+            .challenges
+            .answer(Answer {
+                tenant: tenant.id.clone(),
+                challenge_token: &body.challenge_token,
+                method,
+                code: &body.code,
+                device_id: device_id.as_deref(),
+            })
+            .await;
+        match verified {
+            Ok(answered) => {
+                let assessment = &answered.assessment;
+                Ok(dto::LoginResponse::assessed(answered.tokens, &answered.user, assessment, true))
+            }
+            Err(error) => {
+                let problem = state.refused(error.code(), &error);
+                Err(match error {
+                    ChallengeError::Locked { retry_after_s } => problem.retry_after(retry_after_s),
+                    _ => problem,
+                })
+            }
+        }
+    }
+}
+
+/// An empty text counts as absent: generated clients send those.
+fn present(text: Option<String>) -> Option<String> {
+    text.filter(|t| !t.is_empty())
+}
+
+fn bounded(text: Option<String>, most: usize, field: &str) -> Result<Option<String>, Problem> {
+    let text = present(text);
+    match &text {
+        Some(t) if t.len() > most => {
+            Err(Problem::new(E::MalformedRequest, format!("{field} is longer than {most} bytes")))
+        }
+        Some(t) if t.chars().any(char::is_control) => {
+            Err(Problem::new(E::MalformedRequest, format!("{field} holds a control character")))
+        }
+        _ => Ok(text),
+    }
+}
+
+fn problem(error: &SignInError) -> Problem {
+    let problem = Problem::new(error.code(), error.to_string());
+    match error {
+        SignInError::Key(KeyError::Unavailable { retry_after_s, .. }) => problem.retry_after(*retry_after_s),
+        _ => problem,
+    }
+}
