@@ -185,11 +185,7 @@ impl App {
                 issuer: Arc::clone(&issuer),
                 vault: vault.clone(),
             },
-            bearer: BearerCheck {
-                clock: Arc::clone(&clock),
-                issuer,
-                sessions: Arc::<Store>::clone(&store),
-            },
+            bearer: BearerCheck { clock: Arc::clone(&clock), issuer, sessions: Arc::<Store>::clone(&store) },
             enrolment: Enrolment {
                 clock,
                 entropy,
@@ -271,9 +267,8 @@ async fn start_development(
     let totp = DevTotp { secret: Arc::new(secret), clock: Arc::clone(clock) };
     let issuer = Arc::new(DevIssuer::new(issuer, Arc::clone(clock))?);
     let routes = issuer.routes().at("/totp", get(dev_totp.data(totp))).boxed();
-    let assume: AssumeLocation = Arc::new(|request| {
-        dev::assumed_location(|name| request.header(name).map(str::to_owned))
-    });
+    let assume: AssumeLocation =
+        Arc::new(|request| dev::assumed_location(|name| request.header(name).map(str::to_owned)));
     Ok((routes, assume))
 }
 

@@ -29,11 +29,8 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> Result<u8, Failure> {
-        let mut settings = if self.dev {
-            config::dev_settings(Path::new("."), self.listen)?
-        } else {
-            self.config.load()?
-        };
+        let mut settings =
+            if self.dev { config::dev_settings(Path::new("."), self.listen)? } else { self.config.load()? };
         if let Some(listen) = self.listen {
             settings.server.listen = listen;
         }

@@ -44,7 +44,8 @@ fn malformed(what: impl std::fmt::Display) -> Problem {
 async fn read(request: &Request, body: &mut RequestBody) -> Result<Option<Value>, Problem> {
     let too_large =
         || Problem::new(ErrorCode::BodyTooLarge, format!("the body is larger than {BODY_LIMIT_BYTES} bytes"));
-    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    let announced =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > BODY_LIMIT_BYTES as u64) {
         return Err(too_large());
     }
@@ -64,7 +65,10 @@ async fn read(request: &Request, body: &mut RequestBody) -> Result<Option<Value>
     }
     match request.content_type() {
         Some(content_type) if is_json(content_type) => json::parse(&bytes).map(Some).map_err(malformed),
-        _ => Err(Problem::new(ErrorCode::UnsupportedMediaType, "the body must have the content type application/json")),
+        _ => Err(Problem::new(
+            ErrorCode::UnsupportedMediaType,
+            "the body must have the content type application/json",
+        )),
     }
 }
 

@@ -44,11 +44,8 @@ fn forwarded_for(request: &Request, peer: IpAddr, trusted_proxies: &[IpNet]) -> 
     let values = |name: &str| -> Vec<String> {
         request.headers().get_all(name).iter().filter_map(|v| v.to_str().ok()).map(str::to_owned).collect()
     };
-    let mut hops: Vec<Option<IpAddr>> = values("forwarded")
-        .iter()
-        .flat_map(|line| line.split(','))
-        .map(forwarded_element)
-        .collect();
+    let mut hops: Vec<Option<IpAddr>> =
+        values("forwarded").iter().flat_map(|line| line.split(',')).map(forwarded_element).collect();
     if hops.is_empty() {
         hops = values("x-forwarded-for").iter().flat_map(|line| line.split(',')).map(address).collect();
     }
@@ -65,7 +62,10 @@ fn forwarded_for(request: &Request, peer: IpAddr, trusted_proxies: &[IpNet]) -> 
 
 /// `for=` of one element of `Forwarded` (RFC 7239 section 4).
 fn forwarded_element(element: &str) -> Option<IpAddr> {
-    let pair = element.split(';').map(str::trim).find(|pair| pair.get(..4).is_some_and(|p| p.eq_ignore_ascii_case("for=")))?;
+    let pair = element
+        .split(';')
+        .map(str::trim)
+        .find(|pair| pair.get(..4).is_some_and(|p| p.eq_ignore_ascii_case("for=")))?;
     address(pair[4..].trim_matches('"'))
 }
 

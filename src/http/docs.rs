@@ -60,7 +60,9 @@ impl Docs {
     pub fn routes(self, operations: BoxEndpoint<'static>) -> Route {
         let page = make_sync(|_| {
             let mut response = text("text/html; charset=utf-8", PAGE);
-            response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_POLICY));
+            response
+                .headers_mut()
+                .insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_POLICY));
             response
         });
         Route::new()

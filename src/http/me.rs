@@ -66,11 +66,7 @@ impl MeApi {
 
     /// The user's MFA factors
     #[oai(path = "/auth/me/mfa", method = "get", tag = "Tag::Me", operation_id = "listMyFactors")]
-    async fn factors(
-        &self,
-        request: &Request,
-        auth: BearerAuth,
-    ) -> Reply<dto::FactorsResponse, MeRefusals> {
+    async fn factors(&self, request: &Request, auth: BearerAuth) -> Reply<dto::FactorsResponse, MeRefusals> {
         let answer = async {
             let living = self.0.signed_in(request, Some(&auth)).await?;
             let factors = self.0.enrolment.list(&living).await;
@@ -85,11 +81,7 @@ impl MeApi {
     /// The secret is shown once and does nothing until it is confirmed. A user without a factor needs a
     /// session of low risk; a user with one needs a session that passed it.
     #[oai(path = "/auth/me/mfa/totp", method = "post", tag = "Tag::Me", operation_id = "beginTotpEnrolment")]
-    async fn begin_totp(
-        &self,
-        request: &Request,
-        auth: BearerAuth,
-    ) -> Reply<dto::TotpEnrolment, EnrolRefusals> {
+    async fn begin_totp(&self, request: &Request, auth: BearerAuth) -> Reply<dto::TotpEnrolment, EnrolRefusals> {
         let answer = async {
             let living = self.0.signed_in(request, Some(&auth)).await?;
             let pending = self.0.enrolment.begin_totp(&living).await;

@@ -174,8 +174,7 @@ pub fn endpoint(
 ) -> BoxEndpoint<'static> {
     let entropy = Arc::clone(&state.entropy);
     let clock = Arc::clone(&state.clock);
-    let apis: Apis =
-        (sign_in::SignInApi(Arc::clone(&state)), me::MeApi(Arc::clone(&state)), ops::OpsApi(state));
+    let apis: Apis = (sign_in::SignInApi(Arc::clone(&state)), me::MeApi(Arc::clone(&state)), ops::OpsApi(state));
     let service = described(apis);
     let document = spec::document(&service.spec());
     let allow = Arc::new(spec::allowed_methods(&document));
@@ -217,7 +216,9 @@ impl Endpoint for Outermost {
         let mut response = match called.await {
             Ok(Ok(Ok(response))) => response,
             Ok(Ok(Err(error))) => self.rejected(error, &path),
-            Ok(Err(_)) => reply::carry(Problem::new(ErrorCode::RequestTimeout, "the request took longer than 30 s")),
+            Ok(Err(_)) => {
+                reply::carry(Problem::new(ErrorCode::RequestTimeout, "the request took longer than 30 s"))
+            }
             Err(_) => {
                 tracing::error!(request.id = %id, "a request ended in a panic");
                 reply::carry(Problem::new(ErrorCode::InternalError, "the request could not be finished"))
@@ -275,9 +276,10 @@ impl Outermost {
                     problem.allow = Some(self.allow.get(path).cloned().unwrap_or(HeaderValue::from_static("GET")));
                     problem
                 }
-                StatusCode::PAYLOAD_TOO_LARGE => {
-                    Problem::new(ErrorCode::BodyTooLarge, format!("the body is larger than {} bytes", body::BODY_LIMIT_BYTES))
-                }
+                StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
+                    ErrorCode::BodyTooLarge,
+                    format!("the body is larger than {} bytes", body::BODY_LIMIT_BYTES),
+                ),
                 StatusCode::UNSUPPORTED_MEDIA_TYPE => {
                     Problem::new(ErrorCode::UnsupportedMediaType, "the body must be application/json")
                 }

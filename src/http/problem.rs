@@ -35,62 +35,126 @@ impl Row {
 pub const fn row(code: ErrorCode) -> Row {
     use ErrorCode as E;
     let (number, meaning) = match code {
-        E::MalformedRequest => (400_001, "The body is not JSON, names a member twice, or a member has the wrong type. The message tells which."),
-        E::RefreshTokenReused => (400_002, "The refresh token was exchanged before, so it may be in two hands. Its session has been ended: sign in again."),
+        E::MalformedRequest => (
+            400_001,
+            "The body is not JSON, names a member twice, or a member has the wrong type. The message tells which.",
+        ),
+        E::RefreshTokenReused => (
+            400_002,
+            "The refresh token was exchanged before, so it may be in two hands. Its session has been ended: sign in again.",
+        ),
         E::MissingIdToken => (400_003, "The request has no `id_token`."),
-        E::MalformedIdToken => (400_004, "The ID token is not a compact JWS of three base64url parts with JSON objects, or is too long."),
-        E::AmbiguousProvider => (400_005, "Several providers accept the ID token's issuer and audience: name one in `provider`."),
-        E::InvalidRefreshToken => (400_006, "The refresh token is not known, has expired, or its session has ended: sign in again."),
-        E::InvalidMfaCode => (400_007, "The code is wrong, too old, or was used before. Ask for another one; the session of the user is not touched."),
-        E::ChallengeExpired => (400_008, "The challenge has expired or had five wrong codes: sign in again for a new one."),
+        E::MalformedIdToken => (
+            400_004,
+            "The ID token is not a compact JWS of three base64url parts with JSON objects, or is too long.",
+        ),
+        E::AmbiguousProvider => {
+            (400_005, "Several providers accept the ID token's issuer and audience: name one in `provider`.")
+        }
+        E::InvalidRefreshToken => {
+            (400_006, "The refresh token is not known, has expired, or its session has ended: sign in again.")
+        }
+        E::InvalidMfaCode => (
+            400_007,
+            "The code is wrong, too old, or was used before. Ask for another one; the session of the user is not touched.",
+        ),
+        E::ChallengeExpired => {
+            (400_008, "The challenge has expired or had five wrong codes: sign in again for a new one.")
+        }
         E::ChallengeUsed => (400_009, "The challenge was answered before: sign in again for a new one."),
-        E::InvalidChallenge => (400_010, "The challenge token is not known, or belongs to another tenant or device."),
-        E::MfaMethodNotAllowed => (400_011, "The challenge takes other methods; they stood in `required_mfa_methods`."),
-        E::UnknownFactor => (400_012, "No factor with this id waits for confirmation, or it had five wrong codes: begin again."),
+        E::InvalidChallenge => {
+            (400_010, "The challenge token is not known, or belongs to another tenant or device.")
+        }
+        E::MfaMethodNotAllowed => {
+            (400_011, "The challenge takes other methods; they stood in `required_mfa_methods`.")
+        }
+        E::UnknownFactor => {
+            (400_012, "No factor with this id waits for confirmation, or it had five wrong codes: begin again.")
+        }
         E::MissingAccessToken => (401_001, "The operation needs an access token in `Authorization: Bearer …`."),
         E::InvalidAccessToken => (401_002, "The access token was not issued here, or for another tenant."),
         E::IdTokenExpired => (401_003, "The ID token's `exp` has passed: get a new one from the provider."),
         E::AccessTokenExpired => (401_004, "The access token has expired: refresh it."),
         E::SessionEnded => (401_005, "The session of this access token has ended: sign in again."),
         E::IdTokenSignatureInvalid => (401_006, "The signature is not valid for the provider's key."),
-        E::IdTokenAlgorithmNotAllowed => (401_007, "The `alg` is `none`, symmetric, not known, or not one that is pinned for this provider."),
-        E::IdTokenHeaderRefused => (401_008, "The token's header holds a member that is not accepted: `crit`, `b64`, `zip`, `cty`, `jwk`, `jku`, `x5u` or `x5c`."),
-        E::IdTokenTypeRefused => (401_009, "The `typ` says that this is another kind of token, such as an access or logout token."),
+        E::IdTokenAlgorithmNotAllowed => {
+            (401_007, "The `alg` is `none`, symmetric, not known, or not one that is pinned for this provider.")
+        }
+        E::IdTokenHeaderRefused => (
+            401_008,
+            "The token's header holds a member that is not accepted: `crit`, `b64`, `zip`, `cty`, `jwk`, `jku`, `x5u` or `x5c`.",
+        ),
+        E::IdTokenTypeRefused => {
+            (401_009, "The `typ` says that this is another kind of token, such as an access or logout token.")
+        }
         E::IdTokenEncrypted => (401_010, "The token is encrypted (five parts)."),
-        E::IdTokenClaimInvalid => (401_011, "A claim is absent or malformed; the message names it. Times must be whole numbers of seconds."),
+        E::IdTokenClaimInvalid => (
+            401_011,
+            "A claim is absent or malformed; the message names it. Times must be whole numbers of seconds.",
+        ),
         E::IdTokenIssuerMismatch => (401_012, "The `iss` is not the configured issuer of this provider."),
         E::IdTokenTenantNotAllowed => (401_013, "The `tid` is not one of the provider's allowed tenants."),
-        E::IdTokenAudienceMismatch => (401_014, "The `aud` is not one of this provider's client ids: the token was issued to another application."),
+        E::IdTokenAudienceMismatch => (
+            401_014,
+            "The `aud` is not one of this provider's client ids: the token was issued to another application.",
+        ),
         E::IdTokenAzpMismatch => (401_015, "The `azp` is not a client id or authorized party of this provider."),
-        E::IdTokenNotYetValid => (401_016, "`nbf`, `iat` or `auth_time` lies in the future by more than the allowed leeway."),
+        E::IdTokenNotYetValid => {
+            (401_016, "`nbf`, `iat` or `auth_time` lies in the future by more than the allowed leeway.")
+        }
         E::IdTokenTooOld => (401_017, "The token was issued longer ago than this provider's tokens may be old."),
-        E::IdTokenNonceMismatch => (401_018, "The nonce is absent, does not match, or was not issued here; the message tells which."),
-        E::IdTokenAtHashMismatch => (401_019, "The `access_token` of the request does not fit the token's `at_hash`."),
+        E::IdTokenNonceMismatch => {
+            (401_018, "The nonce is absent, does not match, or was not issued here; the message tells which.")
+        }
+        E::IdTokenAtHashMismatch => {
+            (401_019, "The `access_token` of the request does not fit the token's `at_hash`.")
+        }
         E::IdTokenReplayed => (401_020, "The ID token was used before: get a new one from the provider."),
         E::NoProviderFits => (401_021, "No provider was named, and none accepts the token's issuer and audience."),
         E::UnknownKey => (401_022, "The provider publishes no key with the token's `kid`."),
         E::KeyIdMissing => (401_023, "The token names no key, and not exactly one of the provider's keys fits."),
         E::KeyUnfit => (401_024, "The key that the token names does not fit its algorithm."),
-        E::SignInDenied => (403_001, "The tenant's policy denies this sign-in, or asks for a factor that the user does not have; the message holds the reason code."),
+        E::SignInDenied => (
+            403_001,
+            "The tenant's policy denies this sign-in, or asks for a factor that the user does not have; the message holds the reason code.",
+        ),
         E::UserNotProvisioned => (403_002, "Nobody has this identity, and this provider does not create users."),
         E::AccountDisabled => (403_003, "The account is disabled."),
         E::AccountLocked => (403_004, "The account is locked."),
-        E::IdentityRejected => (403_005, "The provider's mapping or a plugin refuses this identity; the message holds the reason code."),
-        E::MappingFailed => (403_006, "The provider's mapping script failed or gave an unusable value. An administrator finds the cause in the log."),
-        E::EnrolmentNotAllowed => (403_007, "This session may not enrol a factor: sign in at low risk, or with a factor that the user has."),
+        E::IdentityRejected => (
+            403_005,
+            "The provider's mapping or a plugin refuses this identity; the message holds the reason code.",
+        ),
+        E::MappingFailed => (
+            403_006,
+            "The provider's mapping script failed or gave an unusable value. An administrator finds the cause in the log.",
+        ),
+        E::EnrolmentNotAllowed => (
+            403_007,
+            "This session may not enrol a factor: sign in at low risk, or with a factor that the user has.",
+        ),
         E::NotFound => (404_001, "There is nothing at this address."),
         E::UnknownTenant => (404_002, "No tenant is served under this header or host."),
         E::UnknownProvider => (404_003, "No provider with this name is enabled."),
         E::MethodNotAllowed => (405_001, "The address takes other methods."),
         E::AccountExists => (409_001, "Another account holds this e-mail address: sign in as before."),
-        E::SignInConflict => (409_002, "Another sign-in of the same identity was being written: try again with a new ID token."),
+        E::SignInConflict => {
+            (409_002, "Another sign-in of the same identity was being written: try again with a new ID token.")
+        }
         E::BodyTooLarge => (413_001, "The body is larger than 64 KiB."),
         E::UnsupportedMediaType => (415_001, "The body must be `application/json`."),
         E::MfaLocked => (429_001, "Too many wrong codes of this user; `Retry-After` tells when to try again."),
-        E::InternalError => (500_001, "A defect of the server, not of the request. It is in the log under the request id."),
-        E::ProviderUnavailable => (503_001, "The provider's keys, or a plugin that it needs, cannot be had now; `Retry-After` tells when to try again."),
+        E::InternalError => {
+            (500_001, "A defect of the server, not of the request. It is in the log under the request id.")
+        }
+        E::ProviderUnavailable => (
+            503_001,
+            "The provider's keys, or a plugin that it needs, cannot be had now; `Retry-After` tells when to try again.",
+        ),
         E::StoreUnavailable => (503_002, "The store does not answer now; `Retry-After` tells when to try again."),
-        E::RequestTimeout => (503_003, "The request was not finished in time; `Retry-After` tells when to try again."),
+        E::RequestTimeout => {
+            (503_003, "The request was not finished in time; `Retry-After` tells when to try again.")
+        }
     };
     Row { number, meaning }
 }

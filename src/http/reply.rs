@@ -72,13 +72,19 @@ fn refusals_meta(codes: &[ErrorCode]) -> Vec<MetaResponse> {
     by_status
         .into_iter()
         .map(|(status, codes)| {
-            let lines: Vec<String> =
-                codes.iter().map(|c| format!("- `{}` ({}): {}", c.as_str(), row(*c).number, row(*c).meaning)).collect();
+            let lines: Vec<String> = codes
+                .iter()
+                .map(|c| format!("- `{}` ({}): {}", c.as_str(), row(*c).number, row(*c).meaning))
+                .collect();
             // The registry wants a static text. Built once for each operation in the life of the process.
             let description: &'static str = Box::leak(lines.join("\n").into_boxed_str());
             let mut headers = Vec::new();
             if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE {
-                headers.push(header_meta(header::RETRY_AFTER, "Seconds until another try makes sense.", u64::schema_ref()));
+                headers.push(header_meta(
+                    header::RETRY_AFTER,
+                    "Seconds until another try makes sense.",
+                    u64::schema_ref(),
+                ));
             }
             MetaResponse {
                 description,

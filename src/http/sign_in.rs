@@ -226,7 +226,11 @@ impl SignInApi {
 }
 
 impl SignInApi {
-    async fn run_sign_in(&self, request: &Request, body: dto::SignInRequest) -> Result<dto::LoginResponse, Problem> {
+    async fn run_sign_in(
+        &self,
+        request: &Request,
+        body: dto::SignInRequest,
+    ) -> Result<dto::LoginResponse, Problem> {
         let state = &self.0;
         let mut client = client::context(request, &state.trusted_proxies);
         client.device_id = bounded(body.device_id, SHORT_TEXT, "device_id")?.map(Into::into);

@@ -28,7 +28,8 @@ const EXAMPLE_TIME: &str = "2026-01-15T10:30:00Z";
 const USER: &str = "usr_034xz6kz0yfp8g3v5t1c9qk7re";
 const CHALLENGE: &str = "chg_034xz6kz12qw9h4m6s2d8rj5tb.c2VjcmV0LWhhbGYtb2YtdGhlLWNoYWxsZW5nZS10b2s";
 const REFRESH: &str = "rft_034xz6kz1mzr7k5n3x8f4hq2vd.c2VjcmV0LWhhbGYtb2YtdGhlLXJlZnJlc2gtdG9rZW4";
-const JWT: &str = "eyJhbGciOiJFZERTQSIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiJ1c3JfMDM0eHo2a3oweWZwOGczdjV0MWM5cWs3cmUifQ.c2lnbmF0dXJl";
+const JWT: &str =
+    "eyJhbGciOiJFZERTQSIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiJ1c3JfMDM0eHo2a3oweWZwOGczdjV0MWM5cWs3cmUifQ.c2lnbmF0dXJl";
 
 /// The document of a generated one.
 #[must_use]
@@ -71,7 +72,8 @@ fn rename_media_types(value: &mut Value) {
 fn complete(operation: &mut Map<String, Value>) {
     let id = operation.get("operationId").and_then(Value::as_str).unwrap_or_default().to_owned();
     if let Some(example) = request_example(&id)
-        && let Some(media) = operation.get_mut("requestBody").and_then(|b| b.pointer_mut("/content/application~1json"))
+        && let Some(media) =
+            operation.get_mut("requestBody").and_then(|b| b.pointer_mut("/content/application~1json"))
     {
         media["example"] = example;
     }
@@ -127,7 +129,8 @@ fn request_example(operation: &str) -> Option<Value> {
 }
 
 fn success_examples(operation: &str) -> Map<String, Value> {
-    let one = |name: &str, summary: &str, value: Value| (name.to_owned(), json!({"summary": summary, "value": value}));
+    let one =
+        |name: &str, summary: &str, value: Value| (name.to_owned(), json!({"summary": summary, "value": value}));
     let signed_in = |summary: &str| one("signed_in", summary, login_signed_in().to_json().unwrap_or_default());
     let message = |text: &str| json!({"code": 0, "message": text, "timestamp": EXAMPLE_TIME});
     let examples = match operation {
@@ -138,7 +141,9 @@ fn success_examples(operation: &str) -> Map<String, Value> {
         "verifyMfaChallenge" | "refresh" => vec![signed_in("Local tokens")],
         "issueNonce" => vec![one("nonce", "A nonce", json!({"nonce": "AAABm8…", "expires_in": 600}))],
         "logout" => vec![one("ended", "The session has ended", message("the session has ended"))],
-        "confirmTotpEnrolment" => vec![one("enrolled", "The factor is enrolled", message("the factor is enrolled"))],
+        "confirmTotpEnrolment" => {
+            vec![one("enrolled", "The factor is enrolled", message("the factor is enrolled"))]
+        }
         "getMe" => {
             let mut value = message("success");
             value["data"] = user().to_json().unwrap_or_default();

@@ -124,7 +124,9 @@ impl SignInError {
             },
             Self::Replayed => ErrorCode::IdTokenReplayed,
             Self::EnrichUnavailable => ErrorCode::ProviderUnavailable,
-            Self::EnrichRejected { .. } | Self::Mapping(MappingError::Rejected { .. }) => ErrorCode::IdentityRejected,
+            Self::EnrichRejected { .. } | Self::Mapping(MappingError::Rejected { .. }) => {
+                ErrorCode::IdentityRejected
+            }
             Self::Mapping(_) => ErrorCode::MappingFailed,
             Self::Resolve(e) => match e {
                 ResolveError::NotProvisioned => ErrorCode::UserNotProvisioned,

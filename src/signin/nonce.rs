@@ -62,7 +62,7 @@ impl NonceIssuer {
         if now >= expires {
             return refused;
         }
-        if guard.remember(sha256(&bytes), expires).await? { Ok(Ok(())) } else { refused }
+        if guard.remember(sha256(&bytes), expires, now).await? { Ok(Ok(())) } else { refused }
     }
 
     fn tag(&self, tenant: &TenantId, body: &[u8]) -> hmac::Tag {

@@ -77,8 +77,9 @@ pub struct StoreError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 /// Remembers what was used once.
 #[async_trait]
 pub trait ReplayGuard: Send + Sync {
-    /// Remembers the key until then, durably. `true` for exactly one caller, on all nodes.
-    async fn remember(&self, key: [u8; 32], until: UnixTime) -> Result<bool, StoreError>;
+    /// Remembers the key until then, durably. `true` for exactly one caller, on all nodes; a key whose
+    /// time has passed at `now` counts as never seen.
+    async fn remember(&self, key: [u8; 32], until: UnixTime, now: UnixTime) -> Result<bool, StoreError>;
 }
 
 /// Maps verified claims to local words: fast, without I/O.

@@ -33,7 +33,7 @@ pub async fn spend(token: VerifiedToken, guard: &dyn ReplayGuard) -> Result<Fres
     let provider = token.provider();
     if provider.replay == ReplayPolicy::SingleUse {
         let until = token.expires_at().plus(provider.clock_leeway);
-        if !guard.remember(replay_key(&token), until).await? {
+        if !guard.remember(replay_key(&token), until, token.verified_at()).await? {
             return Err(ReplayError::Replayed);
         }
     }

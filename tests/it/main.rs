@@ -1,1 +1,12 @@
-//! it
+//! All integration tests in one binary: each further one would link the whole server again.
+
+mod cli;
+mod house;
+mod http_form;
+mod mfa;
+mod openapi;
+mod plugin_abi;
+mod policies;
+mod session;
+mod sign_in;
+mod support;

@@ -1,0 +1,239 @@
+//! MFA challenges. An attempt is counted in the transaction that lets the code be looked at.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::{Row, SqliteConnection};
+
+use super::Store;
+use super::batch::insert_records;
+use super::factors::read_stored;
+use super::rows::{AssessmentRow, ContextRow, GrantRow, bytes, from_json, tenant};
+use super::sessions::{self, read_user};
+use crate::clock::UnixTime;
+use crate::ids::{ChallengeId, UserId};
+use crate::mfa::ports::{
+    AttemptRequest, AttemptStart, Challenges, Completion, CompletionResult, OpenAttempt, StoredFactor,
+};
+use crate::mfa::{CHALLENGE_ATTEMPTS, LOCK_WINDOW, MfaMethod, NewChallenge, USER_ATTEMPTS};
+use crate::secret::same;
+use crate::signin::history::Pseudonym;
+use crate::signin::ports::StoreError;
+use crate::signin::record::SignInRecord;
+use crate::signin::user::UserStatus;
+
+#[async_trait]
+impl Challenges for Store {
+    async fn begin_attempt(&self, request: AttemptRequest) -> Result<AttemptStart, StoreError> {
+        self.write(move |connection| Box::pin(begin(connection, request))).await
+    }
+
+    async fn complete(&self, completion: Completion) -> Result<CompletionResult, StoreError> {
+        self.write(move |connection| Box::pin(complete(connection, completion))).await
+    }
+
+    async fn record_wrong_code(&self, record: SignInRecord) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            Box::pin(async move { insert_records(connection, std::slice::from_ref(&record)).await })
+        })
+        .await
+    }
+}
+
+pub(super) async fn insert(connection: &mut SqliteConnection, challenge: &NewChallenge) -> Result<(), sqlx::Error> {
+    let methods: Vec<&str> = challenge.methods.iter().map(|m| m.as_str()).collect();
+    let assessment = serde_json::to_string(&AssessmentRow::from(&challenge.assessment));
+    sqlx::query(
+        "INSERT INTO challenges (id, secret_hash, tenant, user_id, device, methods, \"grant\", context, assessment, \
+         created_at, expires_at, attempts) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 0)",
+    )
+    .bind(challenge.id.as_bytes().to_vec())
+    .bind(challenge.secret_hash.to_vec())
+    .bind(challenge.tenant.as_str())
+    .bind(challenge.user.as_bytes().to_vec())
+    .bind(challenge.context.device.map(|d| d.to_vec()))
+    .bind(methods.join(" "))
+    .bind(GrantRow::from(&challenge.grant).to_json()?)
+    .bind(ContextRow::from(&challenge.context).to_json()?)
+    .bind(assessment.map_err(|e| sqlx::Error::Encode(Box::new(e)))?)
+    .bind(challenge.created_at.as_millis())
+    .bind(challenge.expires_at.as_millis())
+    .execute(connection)
+    .await
+    .map(|_| ())
+}
+
+async fn begin(connection: &mut SqliteConnection, request: AttemptRequest) -> Result<AttemptStart, sqlx::Error> {
+    let row = sqlx::query(
+        "SELECT c.secret_hash, c.tenant, c.device, c.methods, c.\"grant\", c.context, c.assessment, c.created_at, \
+         c.expires_at, c.attempts, c.used_at, u.id, u.tenant, u.status, u.profile, u.created_at \
+         FROM challenges c JOIN users u ON u.id = c.user_id WHERE c.id = ?1",
+    )
+    .bind(request.challenge.as_bytes().to_vec())
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(row) = row else { return Ok(AttemptStart::Unknown) };
+    let device: Option<Pseudonym> = row.try_get::<Option<Vec<u8>>, _>(2)?.map(|d| bytes(&d)).transpose()?;
+    let user = read_user(&row, 11)?;
+    let known = same(row.try_get(0)?, &request.secret_hash)
+        && row.try_get::<&str, _>(1)? == request.tenant.as_str()
+        && device == request.device
+        && user.status == UserStatus::Active;
+    if !known {
+        return Ok(AttemptStart::Unknown);
+    }
+    if row.try_get::<Option<i64>, _>(10)?.is_some() {
+        return Ok(AttemptStart::Used);
+    }
+    let (expires_at, now) = (UnixTime::from_millis(row.try_get(8)?), request.now);
+    if expires_at <= now || row.try_get::<u32, _>(9)? >= CHALLENGE_ATTEMPTS {
+        return Ok(AttemptStart::Expired);
+    }
+    if let Some(until) = locked_until(connection, user.id).await?.filter(|until| *until > now) {
+        return Ok(AttemptStart::Locked { retry_after_s: until.since(now).as_secs().max(1) });
+    }
+    count(connection, request.challenge, user.id, now).await?;
+    let assessment: AssessmentRow = from_json(row.try_get(6)?)?;
+    let context: ContextRow = from_json(row.try_get(5)?)?;
+    let challenge = NewChallenge {
+        id: request.challenge,
+        secret_hash: request.secret_hash,
+        tenant: tenant(row.try_get(1)?)?,
+        user: user.id,
+        created_at: UnixTime::from_millis(row.try_get(7)?),
+        expires_at,
+        methods: row.try_get::<&str, _>(3)?.split(' ').filter_map(MfaMethod::find).collect(),
+        grant: GrantRow::read(row.try_get(4)?)?,
+        context: context.into(),
+        assessment: assessment.into(),
+    };
+    let factors = factors_of(connection, user.id, request.method).await?;
+    Ok(AttemptStart::Open(Box::new(OpenAttempt { challenge, user, factors })))
+}
+
+async fn locked_until(connection: &mut SqliteConnection, user: UserId) -> Result<Option<UnixTime>, sqlx::Error> {
+    let row = sqlx::query("SELECT until FROM mfa_locks WHERE user_id = ?1")
+        .bind(user.as_bytes().to_vec())
+        .fetch_optional(connection)
+        .await?;
+    row.map(|r| r.try_get(0).map(UnixTime::from_millis)).transpose()
+}
+
+/// Counts one attempt as wrong; the one that fills the window locks the user.
+async fn count(
+    connection: &mut SqliteConnection,
+    challenge: ChallengeId,
+    user: UserId,
+    now: UnixTime,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE challenges SET attempts = attempts + 1 WHERE id = ?1")
+        .bind(challenge.as_bytes().to_vec())
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("INSERT INTO mfa_attempts (user_id, challenge, at) VALUES (?1, ?2, ?3)")
+        .bind(user.as_bytes().to_vec())
+        .bind(challenge.as_bytes().to_vec())
+        .bind(now.as_millis())
+        .execute(&mut *connection)
+        .await?;
+    if recent_attempts(connection, user, now).await? >= i64::from(USER_ATTEMPTS) {
+        sqlx::query(
+            "INSERT INTO mfa_locks (user_id, until) VALUES (?1, ?2) \
+             ON CONFLICT (user_id) DO UPDATE SET until = excluded.until",
+        )
+        .bind(user.as_bytes().to_vec())
+        .bind(now.plus(LOCK_WINDOW).as_millis())
+        .execute(connection)
+        .await?;
+    }
+    Ok(())
+}
+
+async fn recent_attempts(
+    connection: &mut SqliteConnection,
+    user: UserId,
+    now: UnixTime,
+) -> Result<i64, sqlx::Error> {
+    let row = sqlx::query("SELECT count(*) FROM mfa_attempts WHERE user_id = ?1 AND at > ?2")
+        .bind(user.as_bytes().to_vec())
+        .bind(now.minus(LOCK_WINDOW).as_millis())
+        .fetch_one(connection)
+        .await?;
+    row.try_get(0)
+}
+
+async fn factors_of(
+    connection: &mut SqliteConnection,
+    user: UserId,
+    method: MfaMethod,
+) -> Result<Vec<StoredFactor>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT id, method, sealed_secret, enrolled_at, last_used_at, last_step FROM factors \
+         WHERE user_id = ?1 AND method = ?2 AND confirmed = 1",
+    )
+    .bind(user.as_bytes().to_vec())
+    .bind(method.as_str())
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(read_stored).collect()
+}
+
+async fn complete(
+    connection: &mut SqliteConnection,
+    completion: Completion,
+) -> Result<CompletionResult, sqlx::Error> {
+    let Completion { challenge, user, factor, step, session, record } = completion;
+    let used = sqlx::query("UPDATE challenges SET used_at = ?2 WHERE id = ?1 AND used_at IS NULL")
+        .bind(challenge.as_bytes().to_vec())
+        .bind(record.at.as_millis())
+        .execute(&mut *connection)
+        .await?;
+    if used.rows_affected() != 1 {
+        return Ok(CompletionResult::ChallengeUsed);
+    }
+    let spent = sqlx::query(
+        "UPDATE factors SET last_step = ?3, last_used_at = ?4 \
+         WHERE user_id = ?1 AND id = ?2 AND confirmed = 1 AND (last_step IS NULL OR last_step < ?3)",
+    )
+    .bind(user.as_bytes().to_vec())
+    .bind(factor.as_bytes().to_vec())
+    .bind(step)
+    .bind(record.at.as_millis())
+    .execute(&mut *connection)
+    .await?;
+    if spent.rows_affected() != 1 {
+        sqlx::query("UPDATE challenges SET used_at = NULL WHERE id = ?1")
+            .bind(challenge.as_bytes().to_vec())
+            .execute(connection)
+            .await?;
+        return Ok(CompletionResult::CodeUsed);
+    }
+    take_back(connection, challenge, user, record.at).await?;
+    sessions::insert(connection, &session).await?;
+    insert_records(connection, std::slice::from_ref(&record)).await?;
+    Ok(CompletionResult::Done)
+}
+
+/// The attempt was not a wrong one: it no longer counts, and a lock that only it filled goes with it.
+async fn take_back(
+    connection: &mut SqliteConnection,
+    challenge: ChallengeId,
+    user: UserId,
+    now: UnixTime,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM mfa_attempts WHERE id = (SELECT max(id) FROM mfa_attempts WHERE user_id = ?1 AND challenge = ?2)")
+        .bind(user.as_bytes().to_vec())
+        .bind(challenge.as_bytes().to_vec())
+        .execute(&mut *connection)
+        .await?;
+    if recent_attempts(connection, user, now).await? < i64::from(USER_ATTEMPTS) {
+        sqlx::query("DELETE FROM mfa_locks WHERE user_id = ?1")
+            .bind(user.as_bytes().to_vec())
+            .execute(connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Challenges are kept for a day after their end, so that a late answer is told why.
+pub(super) const KEPT: Duration = Duration::from_secs(86_400);

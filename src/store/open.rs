@@ -1,0 +1,134 @@
+//! Opening: the address, the file, the settings of each connection, the schema.
+
+use std::fmt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Row, SqliteConnection, SqlitePool};
+
+/// Where the store is.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// `sqlite://path`, relative to the working directory or absolute.
+    pub url: String,
+}
+
+/// Why the store does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The address is of another kind.
+    #[error("the address must be sqlite://PATH; PostgreSQL is not supported by this build yet")]
+    Address,
+    /// The file or its folder cannot be made.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The database does not open.
+    #[error("{path}: {source}")]
+    Database {
+        /// Which.
+        path: String,
+        /// Why.
+        source: sqlx::Error,
+    },
+    /// The schema is not one that this build can use.
+    #[error("{path}: the schema cannot be brought up to date: {source}")]
+    Migrate {
+        /// Which.
+        path: String,
+        /// Why.
+        source: MigrateError,
+    },
+}
+
+/// What a migration found and did.
+#[derive(Debug, Clone)]
+pub struct MigrationReport {
+    /// Versions that were applied now.
+    pub applied: i64,
+    /// The version of the schema.
+    pub version: i64,
+}
+
+impl fmt::Display for MigrationReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "schema version {}, {} applied now", self.version, self.applied)
+    }
+}
+
+pub(super) struct Opened {
+    pub options: SqliteConnectOptions,
+    pub writer: SqliteConnection,
+    pub reader: SqliteConnection,
+    pub pool: SqlitePool,
+    pub report: MigrationReport,
+}
+
+fn migrations() -> Migrator {
+    let sql = include_str!("migrations/sqlite/0001_start.sql");
+    let start =
+        Migration::new(1, "start".into(), MigrationType::Simple, sqlx::SqlSafeStr::into_sql_str(sql), false);
+    Migrator::with_migrations(vec![start])
+}
+
+pub(super) async fn open(options: &StoreOptions) -> Result<Opened, OpenError> {
+    let file = options.url.strip_prefix("sqlite://").filter(|p| !p.is_empty()).ok_or(OpenError::Address)?;
+    let path = PathBuf::from(file);
+    create(&path)?;
+    let shown = path.display().to_string();
+    let connect = SqliteConnectOptions::new()
+        .filename(&path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(Duration::from_secs(5))
+        .foreign_keys(false)
+        .pragma("wal_autocheckpoint", "4000")
+        .pragma("journal_size_limit", "67108864")
+        .pragma("temp_store", "memory")
+        .disable_statement_logging();
+    let database = |source| OpenError::Database { path: shown.clone(), source };
+    let mut writer = connect.connect().await.map_err(database)?;
+    let before = version(&mut writer).await;
+    migrations()
+        .run_direct(None, &mut writer, false)
+        .await
+        .map_err(|source| OpenError::Migrate { path: shown.clone(), source })?;
+    let after = version(&mut writer).await;
+    let reading = connect.clone().pragma("query_only", "true");
+    let reader = reading.connect().await.map_err(database)?;
+    let pool = SqlitePoolOptions::new()
+        .min_connections(0)
+        .max_connections(3)
+        .acquire_timeout(Duration::from_secs(5))
+        .connect_lazy_with(reading);
+    let report = MigrationReport { applied: after - before, version: after };
+    Ok(Opened { options: connect, writer, reader, pool, report })
+}
+
+/// The version of the schema; 0 for an empty file.
+async fn version(connection: &mut SqliteConnection) -> i64 {
+    let row = sqlx::query("SELECT coalesce(max(version), 0) FROM _sqlx_migrations").fetch_one(connection).await;
+    row.and_then(|r| r.try_get(0)).unwrap_or(0)
+}
+
+/// Makes the folder (0700) and the file (0600): what they hold is nobody else's.
+fn create(path: &Path) -> Result<(), OpenError> {
+    let failed = |path: &Path, source| OpenError::File { path: path.display().to_string(), source };
+    if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty() && !d.exists()) {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| failed(dir, e))?;
+    }
+    std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
+        .map(|_| ())
+        .map_err(|e| failed(path, e))
+}
