@@ -10,6 +10,7 @@ mod test_mmdb;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,10 +66,17 @@ pub enum GeoError {
 }
 
 /// The databases of one server, read into memory once.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct GeoDatabases {
     city: Option<Reader<Vec<u8>>>,
     asn: Option<Reader<Vec<u8>>>,
+}
+
+impl fmt::Debug for GeoDatabases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = |db: &Option<Reader<Vec<u8>>>| db.as_ref().map(|db| db.metadata().database_type.clone());
+        f.debug_struct("GeoDatabases").field("city", &kind(&self.city)).field("asn", &kind(&self.asn)).finish()
+    }
 }
 
 impl GeoDatabases {
@@ -79,24 +87,36 @@ impl GeoDatabases {
     /// When a file cannot be read, is damaged, or is the other one.
     pub fn open(city: Option<&Path>, asn: Option<&Path>) -> Result<Self, GeoError> {
         Ok(Self {
-            city: city.map(|path| read("city", path, "places", &["asn", "isp"])).transpose()?,
-            asn: asn.map(|path| read("asn", path, "networks", &["city", "country", "enterprise"])).transpose()?,
+            city: city.map(|path| read(&CITY, path)).transpose()?,
+            asn: asn.map(|path| read(&ASN, path)).transpose()?,
         })
     }
 }
 
-fn read(
+/// One of the two places for a file.
+struct Slot {
     key: &'static str,
-    path: &Path,
     wanted: &'static str,
-    other_kinds: &[&str],
-) -> Result<Reader<Vec<u8>>, GeoError> {
-    let bytes = std::fs::read(path).map_err(|source| GeoError::Unreadable { key, path: path.into(), source })?;
-    let damaged = |source| GeoError::Damaged { key, path: path.into(), source };
-    let reader = Reader::from_source(bytes).map_err(damaged)?;
+    /// Words in the type of a database that belongs elsewhere.
+    foreign: &'static [&'static str],
+}
+
+const CITY: Slot = Slot { key: "city", wanted: "places", foreign: &["asn", "isp"] };
+const ASN: Slot = Slot { key: "asn", wanted: "networks", foreign: &["city", "country", "enterprise"] };
+
+fn read(slot: &Slot, path: &Path) -> Result<Reader<Vec<u8>>, GeoError> {
+    let bytes =
+        std::fs::read(path).map_err(|source| GeoError::Unreadable { key: slot.key, path: path.into(), source })?;
+    parse(slot, path, bytes)
+}
+
+fn parse(slot: &Slot, path: &Path, bytes: Vec<u8>) -> Result<Reader<Vec<u8>>, GeoError> {
+    let Slot { key, wanted, foreign } = *slot;
+    let reader =
+        Reader::from_source(bytes).map_err(|source| GeoError::Damaged { key, path: path.into(), source })?;
     let found: String = reader.metadata().database_type.chars().filter(|c| !c.is_control()).take(60).collect();
     let words = found.to_ascii_lowercase();
-    if other_kinds.iter().any(|kind| words.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == *kind)) {
+    if words.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| foreign.contains(&word)) {
         return Err(GeoError::OtherKind { key, path: path.into(), found, wanted });
     }
     Ok(reader)

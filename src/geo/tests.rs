@@ -210,24 +210,22 @@ fn a_missing_foreign_or_swapped_file_is_an_error_that_names_it() {
 
 #[test]
 fn a_truncated_file_is_an_error_at_every_length() {
-    let files = Files::new();
     let whole = test_mmdb::write("Test-City", &[("8.8.8.0/24", berlin())]);
     for length in 0..whole.len() {
-        let path = files.put("cut.mmdb", &whole[..length]);
-        assert!(matches!(GeoDatabases::open(Some(&path), None), Err(GeoError::Damaged { .. })), "{length} bytes");
+        let result = parse(&CITY, Path::new("cut.mmdb"), whole[..length].to_vec());
+        assert!(matches!(result, Err(GeoError::Damaged { .. })), "{length} bytes");
     }
 }
 
 #[test]
 fn a_damaged_byte_anywhere_never_panics() {
-    let files = Files::new();
     let whole = test_mmdb::write("Test-City", &[("8.8.8.0/24", berlin()), ("2606:4700::/32", json!({"x": 1}))]);
     for position in 0..whole.len() {
         for mask in [0xff, 0x01, 0x80, 0x20] {
             let mut bytes = whole.clone();
             bytes[position] ^= mask;
-            let path = files.put("damaged.mmdb", &bytes);
-            if let Ok(geo) = GeoDatabases::open(Some(&path), None) {
+            if let Ok(city) = parse(&CITY, Path::new("damaged.mmdb"), bytes) {
+                let geo = GeoDatabases { city: Some(city), asn: None };
                 for address in ["8.8.8.8", "9.9.9.9", "2606:4700::1", "2a00::1"] {
                     let found = geo.locate(ip(address), NOW);
                     assert!(found.country.is_none_or(|c| c.len() == 2));
