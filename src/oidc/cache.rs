@@ -109,6 +109,22 @@ impl KeyCache {
         Self { outside, hasher: RandomState::new(), entries: ArcSwap::default() }
     }
 
+    /// Fetches the provider's keys if none are held, and tells how many are usable: for the start of the
+    /// server, so that the first sign-in need not wait, and for a test of a provider's configuration.
+    ///
+    /// # Errors
+    /// When no key set can be had, with the pause until another try makes sense.
+    pub async fn prefetch(&self, provider: &Provider) -> Result<usize, KeyError> {
+        let entry = self.entry(provider);
+        let seen = entry.held.load().as_ref().map(|h| h.life.fetched_at());
+        let now = self.outside.clock.now();
+        if entry.held(now).is_none_or(|h| h.life.is_overdue(now)) {
+            self.renew(&entry, seen).await;
+        }
+        let now = self.outside.clock.now();
+        entry.held(now).map(|h| h.keys.len()).ok_or_else(|| entry.unavailable(now))
+    }
+
     fn entry(&self, provider: &Provider) -> Arc<Entry> {
         let slot = self.hasher.hash_one((&provider.tenant, &provider.name));
         let find = |map: &HashMap<u64, Vec<Arc<Entry>>>| {
@@ -224,15 +240,23 @@ impl Entry {
         algorithm: SignatureAlgorithm,
         now: UnixTime,
     ) -> Result<Arc<VerificationKey>, KeyError> {
-        let held = self.held.load_full().filter(|h| !h.life.is_dead(now));
-        let chosen = held.map(|h| h.keys.choose(unverified_kid, algorithm));
-        match (chosen, self.trouble.load_full()) {
-            (Some(Ok(key)), _) => Ok(key),
+        let held = self.held(now).ok_or_else(|| self.unavailable(now))?;
+        match held.keys.choose(unverified_kid, algorithm) {
             // Whether the key is really unknown cannot be told while the endpoint fails.
-            (Some(Err(error)), Some(trouble)) if is_worth_asking(&error) => Err(trouble.as_unavailable(now)),
-            (Some(Err(error)), _) => Err(error),
-            (None, Some(trouble)) => Err(trouble.as_unavailable(now)),
-            (None, None) => Err(KeyError::Unavailable { retry_after_s: 1, source: KeyFetchError::CutOff.into() }),
+            Err(error) if is_worth_asking(&error) && self.trouble.load().is_some() => Err(self.unavailable(now)),
+            answer => answer,
+        }
+    }
+
+    /// The held set, unless it counts no more.
+    fn held(&self, now: UnixTime) -> Option<Arc<Held>> {
+        self.held.load_full().filter(|h| !h.life.is_dead(now))
+    }
+
+    fn unavailable(&self, now: UnixTime) -> KeyError {
+        match self.trouble.load_full() {
+            Some(trouble) => trouble.as_unavailable(now),
+            None => KeyError::Unavailable { retry_after_s: 1, source: KeyFetchError::CutOff.into() },
         }
     }
 

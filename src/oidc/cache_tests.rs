@@ -1,140 +1,19 @@
 //! The cache against a provider that rotates, fails and comes back, with a clock that the test moves.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
-use data_encoding::BASE64URL_NOPAD;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::Notify;
 
-use super::test_server::{self as server, Answer, TestServer};
-use super::{FetchSettings, Fetcher, KeyCache};
-use crate::clock::{Clock, UnixTime};
+use super::test_server::{self as server, Answer};
+use super::test_world::{DISCOVERY, World, key_set};
 use crate::ids::TenantId;
 use crate::signin::ports::{KeyError, KeySource};
-use crate::signin::provider::{
-    EmailTrust, EnrichFailure, IssuerRule, Linking, NoncePolicy, Provider, Provisioning, ReplayPolicy,
-    SignatureAlgorithm,
-};
+use crate::signin::provider::{Provider, SignatureAlgorithm};
 
-const DISCOVERY: &str = "/.well-known/openid-configuration";
 const MINUTE: u64 = 60;
 const HOUR: u64 = 3600;
-
-struct HandClock(AtomicI64);
-
-impl HandClock {
-    fn advance(&self, seconds: u64) {
-        self.0.fetch_add(i64::try_from(seconds * 1000).expect("a short time"), Ordering::SeqCst);
-    }
-}
-
-impl Clock for HandClock {
-    fn now(&self) -> UnixTime {
-        UnixTime::from_millis(self.0.load(Ordering::SeqCst))
-    }
-}
-
-struct World {
-    server: TestServer,
-    clock: Arc<HandClock>,
-    cache: Arc<KeyCache>,
-    provider: Arc<Provider>,
-}
-
-impl World {
-    /// A provider with discovery and one key, `k1`.
-    async fn new() -> Self {
-        let server = TestServer::start().await;
-        let clock = Arc::new(HandClock(AtomicI64::new(1_700_000_000_000)));
-        let settings = FetchSettings {
-            allow_insecure_issuers: true,
-            timeout: Duration::from_secs(10),
-            ..FetchSettings::default()
-        };
-        let cache = KeyCache::new(Fetcher::new(settings).expect("a client"), Arc::clone(&clock) as Arc<dyn Clock>);
-        let issuer = server.url("");
-        server.set(DISCOVERY, server::json(&json!({"issuer": issuer, "jwks_uri": server.url("/keys")})));
-        let provider = Arc::new(provider(IssuerRule::Exact(vec![issuer])));
-        let world = Self { server, clock, cache: Arc::new(cache), provider };
-        world.publish(&["k1"]);
-        world
-    }
-
-    fn publish(&self, kids: &[&str]) {
-        self.server.set("/keys", server::json(&key_set(kids)));
-    }
-
-    fn fail(&self) {
-        self.server.set("/keys", server::status(500));
-    }
-
-    async fn find(&self, kid: &str) -> Result<(), KeyError> {
-        self.cache.find_key(&self.provider, Some(kid), SignatureAlgorithm::EdDsa).await.map(drop)
-    }
-
-    fn fetches(&self) -> usize {
-        self.server.hits("/keys")
-    }
-
-    /// Lets tasks in the background go on until this many fetches have come.
-    async fn until_fetches(&self, count: usize) {
-        tokio::time::timeout(Duration::from_secs(20), async {
-            while self.fetches() < count {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await
-        .expect("the fetches come");
-    }
-
-    /// Lets tasks in the background go on until this key is known.
-    async fn until_known(&self, kid: &str) {
-        tokio::time::timeout(Duration::from_secs(20), async {
-            while self.find(kid).await.is_err() {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await
-        .expect("the key comes");
-    }
-}
-
-fn provider(issuer: IssuerRule) -> Provider {
-    Provider {
-        tenant: TenantId::parse("default").expect("a tenant"),
-        name: "p".into(),
-        issuer,
-        client_ids: vec!["app".into()],
-        authorized_parties: Vec::new(),
-        algorithms: vec![SignatureAlgorithm::EdDsa],
-        nonce: NoncePolicy::Optional,
-        replay: ReplayPolicy::SingleUse,
-        max_token_age: Duration::from_secs(600),
-        clock_leeway: Duration::from_secs(60),
-        email_trust: EmailTrust::Never,
-        linking: Linking::Never,
-        provisioning: Provisioning::Create,
-        trust_amr: Vec::new(),
-        mapping: Vec::new(),
-        allowed_groups: Vec::new(),
-        enrich_failure: EnrichFailure::Deny,
-        jwks_uri: None,
-    }
-}
-
-fn key_set(kids: &[&str]) -> Value {
-    let keys: Vec<Value> = kids
-        .iter()
-        .map(|kid| {
-            let pair = Ed25519KeyPair::generate().expect("a key");
-            json!({"kty": "OKP", "crv": "Ed25519", "kid": kid, "x": BASE64URL_NOPAD.encode(pair.public_key().as_ref())})
-        })
-        .collect();
-    json!({ "keys": keys })
-}
 
 fn is_unknown(result: Result<(), KeyError>) -> bool {
     matches!(result, Err(KeyError::UnknownKey))
@@ -464,4 +343,17 @@ async fn a_clock_that_is_set_back_does_not_freeze_the_cache() {
     world.clock.0.fetch_sub(86_400_000, Ordering::SeqCst);
     world.publish(&["k2"]);
     assert!(world.find("k2").await.is_ok());
+}
+
+#[tokio::test]
+async fn keys_can_be_fetched_before_the_first_sign_in() {
+    let world = World::new().await;
+    world.publish(&["k1", "k2"]);
+    assert!(matches!(world.cache.prefetch(&world.provider).await, Ok(2)));
+    assert!(matches!(world.cache.prefetch(&world.provider).await, Ok(2)));
+    assert!(world.find("k2").await.is_ok());
+    assert_eq!(world.fetches(), 1);
+    let other = World::new().await;
+    other.fail();
+    assert_eq!(retry_after(other.cache.prefetch(&other.provider).await.map(drop)), Some(1));
 }

@@ -231,7 +231,7 @@ fn parse_url(text: &str) -> Result<Url, FetchError> {
     check_parts(Url::parse(text).map_err(|_| FetchError::Url("is not an absolute URL"))?)
 }
 
-fn next_url(from: &Url, headers: &HeaderMap) -> Result<Url, FetchError> {
+pub(super) fn next_url(from: &Url, headers: &HeaderMap) -> Result<Url, FetchError> {
     let location = text(headers, &LOCATION).filter(|l| l.len() <= MAX_URL_BYTES);
     let location = location.ok_or(FetchError::Url("is absent or too long"))?;
     let to = check_parts(from.join(location).map_err(|_| FetchError::Url("cannot be read"))?)?;

@@ -3,8 +3,11 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
+use reqwest::header::{HeaderMap, HeaderValue, LOCATION};
 use serde_json::json;
+use url::Url;
 
+use super::client::next_url;
 use super::test_server::{self as server, Answer, TestServer};
 use super::{FetchError, FetchSettings, Fetched, Fetcher};
 
@@ -226,4 +229,34 @@ async fn a_closed_port_and_a_server_without_tls_give_an_error_without_the_url() 
         assert!(matches!(error, FetchError::Connect(_)), "{error:?}");
         assert!(!whole_chain(&error).contains("hunter2"), "{error:?}");
     }
+}
+
+#[test]
+fn a_redirect_never_leaves_tls() {
+    let from = Url::parse("https://a.example/x").expect("a URL");
+    let to = |location: &'static str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(LOCATION, HeaderValue::from_static(location));
+        next_url(&from, &headers)
+    };
+    for location in ["http://a.example/y", "http://127.0.0.1/y", "HTTP://localhost"] {
+        assert!(matches!(to(location), Err(FetchError::Insecure)), "{location}");
+    }
+    for (location, url) in
+        [("/y", "https://a.example/y"), ("//b.example", "https://b.example/"), ("?q#f", "https://a.example/x?q")]
+    {
+        assert_eq!(to(location).expect("allowed").as_str(), url);
+    }
+}
+
+#[tokio::test]
+async fn a_granted_network_is_connected_to_and_still_needs_tls() {
+    let server = TestServer::start().await;
+    server.set("/x", server::json(&json!({})));
+    let granted_networks = vec!["127.0.0.0/8".parse().expect("a network")];
+    let fetcher = Fetcher::new(FetchSettings { granted_networks, ..FetchSettings::default() }).expect("a client");
+    let result = fetcher.get_json(&format!("https://127.0.0.1:{}/x", server.port())).await;
+    assert!(matches!(result, Err(FetchError::Connect(_))), "the server speaks no TLS: {result:?}");
+    let result = fetcher.get_json(&server.url("/x")).await;
+    assert!(matches!(result, Err(FetchError::Insecure)), "{result:?}");
 }

@@ -17,6 +17,8 @@ mod cache_tests;
 mod client_tests;
 #[cfg(test)]
 mod test_server;
+#[cfg(test)]
+mod test_world;
 
 pub use address::{AddressRule, RefusedAddress};
 pub use cache::{KeyCache, KeyFetchError};
