@@ -14,7 +14,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Settings, StaticDirectory, master_key};
 use crate::dev::{self, DevIssuer};
 use crate::geo::GeoDatabases;
-use crate::http::{self, AssumeLocation, Readiness, State, serve};
+use crate::http::{self, Assume, Assumed, Readiness, State, serve};
 use crate::ids::{FactorId, TenantId, UserId};
 use crate::mfa::enrol::Enrolment;
 use crate::mfa::ports::{Factors, StoredFactor};
@@ -151,7 +151,7 @@ impl App {
             nonces: NonceIssuer::new(vault.derive("nonces")),
             pseudonyms: pseudonyms.clone(),
         });
-        let (extra, assume_location, watch) = match development {
+        let (extra, assume, watch) = match development {
             Some(development) => {
                 let base = format!("http://{}/dev/issuer", development.address);
                 let parts = start_development(base, &store, &vault, &pseudonyms, &clock, &*entropy).await?;
@@ -197,7 +197,7 @@ impl App {
             jwk_set,
             render_metrics: metrics_renderer()?,
             trusted_proxies: settings.server.trusted_proxies.clone(),
-            assume_location,
+            assume,
         });
         let server = &settings.server;
         let endpoint = http::endpoint(state, &server.base_path, &server.cors_origins, extra);
@@ -261,14 +261,16 @@ async fn start_development(
     pseudonyms: &Pseudonyms,
     clock: &Arc<dyn Clock>,
     entropy: &dyn Entropy,
-) -> Result<(BoxEndpoint<'static>, AssumeLocation), StartError> {
+) -> Result<(BoxEndpoint<'static>, Assume), StartError> {
     let secret = dev_totp_secret(vault);
     seed_dev_user(&issuer, store, vault, &secret, pseudonyms, &**clock, entropy).await?;
     let totp = DevTotp { secret: Arc::new(secret), clock: Arc::clone(clock) };
     let issuer = Arc::new(DevIssuer::new(issuer, Arc::clone(clock))?);
     let routes = issuer.routes().at("/totp", get(dev_totp.data(totp))).boxed();
-    let assume: AssumeLocation =
-        Arc::new(|request| dev::assumed_location(|name| request.header(name).map(str::to_owned)));
+    let assume: Assume = Arc::new(|request| {
+        let header = |name: &str| request.header(name).map(str::to_owned);
+        Ok(Assumed { ip: dev::assumed_ip(header)?, location: dev::assumed_location(header)? })
+    });
     Ok((routes, assume))
 }
 

@@ -17,6 +17,7 @@ pub mod spec;
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,8 +58,17 @@ pub trait Readiness: Send + Sync {
     async fn check(&self) -> Result<(), StoreError>;
 }
 
+/// Where a request claims to come from; believed in development only.
+#[derive(Debug, Default)]
+pub struct Assumed {
+    /// The address.
+    pub ip: Option<IpAddr>,
+    /// The place.
+    pub location: Option<Location>,
+}
+
 /// Reads the development headers of a request; only `serve --dev` has one.
-pub type AssumeLocation = Arc<dyn Fn(&Request) -> Result<Option<Location>, String> + Send + Sync>;
+pub type Assume = Arc<dyn Fn(&Request) -> Result<Assumed, String> + Send + Sync>;
 
 /// What the operations need.
 pub struct State {
@@ -85,7 +95,7 @@ pub struct State {
     /// Proxies whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Places that a request may claim; only in development.
-    pub assume_location: Option<AssumeLocation>,
+    pub assume: Option<Assume>,
 }
 
 impl State {

@@ -234,8 +234,10 @@ impl SignInApi {
         let state = &self.0;
         let mut client = client::context(request, &state.trusted_proxies);
         client.device_id = bounded(body.device_id, SHORT_TEXT, "device_id")?.map(Into::into);
-        if let Some(assume) = &state.assume_location {
-            client.assumed_location = assume(request).map_err(|e| Problem::new(E::MalformedRequest, e))?;
+        if let Some(assume) = &state.assume {
+            let assumed = assume(request).map_err(|e| Problem::new(E::MalformedRequest, e))?;
+            client.ip = assumed.ip.or(client.ip);
+            client.assumed_location = assumed.location;
         }
         let sign_in = SignInRequest {
             id: request.data::<RequestId>().copied().unwrap_or_else(|| RequestId::from_bytes([0; 16])),

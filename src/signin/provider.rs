@@ -69,8 +69,12 @@ impl SignatureAlgorithm {
     }
 
     /// The algorithm of this `alg` value; `None` for every other one, `none` and `HS256` among them.
+    /// `Ed25519` is the name of RFC 9864 for what `EdDSA` means here.
     #[must_use]
     pub fn find(name: &str) -> Option<Self> {
+        if name == "Ed25519" {
+            return Some(Self::EdDsa);
+        }
         Self::ALL.into_iter().find(|a| a.name() == name)
     }
 
