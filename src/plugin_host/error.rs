@@ -140,3 +140,15 @@ pub enum HandshakeFault {
     #[error("no thread could be started for it: {0}")]
     NoThread(io::Error),
 }
+
+/// The text of an error with those of its causes, for a loader that keeps the reason one level down.
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -8,12 +8,29 @@ use futures_util::future::join_all;
 use serde_json::{Map, Value};
 
 use super::PluginHost;
-use super::instance::Hook;
 use super::plugin::Answer;
 use super::view::{enrich_input, signals_input};
 use crate::signin::facts::Facts;
 use crate::signin::ports::{Enricher, Enrichment, SignalSource};
 use crate::signin::provider::Provider;
+
+/// A hook that the host asks plugins for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hook {
+    Enrich,
+    Signals,
+}
+
+impl Hook {
+    pub(super) const ALL: [Self; 2] = [Self::Enrich, Self::Signals];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Enrich => "provider.enrich",
+            Self::Signals => "signal.signals",
+        }
+    }
+}
 
 #[async_trait]
 impl Enricher for PluginHost {

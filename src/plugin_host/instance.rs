@@ -20,7 +20,8 @@ use countersign_plugin_sdk::abi::{
 };
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
-use super::error::HandshakeFault as Fault;
+use super::error::{HandshakeFault as Fault, with_causes};
+use super::hooks::Hook;
 
 /// The most that `put` takes.
 const SINK_LIMIT_BYTES: usize = 1 << 20;
@@ -28,24 +29,6 @@ const LOG_LIMIT_BYTES: usize = 2048;
 const LOG_LINES_PER_CALL: u32 = 32;
 const TEXT_LIMIT_BYTES: usize = 128;
 const MANIFEST_LIMIT_BYTES: usize = 16 << 10;
-
-/// A hook that the host asks plugins for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hook {
-    Enrich,
-    Signals,
-}
-
-impl Hook {
-    pub(super) const ALL: [Self; 2] = [Self::Enrich, Self::Signals];
-
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Enrich => "provider.enrich",
-            Self::Signals => "signal.signals",
-        }
-    }
-}
 
 /// A library that passed the handshake up to its own words on who it is.
 pub(super) struct Opened {
@@ -407,13 +390,21 @@ fn read_text(start: *const c_char, what: &'static str, limit: usize) -> Result<S
     Err(Fault::BadText { what, expected: "short enough (128 bytes; a manifest: 16 KiB)" })
 }
 
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_cannot_forge_log_lines_or_flood_them() {
+        assert_eq!(printable(b"a\nlevel=error\x1b[31m \xff", 64), "a level=error [31m \u{fffd}");
+        assert_eq!(printable(&[b'x'; 5000], LOG_LIMIT_BYTES).len(), LOG_LIMIT_BYTES);
     }
-    text
+
+    #[test]
+    fn a_message_of_create_is_read_from_json_or_taken_as_it_is() {
+        let told = |bytes: &[u8]| Sink { bytes: bytes.to_vec(), overflowed: false }.message();
+        assert_eq!(told(br#"{"message": "no key"}"#), "no key");
+        assert_eq!(told(b"plain\ntext"), "plain text");
+        assert_eq!(told(b""), "it gave no message");
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | [`lock`] | reads `plugins.lock`, writes an entry for a new plugin |
+//! | [`lock`], `manifest` | reads `plugins.lock`; writes an entry for a new plugin |
 //! | `load` | checks a file, keeps a private copy of it, has it started |
 //! | `instance` | the border: handshake, calls, callbacks; all `unsafe` of the server |
 //! | `plugin`, `pool` | one plugin's permits, deadline, stuck calls and threads |
@@ -21,6 +21,7 @@ mod hooks;
 mod instance;
 mod load;
 pub mod lock;
+mod manifest;
 mod plugin;
 mod pool;
 mod view;

@@ -13,7 +13,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout_at;
 
 use super::PluginInfo;
-use super::instance::{Hook, Instance, RawReply};
+use super::hooks::Hook;
+use super::instance::{Instance, RawReply};
 use super::load::Started;
 use super::lock::{Bind, Entry};
 use super::pool::Pool;

@@ -238,3 +238,116 @@ fn history(history: &HistoryFacts) -> Value {
         "last_sign_in": last,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::UnixTime;
+    use crate::ids::{TenantId, UserId};
+    use crate::signin::facts::{FactorFacts, LastSignIn, LinkMethod, ProviderFacts};
+
+    fn facts() -> Facts {
+        let claims = json!({ "sub": "the-sub", "email": "the-email", "nonce": "the-nonce", "x": { "a": "the-x" } });
+        let Value::Object(claims) = claims else { unreachable!() };
+        Facts {
+            tenant: TenantId::parse("default").unwrap(),
+            client_id: "app".into(),
+            provider: ProviderFacts { id: "google".into(), issuer: "https://issuer.example".into() },
+            upstream: UpstreamFacts { acr: Some("the-acr".to_owned()), ..UpstreamFacts::default() },
+            claims: Arc::new(claims),
+            request: RequestFacts {
+                ip: Some("192.0.2.7".parse().unwrap()),
+                location: Location { city: Some("the-city".into()), ..Location::default() },
+                user_agent: Some("the-agent".into()),
+                browser: Some("the-browser".into()),
+                os: Some("the-os".into()),
+                device_kind: Some("the-kind".into()),
+                device_id: Some("the-device".into()),
+                language: Some("the-language".into()),
+                time: UnixTime::from_secs(7),
+            },
+            user: UserFacts {
+                id: UserId::from_bytes([1; 16]),
+                is_new: false,
+                age_days: 3,
+                status: "the-status",
+                email_verified: true,
+                groups: vec!["the-group".to_owned()],
+                privileged: false,
+                mfa_methods: vec![FactorFacts {
+                    kind: "the-factor",
+                    strength: "strong",
+                    enrolled_age_days: 1,
+                    last_used_age_days: None,
+                }],
+                link_method: LinkMethod::Existing,
+            },
+            history: HistoryFacts {
+                last_sign_in: Some(LastSignIn {
+                    time: UnixTime::from_secs(1),
+                    country: Some("the-country".into()),
+                    asn: None,
+                    provider_id: "google".into(),
+                    factors: Vec::new(),
+                    level: "low".into(),
+                }),
+                ..HistoryFacts::default()
+            },
+            plugin_signals: BTreeMap::new(),
+        }
+    }
+
+    fn shown(facts_granted: &[FactGrant], claims: ClaimGrant) -> String {
+        let grants = Grants { facts: facts_granted.iter().copied().collect(), claims };
+        String::from_utf8(signals_input(&facts(), &grants, Duration::from_millis(250))).unwrap()
+    }
+
+    #[test]
+    fn without_grants_nothing_of_the_person_is_shown() {
+        let expected = json!({
+            "tenant": "default",
+            "client_id": "app",
+            "provider": { "id": "google", "issuer": "https://issuer.example" },
+            "request": { "time_unix_s": 7 },
+            "claims": {},
+            "deadline_ms": 250,
+        });
+        let shown = shown(&[], ClaimGrant::Named(BTreeSet::new()));
+        assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), expected);
+    }
+
+    #[test]
+    fn each_grant_shows_its_own_facts_and_no_others() {
+        let secrets: [(FactGrant, &[&str]); 9] = [
+            (FactGrant::RequestIp, &["192.0.2.7", "192.0.2.0/24"]),
+            (FactGrant::RequestLocation, &["the-city"]),
+            (FactGrant::RequestAgent, &["the-agent", "the-browser", "the-os", "the-kind", "the-language"]),
+            (FactGrant::RequestDeviceId, &["the-device"]),
+            (FactGrant::Upstream, &["the-acr"]),
+            (FactGrant::User, &["the-status", "the-factor"]),
+            (FactGrant::UserId, &["usr_"]),
+            (FactGrant::UserGroups, &["the-group"]),
+            (FactGrant::History, &["the-country"]),
+        ];
+        for (granted, _) in secrets {
+            let shown = shown(&[granted], ClaimGrant::Named(BTreeSet::new()));
+            for (of, words) in secrets {
+                for word in words {
+                    assert_eq!(shown.contains(word), of == granted, "{word} with {}", granted.name());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn all_claims_are_those_of_the_person_and_not_those_of_the_token() {
+        let all = shown(&[], ClaimGrant::All);
+        assert!(all.contains("the-sub") && all.contains("the-email"));
+        assert!(!all.contains("the-nonce") && !all.contains("the-x"));
+        let named = shown(&[], ClaimGrant::Named(["nonce".to_owned()].into()));
+        assert!(named.contains("the-nonce") && !named.contains("the-sub"));
+    }
+}

@@ -4,6 +4,7 @@
 //! config = { signals = "panic", enrich = "hang", hang_ms = 30000, create = "ok" }
 //! ```
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use countersign_plugin_sdk::serde_json::{self, Value, json};
@@ -23,6 +24,8 @@ enum Mode {
     Panic,
     /// Sleeps for `hang_ms`, whatever the deadline.
     Hang,
+    /// Sleeps for `hang_ms` in its first three calls, then answers.
+    HangThrice,
     /// Sleeps until the deadline, then says so.
     Patient,
     /// Answers with something that is not JSON.
@@ -58,6 +61,8 @@ struct Misbehaving {
     signals: Mode,
     enrich: Mode,
     hang_ms: u64,
+    #[serde(skip)]
+    calls: AtomicU32,
 }
 
 impl Misbehaving {
@@ -68,6 +73,12 @@ impl Misbehaving {
             Mode::Panic => panic!("asked to panic"),
             Mode::Hang => {
                 std::thread::sleep(Duration::from_millis(self.hang_ms));
+                Outcome::json(answer)
+            }
+            Mode::HangThrice => {
+                if self.calls.fetch_add(1, Ordering::Relaxed) < 3 {
+                    std::thread::sleep(Duration::from_millis(self.hang_ms));
+                }
                 Outcome::json(answer)
             }
             Mode::Patient => {
