@@ -61,9 +61,8 @@ pub enum PluginLoadError {
         file: PathBuf,
         /// The hash of the file.
         sha256: String,
-        /// Why.
-        #[source]
-        fault: HandshakeFault,
+        /// Why; its text stands in that of this error.
+        fault: Box<HandshakeFault>,
     },
 }
 

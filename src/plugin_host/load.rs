@@ -129,9 +129,12 @@ pub(super) fn load(entry: Entry, store: &Path) -> Result<Plugin, PluginLoadError
     let copy = keep_copy(store, &bytes, &found)?;
     match start(&entry, copy) {
         Ok(started) => Ok(Plugin::new(entry, started)),
-        Err(fault) => {
-            Err(PluginLoadError::Refused { id: entry.id, file: entry.file, sha256: HEXLOWER.encode(&found), fault })
-        }
+        Err(fault) => Err(PluginLoadError::Refused {
+            id: entry.id,
+            file: entry.file,
+            sha256: HEXLOWER.encode(&found),
+            fault: Box::new(fault),
+        }),
     }
 }
 

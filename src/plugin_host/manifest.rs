@@ -42,7 +42,7 @@ pub fn lock_entry(file: &Path) -> Result<String, PluginLoadError> {
         id: id.to_owned(),
         file: file.clone(),
         sha256: HEXLOWER.encode(&sha256),
-        fault,
+        fault: Box::new(fault),
     };
     let opened = instance::open(&copy).map_err(|fault| refused("?", fault))?;
     let manifest = opened.manifest().map_err(|fault| refused(&opened.id, fault))?;

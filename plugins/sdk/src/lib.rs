@@ -77,3 +77,8 @@ pub trait Provider: Plugin {
     /// Further claims for a verified identity, which the host keeps under `x.<id>`: hook `provider.enrich`.
     fn enrich(&self, call: &Call<'_>, input: EnrichInput) -> Outcome;
 }
+
+/// The examples of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}
