@@ -369,6 +369,13 @@ fn a_panic_and_a_refusal_in_create_are_messages() {
     assert!(bench.lock(&entry).refusal().contains("to_hour is 1 to 24 and after it"));
 }
 
+#[test]
+fn a_plugin_that_hangs_in_create_does_not_hold_the_start_for_ever() {
+    let bench = Bench::new();
+    let entry = bench.misbehaving("create = \"hang\", hang_ms = 60000");
+    assert!(bench.lock(&entry).refusal().contains("did not start within 10 s"));
+}
+
 #[tokio::test]
 async fn one_plugin_runs_twice_from_two_copies_with_their_own_state() {
     let bench = Bench::new();
@@ -449,6 +456,7 @@ fn a_plugin_does_not_compile_where_a_panic_would_end_the_host() {
             .args(["--edition", "2024", "--crate-type", "cdylib", "--emit", "metadata", "--extern", &sdk])
             .args(["-C", &format!("panic={panic}"), "-L"])
             .arg(format!("dependency={}", debug.join("deps").display()))
+            .env("CARGO_PKG_VERSION", "0.1.0")
             .arg("--out-dir")
             .arg(bench.path("lib"))
             .arg(&source)
