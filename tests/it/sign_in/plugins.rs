@@ -1,67 +1,70 @@
 //! Plugins on the sign-in path: what they add is seen by scripts, what they break stops nobody else.
 
-use std::path::Path;
-
 use tempfile::TempDir;
 
-use crate::plugin_abi::{c_office_hours, rust_plugin};
+use crate::support::plugins::{Bench, Entry};
 use crate::support::service::{Service, Setup};
 
-fn locked(dir: &Path, file: &Path, lines: &str) -> std::path::PathBuf {
-    let lock = dir.join("plugins.lock");
-    let entry = countersign::plugin_host::lock::lock_entry(file).unwrap();
-    std::fs::write(&lock, format!("{entry}{lines}\n")).unwrap();
-    lock
+const RISK: &str = "risk/_default.rhai";
+
+struct Running {
+    service: Service,
+    _dirs: (TempDir, Bench),
 }
 
-async fn with_plugin(file: &Path, lines: &str, files: &[(&str, &str)], provider: &str) -> (TempDir, Service) {
+async fn with_plugin(bench: Bench, entry: Entry, files: &[(&str, &str)], provider: &str) -> Running {
+    let bench = bench.lock(&entry);
     let dir = TempDir::new().unwrap();
     let mut setup = Setup::with_policies(dir.path(), files);
-    setup.plugins_lock = Some(locked(dir.path(), file, lines));
+    setup.plugins_lock = Some(bench.write());
     setup.provider = provider.to_owned();
-    let service = Service::start_with(setup).await;
-    (dir, service)
+    Running { service: Service::start_with(setup).await, _dirs: (dir, bench) }
 }
 
 #[tokio::test]
 async fn a_signal_of_a_c_plugin_reaches_the_rules() {
     let rules = r#"fn assess(s, risk) {
-        let hours = s.signals.plugin["com.example.office-hours"];
-        if hours != () && hours.outside == false { risk.add(11, "new_network"); }
+        let office = s.signals.plugin["countersign.office_hours"];
+        if office != () && office.office_hours { risk.add(11, "new_network"); }
     }"#;
-    let file = c_office_hours();
-    let (_dir, service) = with_plugin(&file, "config = { from_hour = 8, to_hour = 18 }", &[("risk/_default.rhai", rules)], "").await;
+    let bench = Bench::new();
+    let entry = bench.office_hours().with("config = { from_hour = 8, to_hour = 18 }");
+    let running = with_plugin(bench, entry, &[(RISK, rules)], "").await;
     // The clock of the tests stands at noon on a Monday.
-    let answer = service.sign_in(&service.issuer.token().sign()).await;
+    let answer = running.service.sign_in(&running.service.issuer.token().sign()).await;
     assert_eq!(answer.signed_in()["risk_assessment"]["score"], 11);
 }
 
 #[tokio::test]
 async fn a_plugin_that_panics_hangs_or_babbles_is_an_unknown_fact_and_no_more() {
     let rules = r#"fn assess(s, risk) {
-        if s.signals.plugin["com.example.misbehaving"] == () { risk.add(9, "new_network"); }
+        if s.signals.plugin["countersign.misbehaving"] == () { risk.add(9, "new_network"); }
     }"#;
-    for mode in ["panic", "garbage", "huge", "bad_utf8", "hang"] {
-        let file = rust_plugin("misbehaving");
-        let lines = format!("deadline_ms = 50\nconfig = {{ mode = \"{mode}\", hang_ms = 2000 }}");
-        let (_dir, service) = with_plugin(&file, &lines, &[("risk/_default.rhai", rules)], "").await;
-        let answer = service.sign_in(&service.issuer.token().sign()).await;
+    for mode in ["panic", "garbage", "huge", "wrong_utf8", "hang"] {
+        let bench = Bench::new();
+        let entry = bench.misbehaving(&format!("signals = \"{mode}\", hang_ms = 2000")).with("deadline_ms = 50");
+        let running = with_plugin(bench, entry, &[(RISK, rules)], "").await;
+        let answer = running.service.sign_in(&running.service.issuer.token().sign()).await;
         assert_eq!(answer.signed_in()["risk_assessment"]["score"], 9, "{mode}");
     }
 }
 
 #[tokio::test]
-async fn enrichment_lands_beside_the_claims_and_its_absence_follows_the_providers_rule() {
-    let mapping = r#"fn map(s, out) { let x = s.claims.path("x.com.example.misbehaving.department"); if x != () { out.attribute("department", x); } }"#;
-    let files = [("mapping/acme.rhai", mapping)];
-    let file = rust_plugin("misbehaving");
-    let lines = |mode: &str| format!("bind = [\"acme\"]\ndeadline_ms = 50\nconfig = {{ mode = \"{mode}\" }}");
-    let (_dir, service) = with_plugin(&file, &lines("ok"), &files, "").await;
-    service.sign_in(&service.issuer.token().sign()).await.signed_in();
-    let (_dir, service) = with_plugin(&file, &lines("reject"), &files, "").await;
-    service.sign_in(&service.issuer.token().sign()).await.expect(403, "identity_rejected");
-    let (_dir, service) = with_plugin(&file, &lines("unavailable"), &files, "").await;
-    service.sign_in(&service.issuer.token().sign()).await.expect(503, "provider_unavailable");
-    let (_dir, service) = with_plugin(&file, &lines("unavailable"), &files, "enrich_failure = \"continue\"").await;
-    service.sign_in(&service.issuer.token().sign()).await.signed_in();
+async fn enrichment_stands_beside_the_claims_and_its_absence_follows_the_providers_rule() {
+    let rules = r#"fn assess(s, risk) {
+        if s.claims.path("x.countersign.misbehaving") != () { risk.add(5, "new_network"); }
+        if s.claims.str("sub") != "subject-1" { risk.deny("new_network"); }
+    }"#;
+    let run = async |mode: &str, provider: &str| {
+        let bench = Bench::new();
+        let entry = bench.misbehaving(&format!("enrich = \"{mode}\""));
+        let entry = entry.hooks(&["provider.enrich"]).with("bind = [\"acme\"]\ngrants = { claims = [\"sub\"] }");
+        let running = with_plugin(bench, entry, &[(RISK, rules)], provider).await;
+        running.service.sign_in(&running.service.issuer.token().sign()).await
+    };
+    assert_eq!(run("ok", "").await.signed_in()["risk_assessment"]["score"], 5);
+    run("reject", "").await.expect(403, "identity_rejected");
+    run("unavailable", "").await.expect(503, "provider_unavailable");
+    let continued = run("unavailable", "enrich_failure = \"continue\"").await;
+    assert_eq!(continued.signed_in()["risk_assessment"]["score"], 0);
 }

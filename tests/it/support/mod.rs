@@ -2,6 +2,7 @@
 //! clock that stands still until it is told to move.
 
 pub mod issuer;
+pub mod plugins;
 pub mod service;
 
 use std::sync::Arc;

@@ -1,0 +1,323 @@
+//! The border: every function that the host calls, and the handles over what the host gives. `export!`
+//! names these; a plugin's author sees only [`Host`], [`Call`] and [`Level`].
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::ffi::{CStr, c_char, c_void};
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::abi::{
+    CS_DECLINED, CS_INTERNAL, CS_INVALID, CS_LOG_DEBUG, CS_LOG_ERROR, CS_LOG_INFO, CS_LOG_TRACE, CS_LOG_WARN,
+    CS_OK, CS_REJECT, CS_TIMEOUT, CS_UNAVAILABLE, CsCall, CsHost, CsSink, CsStatus, CsStr,
+};
+use crate::{Config, Outcome, Plugin, Provider, Signal};
+
+/// How loud a log line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Someone should act.
+    Error,
+    /// Something is odd.
+    Warn,
+    /// Worth a line.
+    Info,
+    /// For the plugin's author.
+    Debug,
+    /// For the plugin's author, in detail.
+    Trace,
+}
+
+/// The host, for the life of the process.
+#[derive(Clone, Copy)]
+pub struct Host {
+    table: Option<&'static CsHost>,
+}
+
+// SAFETY: the header lets the functions of `cs_host` be called from any thread, and the table is never written to.
+unsafe impl Send for Host {}
+// SAFETY: as above.
+unsafe impl Sync for Host {}
+
+impl Host {
+    /// A host that is not there, for unit tests of plugins: logs go nowhere.
+    #[must_use]
+    pub const fn detached() -> Self {
+        Self { table: None }
+    }
+
+    /// Writes a line to the host's log. No secrets, tokens or personal data.
+    pub fn log(&self, level: Level, message: &str) {
+        self.log_in(std::ptr::null(), level, message, &Value::Null);
+    }
+
+    /// The same with fields: an object.
+    pub fn log_with(&self, level: Level, message: &str, fields: &Value) {
+        self.log_in(std::ptr::null(), level, message, fields);
+    }
+
+    fn log_in(&self, call: *const CsCall, level: Level, message: &str, fields: &Value) {
+        let Some(table) = self.table else { return };
+        let Some(log) = table.log else { return };
+        let fields = if fields.is_object() { fields.to_string() } else { String::new() };
+        let level = match level {
+            Level::Error => CS_LOG_ERROR,
+            Level::Warn => CS_LOG_WARN,
+            Level::Info => CS_LOG_INFO,
+            Level::Debug => CS_LOG_DEBUG,
+            Level::Trace => CS_LOG_TRACE,
+        };
+        // SAFETY: the table is the host's; `call` is null or the running call; the texts live across the call.
+        unsafe { log(table.ctx, call, level, text(message.as_bytes()), text(fields.as_bytes())) };
+    }
+}
+
+/// The running call.
+pub struct Call<'a> {
+    raw: *const CsCall,
+    host: Host,
+    assumed_ms: i64,
+    _call: PhantomData<&'a CsCall>,
+}
+
+impl Call<'_> {
+    /// A call that no host made, for unit tests of plugins.
+    #[must_use]
+    pub const fn detached(remaining_ms: i64) -> Self {
+        Self { raw: std::ptr::null(), host: Host::detached(), assumed_ms: remaining_ms, _call: PhantomData }
+    }
+
+    /// Milliseconds left; 0 or less: stop now. The host goes on without the plugin soon after.
+    #[must_use]
+    pub fn remaining_ms(&self) -> i64 {
+        match self.host.table.and_then(|t| t.remaining_ms) {
+            // SAFETY: `raw` is the running call, which outlives this handle.
+            Some(remaining_ms) => unsafe { remaining_ms(self.raw) },
+            None => self.assumed_ms,
+        }
+    }
+
+    /// Writes a line to the host's log, at most 32 in one call. No secrets, tokens or personal data.
+    pub fn log(&self, level: Level, message: &str) {
+        self.host.log_in(self.raw, level, message, &Value::Null);
+    }
+}
+
+struct Instance<P> {
+    plugin: P,
+    host: Host,
+}
+
+fn text(bytes: &[u8]) -> CsStr {
+    CsStr { ptr: bytes.as_ptr(), len: bytes.len() }
+}
+
+/// # Safety
+/// `input` must name `len` readable bytes that live at least as long as the result is used.
+unsafe fn bytes<'a>(input: CsStr) -> &'a [u8] {
+    if input.ptr.is_null() || input.len == 0 {
+        return &[];
+    }
+    // SAFETY: the caller vouches for pointer, length and lifetime.
+    unsafe { std::slice::from_raw_parts(input.ptr, input.len) }
+}
+
+/// # Safety
+/// `sink` must be a live sink of this host.
+unsafe fn put(host: Host, sink: *mut CsSink, answer: &[u8]) -> CsStatus {
+    match host.table.and_then(|t| t.put) {
+        // SAFETY: the caller vouches for the sink; the bytes live across the call.
+        Some(put) => unsafe { put(sink, text(answer)) },
+        None => CS_INTERNAL,
+    }
+}
+
+thread_local! {
+    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Replaces the panic hook of this library's own std: nothing is printed, no backtrace is taken.
+pub fn keep_panics_quiet() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        std::panic::set_hook(Box::new(|info| {
+            let place = info.location().map(|l| format!("{}:{}", l.file(), l.line()));
+            let _ = PLACE.try_with(|p| p.try_borrow_mut().map(|mut p| *p = place));
+        }));
+    });
+}
+
+/// Runs `work`; a panic gives `None` and a log line that tells the place, not the message.
+fn contained<T>(host: Host, call: *const CsCall, work: impl FnOnce() -> T) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(value) => Some(value),
+        Err(payload) => {
+            forget(payload);
+            let place = PLACE.try_with(|p| p.try_borrow_mut().ok().and_then(|mut p| p.take())).ok().flatten();
+            let message = format!("the plugin panicked at {}", place.as_deref().unwrap_or("an unknown place"));
+            host.log_in(call, Level::Error, &message, &Value::Null);
+            None
+        }
+    }
+}
+
+/// A panic's payload could panic again when it is dropped; a few leaked bytes are the lesser evil.
+fn forget(payload: Box<dyn Any + Send>) {
+    std::mem::forget(payload);
+}
+
+/// `cs_plugin.create`.
+///
+/// # Safety
+/// As the header says: `host` is static, `config` readable for the call, `this` writable, `err` a live sink.
+pub unsafe extern "C" fn create<P: Plugin>(
+    host: *const CsHost,
+    config: CsStr,
+    this: *mut *mut c_void,
+    err: *mut CsSink,
+) -> CsStatus {
+    // SAFETY: the header promises a host table that lives as long as the process.
+    let host = Host { table: unsafe { host.as_ref() } };
+    if this.is_null() {
+        return CS_INVALID;
+    }
+    let made = contained(host, std::ptr::null(), || {
+        // SAFETY: the configuration is readable for this call.
+        let config: Config = serde_json::from_slice(unsafe { bytes(config) })
+            .map_err(|e| crate::PluginError::new(format!("config is not a JSON object: {e}")))?;
+        P::create(&host, config)
+    });
+    let error = match made {
+        Some(Ok(plugin)) => {
+            let instance = Box::into_raw(Box::new(Instance { plugin, host }));
+            // SAFETY: `this` is not null, and the header promises that it is writable.
+            unsafe { this.write(instance.cast()) };
+            return CS_OK;
+        }
+        Some(Err(error)) => (CS_INVALID, json!({ "message": error.message() })),
+        None => (CS_INTERNAL, json!({ "message": "create panicked" })),
+    };
+    // SAFETY: `err` is a live sink.
+    unsafe { put(host, err, error.1.to_string().as_bytes()) };
+    error.0
+}
+
+/// `cs_plugin.destroy`.
+///
+/// # Safety
+/// `this` came from [`create`] for the same type, no call is running, and it is not used again.
+pub unsafe extern "C" fn destroy<P: Plugin>(this: *mut c_void) {
+    if this.is_null() {
+        return;
+    }
+    // SAFETY: the pointer came from `Box::into_raw` in `create` and is given back once.
+    let instance = unsafe { Box::from_raw(this.cast::<Instance<P>>()) };
+    let host = instance.host;
+    contained(host, std::ptr::null(), || drop(instance));
+}
+
+/// # Safety
+/// As the header says of `cs_op`; `this` came from [`create`] for `P`.
+unsafe fn operate<P: Plugin, I: DeserializeOwned>(
+    this: *mut c_void,
+    call: *const CsCall,
+    input: CsStr,
+    output: *mut CsSink,
+    run: impl FnOnce(&P, &Call<'_>, I) -> Outcome,
+) -> CsStatus {
+    // SAFETY: `this` came from `create`, and lives until `destroy`, which waits for calls.
+    let Some(instance) = (unsafe { this.cast::<Instance<P>>().as_ref() }) else { return CS_INTERNAL };
+    let host = instance.host;
+    let handle = Call { raw: call, host, assumed_ms: 0, _call: PhantomData };
+    let outcome = contained(host, call, || {
+        // SAFETY: the input is readable for this call.
+        match serde_json::from_slice::<I>(unsafe { bytes(input) }) {
+            Ok(input) => run(&instance.plugin, &handle, input),
+            // The text of the error could quote the input.
+            Err(error) => Outcome::Invalid(format!("the input does not fit: {:?}", error.classify())),
+        }
+    });
+    let (status, answer) = match outcome {
+        None => return CS_INTERNAL,
+        Some(Outcome::Ok(object)) => (CS_OK, Value::Object(object).to_string().into_bytes()),
+        Some(Outcome::Bytes(answer)) => (CS_OK, answer),
+        Some(Outcome::Reject(code)) => (CS_REJECT, json!({ "code": code }).to_string().into_bytes()),
+        Some(Outcome::Declined) => return CS_DECLINED,
+        Some(Outcome::Timeout) => return CS_TIMEOUT,
+        Some(Outcome::Unavailable(why)) => {
+            handle.log(Level::Warn, &why);
+            return CS_UNAVAILABLE;
+        }
+        Some(Outcome::Invalid(why)) => {
+            handle.log(Level::Warn, &why);
+            return CS_INVALID;
+        }
+    };
+    // SAFETY: `output` is a live sink of this call.
+    let written = unsafe { put(host, output, &answer) };
+    if written == CS_OK { status } else { written }
+}
+
+/// `cs_ext_signal.signals`.
+///
+/// # Safety
+/// As the header says of `cs_op`; `this` came from [`create`] for `P`.
+pub unsafe extern "C" fn signals<P: Signal>(
+    this: *mut c_void,
+    call: *const CsCall,
+    input: CsStr,
+    output: *mut CsSink,
+) -> CsStatus {
+    // SAFETY: the same promises.
+    unsafe { operate(this, call, input, output, P::signals) }
+}
+
+/// `cs_ext_provider.enrich`.
+///
+/// # Safety
+/// As the header says of `cs_op`; `this` came from [`create`] for `P`.
+pub unsafe extern "C" fn enrich<P: Provider>(
+    this: *mut c_void,
+    call: *const CsCall,
+    input: CsStr,
+    output: *mut CsSink,
+) -> CsStatus {
+    // SAFETY: the same promises.
+    unsafe { operate(this, call, input, output, P::enrich) }
+}
+
+/// `cs_ext_meta.selftest`: panics on purpose; the wrapper must turn that into `CS_INTERNAL`.
+///
+/// # Safety
+/// None of the arguments is used.
+pub unsafe extern "C" fn selftest(
+    _this: *mut c_void,
+    _call: *const CsCall,
+    _input: CsStr,
+    _output: *mut CsSink,
+) -> CsStatus {
+    match catch_unwind(|| panic!("the self-test panics on purpose")) {
+        Ok(()) => CS_OK,
+        Err(payload) => {
+            forget(payload);
+            CS_INTERNAL
+        }
+    }
+}
+
+/// The id that the host asks for, with its NUL; empty for null.
+///
+/// # Safety
+/// `id` is null or a text that ends with NUL and lives across the call.
+#[must_use]
+pub unsafe fn extension_id<'a>(id: *const c_char) -> &'a [u8] {
+    if id.is_null() {
+        return &[];
+    }
+    // SAFETY: the caller vouches for it.
+    unsafe { CStr::from_ptr(id) }.to_bytes_with_nul()
+}

@@ -1,0 +1,185 @@
+//! From a file to a running instance: look at the file, hash it, compare, copy, and only then load.
+//!
+//! The hash is taken of the very bytes that are copied, and the copy is what is loaded; a library's
+//! constructors run when it is loaded, so nothing may be loaded before the hash was compared.
+
+use std::fs::{self, DirBuilder, File, Metadata, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use data_encoding::HEXLOWER;
+
+use super::error::{HandshakeFault, PluginLoadError};
+use super::instance::{self, Instance, Opened};
+use super::lock::Entry;
+use super::plugin::Plugin;
+use crate::secret::sha256;
+
+/// The most that a plugin's file may have.
+const FILE_LIMIT_BYTES: u64 = 256 << 20;
+const START_LIMIT: Duration = Duration::from_secs(10);
+const GROUP_AND_WORLD_WRITABLE: u32 = 0o022;
+
+fn io_error(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> PluginLoadError {
+    let path = path.to_owned();
+    move |source| PluginLoadError::Io { path, what, source }
+}
+
+fn others_can_write(of: &Metadata) -> bool {
+    of.mode() & GROUP_AND_WORLD_WRITABLE != 0
+}
+
+/// The text of the lock file, which others must not be able to change. It may be a symbolic link.
+pub(super) fn read_lock_text(lock: &Path) -> Result<String, PluginLoadError> {
+    let mut file = File::open(lock).map_err(io_error(lock, "the plugin lock cannot be opened"))?;
+    let metadata = file.metadata().map_err(io_error(lock, "the plugin lock cannot be looked at"))?;
+    if !metadata.is_file() || others_can_write(&metadata) {
+        let what = "the plugin lock must be a file that neither group nor others can write; chmod go-w";
+        return Err(PluginLoadError::Unsafe { path: lock.to_owned(), what });
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(io_error(lock, "the plugin lock cannot be read"))?;
+    Ok(text)
+}
+
+/// The bytes of a file that others cannot change, and their SHA-256. Opened once.
+pub(super) fn read_checked(file: &Path) -> Result<(Vec<u8>, [u8; 32]), PluginLoadError> {
+    let refuse = |what| Err(PluginLoadError::Unsafe { path: file.to_owned(), what });
+    let seen = fs::symlink_metadata(file).map_err(io_error(file, "the plugin cannot be found"))?;
+    if seen.file_type().is_symlink() {
+        return refuse("a plugin must not be a symbolic link; name the file itself");
+    }
+    if !seen.is_file() {
+        return refuse("a plugin must be a regular file");
+    }
+    let opened = File::open(file).map_err(io_error(file, "the plugin cannot be opened"))?;
+    let metadata = opened.metadata().map_err(io_error(file, "the plugin cannot be looked at"))?;
+    // Between the look and the opening someone may have put something else there.
+    if (metadata.dev(), metadata.ino()) != (seen.dev(), seen.ino()) {
+        return refuse("the plugin was exchanged while it was opened; try again");
+    }
+    if others_can_write(&metadata) {
+        return refuse("group or others can write this plugin; chmod go-w");
+    }
+    if metadata.len() > FILE_LIMIT_BYTES {
+        return refuse("a plugin has at most 256 MiB; strip debug information");
+    }
+    let directory = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let around =
+        fs::metadata(directory).map_err(io_error(directory, "the plugin's directory cannot be looked at"))?;
+    if others_can_write(&around) {
+        let what = "group or others can write this plugin directory; chmod go-w";
+        return Err(PluginLoadError::Unsafe { path: directory.to_owned(), what });
+    }
+    let mut bytes = Vec::new();
+    let mut limited = opened.take(FILE_LIMIT_BYTES + 1);
+    limited.read_to_end(&mut bytes).map_err(io_error(file, "the plugin cannot be read"))?;
+    if bytes.len() as u64 > FILE_LIMIT_BYTES {
+        return refuse("the plugin grew while it was read");
+    }
+    let hash = sha256(&bytes);
+    Ok((bytes, hash))
+}
+
+/// The private directory for copies: made with mode 0700, or found with it.
+pub(super) fn prepare_store(store: &Path) -> Result<PathBuf, PluginLoadError> {
+    match DirBuilder::new().mode(0o700).create(store) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(e) => return Err(io_error(store, "the private directory for plugins cannot be made")(e)),
+    }
+    let found =
+        fs::symlink_metadata(store).map_err(io_error(store, "the private directory cannot be looked at"))?;
+    if !found.is_dir() || found.mode() & 0o077 != 0 {
+        let what = "the private directory for plugins must be a directory, not a link, with mode 0700; chmod 700";
+        return Err(PluginLoadError::Unsafe { path: store.to_owned(), what });
+    }
+    // The loader searches for a name without a slash, and ours must mean this file.
+    fs::canonicalize(store).map_err(io_error(store, "the private directory has no absolute path"))
+}
+
+/// Writes the private copy, named by its hash. One that is there already is replaced whole, never
+/// written into: it may be mapped.
+pub(super) fn keep_copy(store: &Path, bytes: &[u8], hash: &[u8; 32]) -> Result<PathBuf, PluginLoadError> {
+    let copy = store.join(format!("{}.so", HEXLOWER.encode(hash)));
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(store)?;
+        file.write_all(bytes)?;
+        file.as_file().set_permissions(Permissions::from_mode(0o500))?;
+        file.persist(&copy).map_err(|e| e.error)
+    };
+    write().map_err(io_error(&copy, "the private copy of a plugin cannot be written"))?;
+    Ok(copy)
+}
+
+/// Checks, copies and starts one plugin.
+pub(super) fn load(entry: Entry, store: &Path) -> Result<Plugin, PluginLoadError> {
+    let (bytes, found) = read_checked(&entry.file)?;
+    if found != entry.sha256 {
+        return Err(PluginLoadError::WrongHash {
+            id: entry.id,
+            file: entry.file,
+            locked: HEXLOWER.encode(&entry.sha256),
+            found: HEXLOWER.encode(&found),
+        });
+    }
+    let copy = keep_copy(store, &bytes, &found)?;
+    match start(&entry, copy) {
+        Ok(started) => Ok(Plugin::new(entry, started)),
+        Err(fault) => Err(PluginLoadError::Refused {
+            id: entry.id,
+            file: entry.file,
+            sha256: HEXLOWER.encode(&found),
+            fault: Box::new(fault),
+        }),
+    }
+}
+
+/// A plugin that runs.
+pub(super) struct Started {
+    pub(super) instance: Instance,
+    pub(super) vendor: String,
+    pub(super) is_thread_safe: bool,
+    pub(super) may_block: bool,
+}
+
+/// Gives the plugin a thread of its own, on which it is loaded, made and, when nobody uses it any more,
+/// destroyed. A plugin that hangs while it starts keeps that thread and nothing else.
+fn start(entry: &Entry, copy: PathBuf) -> Result<Started, HandshakeFault> {
+    let (id, version) = (entry.id.clone(), entry.version.clone());
+    let (config_json, hooks) = (entry.config_json.clone(), entry.hooks.clone());
+    let (tell, told) = mpsc::channel();
+    let keep = move || {
+        let made = instance::open(&copy).and_then(|opened| {
+            check_identity(&opened, &id, &version)?;
+            let (instance, ending) = opened.create(&config_json, &hooks)?;
+            let (is_thread_safe, may_block) = (opened.is_thread_safe(), opened.may_block());
+            Ok((Started { instance, vendor: opened.vendor, is_thread_safe, may_block }, ending))
+        });
+        match made {
+            Ok((started, ending)) => {
+                // When nobody waits any more, what was sent is dropped, and the instance with it.
+                let _ = tell.send(Ok(started));
+                ending.wait();
+            }
+            Err(fault) => {
+                let _ = tell.send(Err(fault));
+            }
+        }
+    };
+    let name = format!("plugin {}", entry.id);
+    std::thread::Builder::new().name(name).spawn(keep).map_err(HandshakeFault::NoThread)?;
+    told.recv_timeout(START_LIMIT).unwrap_or(Err(HandshakeFault::TooSlow(START_LIMIT.as_secs())))
+}
+
+fn check_identity(opened: &Opened, id: &str, version: &str) -> Result<(), HandshakeFault> {
+    for (what, found, locked) in [("id", &opened.id, id), ("version", &opened.version, version)] {
+        if found != locked {
+            return Err(HandshakeFault::NotTheLocked { what, found: found.clone(), locked: locked.to_owned() });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! Writes the lock entry of a plugin from what it says of itself.
+
+use std::path::Path;
+
+use data_encoding::HEXLOWER;
+use serde::Deserialize;
+
+use super::error::PluginLoadError;
+use super::hooks::Hook;
+use super::lock::DEFAULT_DEADLINE_MS;
+use super::{instance, load};
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Manifest {
+    hooks: Vec<String>,
+    requests: Requests,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Requests {
+    facts: Vec<String>,
+    claims: Vec<String>,
+}
+
+/// The entry to paste into `plugins.lock` for a file: what the plugin says of itself and what it asks for.
+///
+/// Loads the library into **this** process, from a private copy: its constructors and its entry function
+/// run, `create` does not. So it is for the command line, where a crash is a message and the operator has
+/// named the file, and not for the server. The library stays mapped until the process ends.
+///
+/// # Errors
+/// When the file could be changed by others, is no library, or is no plugin for this host.
+pub fn lock_entry(file: &Path) -> Result<String, PluginLoadError> {
+    let io = |what| move |source| PluginLoadError::Io { path: file.to_owned(), what, source };
+    let file = std::path::absolute(file).map_err(io("the path cannot be made absolute"))?;
+    let (bytes, sha256) = load::read_checked(&file)?;
+    let store = tempfile::tempdir().map_err(io("no private directory for a copy can be made"))?;
+    let copy = load::keep_copy(store.path(), &bytes, &sha256)?;
+    let refused = |id: &str, fault| PluginLoadError::Refused {
+        id: id.to_owned(),
+        file: file.clone(),
+        sha256: HEXLOWER.encode(&sha256),
+        fault: Box::new(fault),
+    };
+    let opened = instance::open(&copy).map_err(|fault| refused("?", fault))?;
+    let manifest = opened.manifest().map_err(|fault| refused(&opened.id, fault))?;
+    let manifest: Manifest = manifest.and_then(|m| serde_json::from_str(&m).ok()).unwrap_or_default();
+    let quote = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    let list = |items: &[String]| items.iter().map(|i| quote(i)).collect::<Vec<_>>().join(", ");
+    let mut lines = vec![
+        "[[plugin]]".to_owned(),
+        format!("id = {}", quote(&opened.id)),
+        format!("version = {}", quote(&opened.version)),
+        format!("sha256 = {}", quote(&HEXLOWER.encode(&sha256))),
+        format!("file = {}", quote(&file.to_string_lossy())),
+        "isolation = \"in_process\"".to_owned(),
+    ];
+    if manifest.hooks.is_empty() {
+        lines.push("# The plugin has no manifest: name its hooks.".to_owned());
+    }
+    lines.push(format!("hooks = [{}]", list(&manifest.hooks)));
+    if manifest.hooks.iter().any(|h| h == Hook::Enrich.name()) {
+        lines.push("bind = []          # name the providers it is asked for, or \"*\"".to_owned());
+    }
+    lines.push(format!("deadline_ms = {DEFAULT_DEADLINE_MS}"));
+    lines.push("# It asks to see these; strike what you do not grant.".to_owned());
+    let (facts, claims) = (list(&manifest.requests.facts), list(&manifest.requests.claims));
+    lines.push(format!("grants = {{ facts = [{facts}], claims = [{claims}] }}"));
+    lines.push("config = {}".to_owned());
+    lines.push(String::new());
+    Ok(lines.join("\n"))
+}

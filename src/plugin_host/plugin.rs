@@ -1,0 +1,342 @@
+//! One plugin at work: who may call, how long, and what the answer is worth.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use countersign_plugin_sdk::abi::{
+    CS_CANCELLED, CS_DECLINED, CS_INTERNAL, CS_OK, CS_REJECT, CS_TIMEOUT, CS_UNAVAILABLE,
+};
+use data_encoding::HEXLOWER;
+use serde_json::{Map, Value};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::timeout_at;
+
+use super::PluginInfo;
+use super::hooks::Hook;
+use super::instance::{Instance, RawReply};
+use super::load::Started;
+use super::lock::{Bind, Entry};
+use super::pool::Pool;
+use super::view::Grants;
+use crate::signin::json;
+use crate::signin::provider::Provider;
+
+/// How long after its deadline a call is still waited for.
+const GRACE: Duration = Duration::from_millis(250);
+/// So many calls that did not return make the plugin unavailable until they do.
+const STUCK_LIMIT: usize = 3;
+const DEFAULT_IN_FLIGHT: usize = 8;
+const DEFAULT_IN_FLIGHT_BLOCKING: usize = 32;
+/// The most that an answer of a hook may have.
+const ANSWER_LIMIT_BYTES: usize = 64 << 10;
+
+/// A loaded plugin.
+pub(super) struct Plugin {
+    info: PluginInfo,
+    hooks: Vec<Hook>,
+    bind: Vec<Bind>,
+    pub(super) grants: Grants,
+    pub(super) deadline: Duration,
+    instance: Arc<Instance>,
+    permits: Arc<Semaphore>,
+    max_in_flight: usize,
+    queued: AtomicUsize,
+    max_queued: usize,
+    in_flight: Arc<InFlight>,
+    pool: Pool,
+}
+
+/// What a plugin answered.
+#[derive(Debug, PartialEq)]
+pub(super) enum Answer {
+    Object(Map<String, Value>),
+    Declined,
+    Rejected(String),
+    Failed(Failure),
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// It says that something is out of reach.
+    Unavailable,
+    /// Too many calls wait already.
+    Busy,
+    /// Too many earlier calls have not returned.
+    Stuck,
+    /// It was not done in time.
+    Timeout,
+    /// What it gave is not usable.
+    Invalid,
+    /// A fault of its own, a contained panic among them.
+    Internal,
+}
+
+impl Failure {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Busy => "busy",
+            Self::Stuck => "stuck",
+            Self::Timeout => "timeout",
+            Self::Invalid => "invalid",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+impl Plugin {
+    pub(super) fn new(entry: Entry, started: Started) -> Self {
+        let default = if started.may_block { DEFAULT_IN_FLIGHT_BLOCKING } else { DEFAULT_IN_FLIGHT };
+        // A permit is held until the call returns, so one permit is what serialises.
+        let max_in_flight = if started.is_thread_safe { entry.max_in_flight.unwrap_or(default) } else { 1 };
+        Self {
+            info: PluginInfo {
+                version: entry.version,
+                vendor: started.vendor,
+                sha256: HEXLOWER.encode(&entry.sha256),
+                hooks: entry.hooks.iter().map(|h| h.name().to_owned()).collect(),
+                id: entry.id.clone(),
+            },
+            hooks: entry.hooks,
+            bind: entry.bind,
+            grants: entry.grants,
+            deadline: entry.deadline,
+            instance: Arc::new(started.instance),
+            permits: Arc::new(Semaphore::new(max_in_flight)),
+            max_in_flight,
+            queued: AtomicUsize::new(0),
+            max_queued: entry.max_queued,
+            in_flight: Arc::default(),
+            pool: Pool::new(&entry.id, max_in_flight),
+        }
+    }
+
+    pub(super) fn info(&self) -> &PluginInfo {
+        &self.info
+    }
+
+    pub(super) fn has(&self, hook: Hook) -> bool {
+        self.hooks.contains(&hook)
+    }
+
+    pub(super) fn is_bound_to(&self, to: &Provider) -> bool {
+        self.bind.iter().any(|bind| match bind {
+            Bind::Every => true,
+            Bind::Named { tenant, provider } => {
+                **provider == *to.name && tenant.as_ref().is_none_or(|t| t == to.tenant.as_str())
+            }
+        })
+    }
+
+    /// Asks, waits at most for the deadline and its grace, counts, and logs a failure.
+    pub(super) async fn ask(&self, hook: Hook, input: Vec<u8>) -> Answer {
+        let begun = Instant::now();
+        let answer = match self.run(hook, input, begun).await {
+            Ok(reply) => judge(&reply),
+            Err(failure) => Answer::Failed(failure),
+        };
+        let outcome = match &answer {
+            Answer::Object(_) => "ok",
+            Answer::Declined => "declined",
+            Answer::Rejected(_) => "rejected",
+            Answer::Failed(failure) => failure.as_str(),
+        };
+        let elapsed = begun.elapsed();
+        let id = self.info.id.clone();
+        metrics::counter!("countersign_plugin_calls_total", "plugin" => id.clone(), "op" => hook.name(), "outcome" => outcome)
+            .increment(1);
+        metrics::histogram!("countersign_plugin_call_seconds", "plugin" => id.clone(), "op" => hook.name())
+            .record(elapsed.as_secs_f64());
+        metrics::gauge!("countersign_plugin_stuck_calls", "plugin" => id)
+            .set(u32::try_from(self.in_flight.stuck(Instant::now())).unwrap_or(u32::MAX));
+        if let Answer::Failed(_) = answer {
+            let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+            tracing::warn!(plugin.id = %self.info.id, op = hook.name(), outcome, elapsed_ms, "plugin gave no answer");
+        }
+        answer
+    }
+
+    async fn run(&self, hook: Hook, input: Vec<u8>, begun: Instant) -> Result<RawReply, Failure> {
+        let deadline = begun + self.deadline;
+        let hard = deadline + GRACE;
+        if self.in_flight.stuck(begun) >= STUCK_LIMIT.min(self.max_in_flight) {
+            return Err(Failure::Stuck);
+        }
+        let permit = self.permit(deadline).await?;
+        let (tell, told) = oneshot::channel();
+        let (instance, in_flight) = (Arc::clone(&self.instance), Arc::clone(&self.in_flight));
+        self.pool.submit(Box::new(move || {
+            // The permit goes last, when the call has really returned.
+            let _permit = permit;
+            if Instant::now() >= deadline {
+                return;
+            }
+            let entered = in_flight.enter(hard);
+            let reply = instance.call(hook, &input, deadline);
+            drop(entered);
+            if let Some(reply) = reply {
+                // Nobody listens after the hard limit.
+                let _ = tell.send(reply);
+            }
+        }));
+        match timeout_at(hard.into(), told).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(_)) if Instant::now() < deadline => Err(Failure::Unavailable),
+            Ok(Err(_)) | Err(_) => Err(Failure::Timeout),
+        }
+    }
+
+    async fn permit(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, Failure> {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Ok(permit);
+        }
+        let Some(_place) = Place::take(&self.queued, self.max_queued) else { return Err(Failure::Busy) };
+        match timeout_at(deadline.into(), Arc::clone(&self.permits).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) => Err(Failure::Unavailable),
+            Err(_) => Err(Failure::Timeout),
+        }
+    }
+}
+
+/// A place in the queue.
+struct Place<'a>(&'a AtomicUsize);
+
+impl<'a> Place<'a> {
+    fn take(queued: &'a AtomicUsize, max: usize) -> Option<Self> {
+        let place = Self(queued);
+        if queued.fetch_add(1, Ordering::Relaxed) < max { Some(place) } else { None }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The hard limits of the calls that are inside of the plugin now.
+#[derive(Default)]
+struct InFlight(Mutex<Vec<Instant>>);
+
+impl InFlight {
+    fn enter(self: &Arc<Self>, hard: Instant) -> Entered {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(hard);
+        Entered { within: Arc::clone(self), hard }
+    }
+
+    /// How many of them should have returned.
+    fn stuck(&self, now: Instant) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|hard| **hard <= now).count()
+    }
+}
+
+struct Entered {
+    within: Arc<InFlight>,
+    hard: Instant,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let mut calls = self.within.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = calls.iter().position(|hard| *hard == self.hard) {
+            calls.swap_remove(at);
+        }
+    }
+}
+
+fn judge(reply: &RawReply) -> Answer {
+    let failed = Answer::Failed;
+    match reply.status {
+        _ if reply.overflowed => failed(Failure::Invalid),
+        CS_OK => read_object(&reply.output).map_or(failed(Failure::Invalid), Answer::Object),
+        CS_DECLINED => Answer::Declined,
+        CS_REJECT => Answer::Rejected(reject_code(&reply.output)),
+        CS_UNAVAILABLE | CS_CANCELLED => failed(Failure::Unavailable),
+        CS_TIMEOUT => failed(Failure::Timeout),
+        CS_INTERNAL => failed(Failure::Internal),
+        _ => failed(Failure::Invalid),
+    }
+}
+
+fn read_object(output: &[u8]) -> Option<Map<String, Value>> {
+    if output.len() > ANSWER_LIMIT_BYTES || std::str::from_utf8(output).is_err() {
+        return None;
+    }
+    json::parse_object(output).ok()
+}
+
+/// The code of a refusal; one that is none becomes `rejected`: the refusal stands either way.
+fn reject_code(output: &[u8]) -> String {
+    let told = read_object(output);
+    let code = told.as_ref().and_then(|o| o.get("code")).and_then(Value::as_str).unwrap_or_default();
+    let fine = (1..=48).contains(&code.len())
+        && code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    if fine { code.to_owned() } else { "rejected".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(status: i32, output: &[u8]) -> RawReply {
+        RawReply { status, output: output.to_vec(), overflowed: false }
+    }
+
+    #[test]
+    fn only_a_small_object_in_utf8_is_an_answer() {
+        assert_eq!(judge(&reply(0, b"{}")), Answer::Object(Map::new()));
+        let large = format!("{{\"a\":\"{}\"}}", "x".repeat(ANSWER_LIMIT_BYTES));
+        for output in [&b""[..], b"[]", b"{", b"{\"a\":1,\"a\":2}", b"{\"a\":\"\xff\"}", large.as_bytes()] {
+            assert_eq!(judge(&reply(0, output)), Answer::Failed(Failure::Invalid));
+        }
+        let overflowed = RawReply { overflowed: true, ..reply(0, b"{}") };
+        assert_eq!(judge(&overflowed), Answer::Failed(Failure::Invalid));
+    }
+
+    #[test]
+    fn a_refusal_stands_whatever_its_code() {
+        for (output, code) in [
+            (&b"{\"code\":\"on_a_list\"}"[..], "on_a_list"),
+            (b"{\"code\":\"Not A Code\"}", "rejected"),
+            (b"{\"code\":\"\"}", "rejected"),
+            (b"{\"code\":7}", "rejected"),
+            (b"garbage", "rejected"),
+            (b"", "rejected"),
+        ] {
+            assert_eq!(judge(&reply(2, output)), Answer::Rejected(code.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_status_that_is_none_is_a_failure_and_never_an_answer() {
+        for status in [-1, 5, 8, i32::MAX, i32::MIN] {
+            assert_eq!(judge(&reply(status, b"{}")), Answer::Failed(Failure::Invalid));
+        }
+    }
+
+    #[test]
+    fn a_call_is_stuck_from_its_hard_limit_until_it_returns() {
+        let in_flight = Arc::new(InFlight::default());
+        let now = Instant::now();
+        let late = in_flight.enter(now);
+        let later = in_flight.enter(now + Duration::from_secs(60));
+        assert_eq!(in_flight.stuck(now), 1);
+        drop(late);
+        assert_eq!(in_flight.stuck(now), 0);
+        assert_eq!(in_flight.stuck(now + Duration::from_secs(60)), 1);
+        drop(later);
+        assert_eq!(in_flight.stuck(now + Duration::from_secs(61)), 0);
+    }
+
+    #[test]
+    fn places_in_the_queue_are_counted_and_given_back() {
+        let queued = AtomicUsize::new(0);
+        let (first, second) = (Place::take(&queued, 2), Place::take(&queued, 2));
+        assert!(first.is_some() && second.is_some() && Place::take(&queued, 2).is_none());
+        drop(first);
+        assert!(Place::take(&queued, 2).is_some());
+    }
+}
