@@ -71,7 +71,7 @@ pub enum StartError {
     },
     /// The development issuer.
     #[error("development issuer: {0}")]
-    Dev(#[from] crate::dev::DevError),
+    Dev(#[from] dev::DevError),
     /// The store, while the development user was made.
     #[error("the development user could not be made: {0}")]
     Seed(#[from] StoreError),

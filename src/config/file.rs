@@ -268,7 +268,7 @@ fn check_server(server: &Server, places: &Place) -> Result<ServerSettings, Confi
         return Err(bad("base_path", "base_path is empty, or like \"/identity/api/v1\"".to_owned()));
     }
     let proxies = server.trusted_proxies.iter().map(|text| {
-        let net = text.parse::<IpNet>().ok().or_else(|| text.parse().ok().map(IpNet::from));
+        let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from));
         net.ok_or_else(|| {
             bad("trusted_proxies", format!("\"{text}\" is not an address or CIDR such as 10.0.0.0/8"))
         })

@@ -271,7 +271,6 @@ mod tests {
             settings: Arc::new(PolicySettings::default()),
             output: RuleOutput { steps, ..RuleOutput::default() },
             fault: None,
-            operations: 0,
         }
     }
 

@@ -148,6 +148,27 @@ fn usable(factors: &[Factor], named: Option<&[MfaMethod]>, strength: Option<Stre
         .collect()
 }
 
+/// What an assessment asks of a user without MFA at the provider and with every factor: `allow`, `mfa`,
+/// `strong_mfa` or `deny`.
+#[must_use]
+pub fn demanded_action(assessment: &Assessment) -> &'static str {
+    let by_level = match assessment.level {
+        Level::Low => LevelAction::Allow,
+        Level::Medium => assessment.settings.medium_action,
+        Level::High => assessment.settings.high_action,
+    };
+    let demand = &assessment.demand;
+    if demand.deny.is_some() || by_level == LevelAction::Deny {
+        "deny"
+    } else if by_level == LevelAction::StrongMfa || demand.strength >= Some(Strength::Strong) {
+        "strong_mfa"
+    } else if by_level == LevelAction::Mfa || demand.mfa.is_some() {
+        "mfa"
+    } else {
+        "allow"
+    }
+}
+
 /// Methods that would do for this assessment, whether the user has them or not.
 #[must_use]
 pub fn recommended_methods(level: Level) -> Vec<MfaMethod> {
@@ -171,7 +192,6 @@ mod tests {
             settings: Arc::new(settings),
             output: RuleOutput { steps, ..RuleOutput::default() },
             fault: None,
-            operations: 0,
         })
     }
 

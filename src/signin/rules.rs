@@ -127,8 +127,6 @@ pub struct RuleRun {
     pub output: RuleOutput,
     /// The fault of the tenant's script, or of the shipped default when that is what ran.
     pub fault: Option<PolicyFault>,
-    /// Operations the engine counted.
-    pub operations: u64,
 }
 
 /// What the action of a level may be.

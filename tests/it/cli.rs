@@ -11,7 +11,14 @@ fn program() -> Command {
 
 #[test]
 fn help_and_wrong_usage_end_as_the_contract_says() {
-    for command in [&["--help"][..], &["serve", "--help"], &["migrate", "--help"], &["openapi", "--help"], &["policy", "test", "--help"], &["plugin", "lock", "--help"]] {
+    for command in [
+        &["--help"][..],
+        &["serve", "--help"],
+        &["migrate", "--help"],
+        &["openapi", "--help"],
+        &["policy", "test", "--help"],
+        &["plugin", "lock", "--help"],
+    ] {
         let output = program().args(command).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{command:?}");
         if command.len() > 1 {
@@ -43,7 +50,8 @@ fn a_missing_or_wrong_configuration_is_named_with_its_line() {
 #[test]
 fn development_refuses_an_address_that_others_reach() {
     let dir = TempDir::new().unwrap();
-    let output = program().args(["serve", "--dev", "--listen", "0.0.0.0:0"]).current_dir(dir.path()).output().unwrap();
+    let output =
+        program().args(["serve", "--dev", "--listen", "0.0.0.0:0"]).current_dir(dir.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("loopback"));
 }
@@ -88,13 +96,23 @@ fn the_lines_that_development_shows_work_when_pasted() {
             break;
         }
     }
-    let pasted: Vec<&String> =
-        lines.iter().filter(|l| ["curl ", "CHALLENGE=", "TOKENS=", "ACCESS="].iter().any(|s| l.starts_with(s))).collect();
+    let pasted: Vec<&String> = lines
+        .iter()
+        .filter(|l| ["curl ", "CHALLENGE=", "TOKENS=", "ACCESS="].iter().any(|s| l.starts_with(s)))
+        .collect();
     assert_eq!(pasted.len(), 7, "{lines:#?}");
     let script: String = pasted.iter().map(|l| format!("{l} 2>&1; echo; echo =====\n")).collect();
     let output = Command::new("sh").arg("-c").arg(&script).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr);
-    for wanted in ["\"requires_mfa\":false", "\"risk_level\":\"low\"", "\"requires_mfa\":true", "\"mfa_check_reason\":\"new_device\"", "\"risk_level\":\"medium\"", "\"username\":\"ada\"", "the session has ended"] {
+    for wanted in [
+        "\"requires_mfa\":false",
+        "\"risk_level\":\"low\"",
+        "\"requires_mfa\":true",
+        "\"mfa_check_reason\":\"new_device\"",
+        "\"risk_level\":\"medium\"",
+        "\"username\":\"ada\"",
+        "the session has ended",
+    ] {
         assert!(text.contains(wanted), "{wanted} is not in\n{text}");
     }
     assert!(!text.contains("\"error\""), "{text}");
@@ -106,7 +124,10 @@ fn the_lines_that_development_shows_work_when_pasted() {
     };
     let rule = dir.path().join("policies/risk/_default.rhai");
     let mut wait_for = |what: &str| {
-        log.by_ref().map_while(Result::ok).find(|line| line.contains(what)).unwrap_or_else(|| panic!("no log line with {what}"))
+        log.by_ref()
+            .map_while(Result::ok)
+            .find(|line| line.contains(what))
+            .unwrap_or_else(|| panic!("no log line with {what}"))
     };
     std::fs::write(&rule, "fn assess(s, risk) {\n    risk.add(17, \"new_network\");\n}\n").unwrap();
     wait_for("policies reloaded");

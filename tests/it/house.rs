@@ -6,14 +6,29 @@ use std::path::{Path, PathBuf};
 const EDGES: &[&str] = &["http", "store", "oidc", "scripts", "plugin_host", "geo", "dev", "config"];
 const CORE: &[&str] = &["signin", "mfa", "session"];
 const GROUND: &[&str] = &["ids", "clock", "codes", "secret", "vault"];
-const WORLD: &[&str] =
-    &["poem::", "poem_openapi::", "sqlx::", "rhai::", "libloading::", "reqwest::", "notify::", "maxminddb::", "std::fs", "std::env", "std::net::Tcp", "tokio::net", "tokio::fs", "SystemTime::now"];
+const WORLD: &[&str] = &[
+    "poem::",
+    "poem_openapi::",
+    "sqlx::",
+    "rhai::",
+    "libloading::",
+    "reqwest::",
+    "notify::",
+    "maxminddb::",
+    "std::fs",
+    "std::env",
+    "std::net::Tcp",
+    "tokio::net",
+    "tokio::fs",
+    "SystemTime::now",
+];
 
 /// Every wrong arrow of one file. `room` is the first folder or file name below src.
 fn wrong_arrows(room: &str, text: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     for line in text.lines().map(str::trim).filter(|l| !l.starts_with("//")) {
-        let imports = |name: &&&str| line.contains(&format!("crate::{name}::")) || line.contains(&format!("crate::{name};"));
+        let imports =
+            |name: &&&str| line.contains(&format!("crate::{name}::")) || line.contains(&format!("crate::{name};"));
         if EDGES.contains(&room) {
             let others = EDGES.iter().filter(|e| **e != room).chain(&["app", "cli"]);
             wrong.extend(others.filter(imports).map(|e| format!("edge {room} imports {e}: {line}")));
@@ -21,7 +36,9 @@ fn wrong_arrows(room: &str, text: &str) -> Vec<String> {
         if CORE.contains(&room) {
             let outer = EDGES.iter().chain(&["app", "cli"]);
             wrong.extend(outer.filter(imports).map(|e| format!("core {room} imports {e}: {line}")));
-            wrong.extend(WORLD.iter().filter(|w| line.contains(**w)).map(|w| format!("core {room} touches {w}: {line}")));
+            wrong.extend(
+                WORLD.iter().filter(|w| line.contains(**w)).map(|w| format!("core {room} touches {w}: {line}")),
+            );
         }
         if GROUND.contains(&room) {
             let above = EDGES.iter().chain(CORE).chain(&["app", "cli"]);

@@ -21,9 +21,19 @@ async fn post_raw(service: &Service, content_type: Option<&str>, body: impl Into
 async fn bodies_that_cannot_be_read_are_malformed_requests() {
     let service = Service::start().await;
     let bodies = [
-        "", "{", "[]", "null", "\"x\"", "{} {}", "{\"id_token\": 5}", "{\"id_token\": {\"a\": 1}}",
-        "{\"id_token\":\"a\",\"id_token\":\"b\"}", "{\"profile\":{\"name\":\"a\",\"name\":\"b\"}}", "{\"profile\": \"x\"}",
-        "\u{feff}{}", "{\"nonce\":\"a\\u0000b\"}",
+        "",
+        "{",
+        "[]",
+        "null",
+        "\"x\"",
+        "{} {}",
+        "{\"id_token\": 5}",
+        "{\"id_token\": {\"a\": 1}}",
+        "{\"id_token\":\"a\",\"id_token\":\"b\"}",
+        "{\"profile\":{\"name\":\"a\",\"name\":\"b\"}}",
+        "{\"profile\": \"x\"}",
+        "\u{feff}{}",
+        "{\"nonce\":\"a\\u0000b\"}",
     ];
     for body in bodies {
         let answer = post_raw(&service, Some("application/json"), body).await;
@@ -40,7 +50,9 @@ async fn bodies_that_cannot_be_read_are_malformed_requests() {
 #[tokio::test]
 async fn bodies_of_another_type_are_unsupported() {
     let service = Service::start().await;
-    for content_type in [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("application/jsonx"), Some("")] {
+    for content_type in
+        [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("application/jsonx"), Some("")]
+    {
         post_raw(&service, content_type, "{}").await.expect(415, "unsupported_media_type");
     }
     post_raw(&service, Some("Application/JSON; charset=utf-8"), "{}").await.expect(400, "missing_id_token");
@@ -103,15 +115,25 @@ async fn health_metrics_and_documents_are_served() {
 async fn broken_http_and_slow_clients_do_not_hold_the_server() {
     let service = Service::start().await;
     let address = service.url("").replace("http://", "");
-    for bytes in ["GET\r\n\r\n", "\0\0\0\0", "POST /auth/id-token/signin HTTP/1.1\r\nContent-Length: -5\r\n\r\n", "GET / HTTP/9.9\r\n\r\n"] {
+    for bytes in [
+        "GET\r\n\r\n",
+        "\0\0\0\0",
+        "POST /auth/id-token/signin HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+        "GET / HTTP/9.9\r\n\r\n",
+    ] {
         let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
         stream.write_all(bytes.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await.expect("it is closed").unwrap();
+        tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer))
+            .await
+            .expect("it is closed")
+            .unwrap();
         assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&answer));
     }
     let mut half = tokio::net::TcpStream::connect(&address).await.unwrap();
-    half.write_all(b"POST /auth/id-token/signin HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{").await.unwrap();
+    half.write_all(b"POST /auth/id-token/signin HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        .await
+        .unwrap();
     service.sign_in(&service.issuer.token().sign()).await.signed_in();
 }
 
@@ -120,6 +142,7 @@ async fn forwarded_hosts_choose_no_tenant() {
     let service = Service::start().await;
     let request = service.http().post(service.url(SIGN_IN)).header("x-forwarded-host", "other.example");
     let request = request.header("forwarded", "host=other.example");
-    let answer = service.send(request.json(&json!({"id_token": service.issuer.token().sign(), "provider": "acme"}))).await;
+    let answer =
+        service.send(request.json(&json!({"id_token": service.issuer.token().sign(), "provider": "acme"}))).await;
     answer.signed_in();
 }

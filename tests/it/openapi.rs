@@ -15,7 +15,10 @@ fn the_committed_documents_are_what_the_code_says() {
         ("errors.md", problem::error_table()),
     ] {
         let committed = std::fs::read_to_string(format!("{DIR}/{name}")).unwrap_or_default();
-        assert!(committed == text, "openapi/{name} is not current: run `cargo run -- openapi` and review the change");
+        assert!(
+            committed == text,
+            "openapi/{name} is not current: run `cargo run -- openapi` and review the change"
+        );
     }
 }
 
@@ -24,25 +27,48 @@ fn the_published_names_and_fields_stand() {
     let document = openapi_document();
     let schemas = &document["components"]["schemas"];
     let fields = |name: &str| -> Vec<String> {
-        let mut names: Vec<String> =
-            schemas[name]["properties"].as_object().unwrap_or_else(|| panic!("no {name}")).keys().cloned().collect();
+        let mut names: Vec<String> = schemas[name]["properties"]
+            .as_object()
+            .unwrap_or_else(|| panic!("no {name}"))
+            .keys()
+            .cloned()
+            .collect();
         names.sort();
         names
     };
     assert_eq!(
         fields("dto.LoginResponse"),
         [
-            "access_token", "challenge_token", "expires_in", "mfa_check_reason", "must_change_password",
-            "password_expires_in", "password_warning", "refresh_token", "required_mfa_methods", "requires_mfa",
-            "risk_assessment", "risk_level", "token_type", "user", "user_id",
+            "access_token",
+            "challenge_token",
+            "expires_in",
+            "mfa_check_reason",
+            "must_change_password",
+            "password_expires_in",
+            "password_warning",
+            "refresh_token",
+            "required_mfa_methods",
+            "requires_mfa",
+            "risk_assessment",
+            "risk_level",
+            "token_type",
+            "user",
+            "user_id",
         ]
     );
     assert_eq!(fields("dto.RiskAssessmentInfo"), ["level", "recommended_mfa_methods", "require_mfa", "score"]);
     assert_eq!(
         fields("dto.UserInfo"),
         [
-            "created_at", "email", "id", "must_change_password", "password_expires_in", "password_warning", "phone",
-            "status", "username",
+            "created_at",
+            "email",
+            "id",
+            "must_change_password",
+            "password_expires_in",
+            "password_warning",
+            "phone",
+            "status",
+            "username",
         ]
     );
     for name in ["dto.LoginResponse", "dto.RiskAssessmentInfo", "dto.UserInfo", "dto.IDTokenSignInRequest"] {
@@ -65,7 +91,10 @@ fn every_operation_has_id_texts_tag_examples_and_every_status_it_lists() {
             assert!(operation["summary"].is_string(), "{place} has no summary");
             assert!(!operation["tags"].as_array().unwrap().is_empty(), "{place} has no tag");
             if let Some(body) = operation.get("requestBody") {
-                assert!(body.pointer("/content/application~1json/example").is_some(), "{place}: no example of the body");
+                assert!(
+                    body.pointer("/content/application~1json/example").is_some(),
+                    "{place}: no example of the body"
+                );
             }
             for (status, response) in operation["responses"].as_object().unwrap() {
                 let Some(media) = response.pointer("/content/application~1json") else { continue };

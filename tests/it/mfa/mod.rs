@@ -10,7 +10,8 @@ use tempfile::TempDir;
 
 use crate::support::service::{Answer, Service, Setup};
 
-const DEMAND: &str = r#"fn assess(s, risk) { if s.history.sign_ins_total > 0 { risk.require_mfa("new_device"); } }"#;
+const DEMAND: &str =
+    r#"fn assess(s, risk) { if s.history.sign_ins_total > 0 { risk.require_mfa("new_device"); } }"#;
 
 /// Signs in once and enrols an authenticator; gives its secret.
 pub async fn enrol(service: &Service) -> Secret {
@@ -64,7 +65,8 @@ async fn a_challenge_is_answered_with_a_code_and_gives_tokens() {
     let me = service.get_with("/auth/me", done.body["access_token"].as_str().unwrap()).await;
     assert_eq!(me.status, 200);
     let claims = done.body["access_token"].as_str().unwrap().split('.').nth(1).unwrap();
-    let claims: Value = serde_json::from_slice(&data_encoding::BASE64URL_NOPAD.decode(claims.as_bytes()).unwrap()).unwrap();
+    let claims: Value =
+        serde_json::from_slice(&data_encoding::BASE64URL_NOPAD.decode(claims.as_bytes()).unwrap()).unwrap();
     assert_eq!(claims["amr"], json!(["otp", "mfa"]));
 }
 
@@ -145,15 +147,14 @@ async fn a_challenge_is_bound_to_device_tenant_and_method() {
     let answer = service.sign_in_from(&service.issuer.token().sign(), "agent/1", "device-1").await;
     let token = answer.challenged()["challenge_token"].clone();
     let now = code(&service, &secret, 0);
-    let with = |device: Option<&str>, method: &str| {
-        json!({"challenge_token": token, "code": now, "device_id": device, "mfa_method": method})
-    };
+    let with = |device: Option<&str>, method: &str| json!({"challenge_token": token, "code": now, "device_id": device, "mfa_method": method});
     let path = "/auth/mfa/verify-challenge";
     service.post(path, with(None, "totp")).await.expect(400, "invalid_challenge");
     service.post(path, with(Some("device-2"), "totp")).await.expect(400, "invalid_challenge");
     service.post(path, with(Some("device-1"), "carrier-pigeon")).await.expect(400, "mfa_method_not_allowed");
     service.post(path, with(Some("device-1"), "sms")).await.expect(400, "mfa_method_not_allowed");
-    let elsewhere = service.http().post(service.url(path)).header("x-tenant-id", "other").json(&with(Some("device-1"), "totp"));
+    let elsewhere =
+        service.http().post(service.url(path)).header("x-tenant-id", "other").json(&with(Some("device-1"), "totp"));
     service.send(elsewhere).await.expect(400, "invalid_challenge");
     service.post(path, with(Some("device-1"), "totp")).await.signed_in();
 }
@@ -163,7 +164,9 @@ async fn made_up_challenge_tokens_are_not_known() {
     let (_dir, service, secret) = enrolled().await;
     let real = challenge(&service).await;
     let (id, _) = real.as_str().unwrap().split_once('.').unwrap();
-    for token in ["", "x", "chg_0.x", id, &format!("{id}."), &format!("{id}.AAAA"), "usr_00000000000000000000000000.AAAA"] {
+    for token in
+        ["", "x", "chg_0.x", id, &format!("{id}."), &format!("{id}.AAAA"), "usr_00000000000000000000000000.AAAA"]
+    {
         verify(&service, &json!(token), &code(&service, &secret, 0)).await.expect(400, "invalid_challenge");
     }
 }
@@ -201,7 +204,10 @@ async fn an_unconfirmed_factor_is_none_and_dies_of_five_wrong_codes() {
     assert_eq!(service.get_with("/auth/me/mfa", access).await.body["factors"], json!([]));
     let confirm = json!({"factor_id": begun.body["factor_id"], "code": "000000"});
     for _ in 0..5 {
-        service.post_with("/auth/me/mfa/totp/confirm", access, confirm.clone()).await.expect(400, "invalid_mfa_code");
+        service
+            .post_with("/auth/me/mfa/totp/confirm", access, confirm.clone())
+            .await
+            .expect(400, "invalid_mfa_code");
     }
     service.post_with("/auth/me/mfa/totp/confirm", access, confirm).await.expect(400, "unknown_factor");
 }

@@ -54,7 +54,8 @@ async fn a_reuse_after_the_grace_ends_the_session() {
 async fn a_hundred_refreshes_at_once_leave_one_living_successor() {
     let service = Service::start().await;
     let first = signed_in(&service).await;
-    let answers = futures_util::future::join_all((0..100).map(|_| refresh(&service, &first["refresh_token"]))).await;
+    let answers =
+        futures_util::future::join_all((0..100).map(|_| refresh(&service, &first["refresh_token"]))).await;
     let successors: HashSet<String> =
         answers.iter().map(|a| a.signed_in()["refresh_token"].as_str().unwrap().to_owned()).collect();
     assert_eq!(successors.len(), 1);
@@ -67,7 +68,9 @@ async fn made_up_refresh_tokens_are_invalid_and_change_nothing() {
     let body = signed_in(&service).await;
     let real = body["refresh_token"].as_str().unwrap();
     let (id, secret) = real.split_once('.').unwrap();
-    for token in ["", "x", id, &format!("{id}."), &format!("{id}.AAAA"), &format!("{id}.{secret}A"), &format!("{real}.x")] {
+    for token in
+        ["", "x", id, &format!("{id}."), &format!("{id}.AAAA"), &format!("{id}.{secret}A"), &format!("{real}.x")]
+    {
         refresh(&service, &json!(token)).await.expect(400, "invalid_refresh_token");
     }
     refresh(&service, &json!(real)).await.signed_in();
@@ -110,7 +113,13 @@ async fn bearer_tokens_of_somebody_else_are_refused() {
     let none = data_encoding::BASE64URL_NOPAD.encode(br#"{"alg":"none","typ":"at+jwt"}"#);
     let payload = access.split('.').nth(1).unwrap();
     let id_token = service.issuer.token().sign();
-    for token in ["x", &format!("{input}.AAAA"), &format!("{none}.{payload}."), &id_token, body["refresh_token"].as_str().unwrap()] {
+    for token in [
+        "x",
+        &format!("{input}.AAAA"),
+        &format!("{none}.{payload}."),
+        &id_token,
+        body["refresh_token"].as_str().unwrap(),
+    ] {
         service.get_with("/auth/me", token).await.expect(401, "invalid_access_token");
     }
     let bare = service.http().get(service.url("/auth/me"));

@@ -72,9 +72,13 @@ async fn each_accepted_algorithm_signs_in() {
         ("p384", Arc::clone(&p384)),
         ("ed", Arc::clone(&ed)),
     ]);
-    for (alg, kid, key) in
-        [("RS256", "rsa-1", &rsa), ("PS256", "rsa-1", &rsa), ("ES256", "p256", &p256), ("ES384", "p384", &p384), ("EdDSA", "ed", &ed)]
-    {
+    for (alg, kid, key) in [
+        ("RS256", "rsa-1", &rsa),
+        ("PS256", "rsa-1", &rsa),
+        ("ES256", "p256", &p256),
+        ("ES384", "p384", &p384),
+        ("EdDSA", "ed", &ed),
+    ] {
         let token = service.issuer.token().key(alg, kid, key).subject(alg).sign();
         service.sign_in(&token).await.signed_in();
     }
@@ -106,7 +110,9 @@ async fn the_provider_is_found_by_issuer_and_audience_when_none_is_named() {
 #[tokio::test]
 async fn two_providers_that_accept_a_token_are_not_chosen_by_chance() {
     let clock_setup = |issuer: &str| {
-        format!("[[providers]]\ntenant = \"default\"\nname = \"twin\"\nissuer = {issuer:?}\nclient_ids = [\"app-web\"]\n")
+        format!(
+            "[[providers]]\ntenant = \"default\"\nname = \"twin\"\nissuer = {issuer:?}\nclient_ids = [\"app-web\"]\n"
+        )
     };
     let service = Service::start().await;
     let setup = Setup { more_config: clock_setup(&service.issuer.url), ..Setup::default() };

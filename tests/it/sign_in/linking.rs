@@ -91,7 +91,8 @@ async fn a_changed_address_never_inherits_the_verified_mark() {
     let service = with_second("linking = \"verified_email\"").await;
     service.sign_in(&mail(service.issuer.token(), "ada@example.com", true).sign()).await.signed_in();
     service.sign_in(&mail(service.issuer.token(), "victim@example.com", false).sign()).await.signed_in();
-    let victim = through_second(&service, mail(service.issuer.token().subject("v"), "victim@example.com", true)).await;
+    let victim =
+        through_second(&service, mail(service.issuer.token().subject("v"), "victim@example.com", true)).await;
     let attacker = service.sign_in(&service.issuer.token().sign()).await;
     assert_ne!(victim.signed_in()["user_id"], attacker.signed_in()["user_id"]);
 }
@@ -148,7 +149,8 @@ async fn a_user_of_one_tenant_is_nobody_in_another() {
     let access = body["access_token"].as_str().unwrap();
     let me = service.http().get(service.url("/auth/me")).bearer_auth(access);
     service.send(me.header("x-tenant-id", "other")).await.expect(401, "invalid_access_token");
-    let refresh = service.http().post(service.url("/auth/refresh")).json(&json!({"refresh_token": body["refresh_token"]}));
+    let refresh =
+        service.http().post(service.url("/auth/refresh")).json(&json!({"refresh_token": body["refresh_token"]}));
     service.send(refresh.header("host", "other.example")).await.expect(400, "invalid_refresh_token");
     let signin = service.http().post(service.url("/auth/id-token/signin"));
     let signin = signin.json(&json!({"id_token": service.issuer.token().sign(), "provider": "acme"}));

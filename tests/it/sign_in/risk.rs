@@ -62,7 +62,10 @@ async fn scripts_that_fail_never_let_anybody_through_without_a_factor() {
         "fn assess(s, risk) { let m = #{}; let i = 0; loop { m[i.to_string()] = \"x\"; i += 1; } }",
     ] {
         // A script that fails on ordinary facts may be refused at load; one that fails later must not weaken.
-        let guarded = script.replace("fn assess(s, risk) {", "fn assess(s, risk) { if s.user.is_new && s.client.id != \"app-web\" { return; } ");
+        let guarded = script.replace(
+            "fn assess(s, risk) {",
+            "fn assess(s, risk) { if s.user.is_new && s.client.id != \"app-web\" { return; } ",
+        );
         let dir = TempDir::new().unwrap();
         let setup = Setup::with_policies(dir.path(), &[(RISK, &guarded)]);
         let Ok(service) = tokio::spawn(Service::start_with(setup)).await else {
@@ -89,9 +92,20 @@ async fn a_failing_script_asks_an_enrolled_user_for_the_factor() {
 
 #[tokio::test]
 async fn a_mapping_that_fails_provisions_nobody() {
-    let (_dir, service) = with_files(&[("mapping/acme.rhai", "fn map(s, out) { out.name(s.claims.str(\"name\")); if s.claims.has(\"boom\") { throw \"x\"; } }")]).await;
-    service.sign_in(&service.issuer.token().claim("boom", true).claim("name", "A").sign()).await.expect(403, "mapping_failed");
-    let rejecting = with_files(&[("mapping/acme.rhai", "fn map(s, out) { if s.claims.str(\"hd\") == \"evil\" { out.reject(\"wrong_domain\"); } }")]).await;
+    let (_dir, service) = with_files(&[(
+        "mapping/acme.rhai",
+        "fn map(s, out) { out.name(s.claims.str(\"name\")); if s.claims.has(\"boom\") { throw \"x\"; } }",
+    )])
+    .await;
+    service
+        .sign_in(&service.issuer.token().claim("boom", true).claim("name", "A").sign())
+        .await
+        .expect(403, "mapping_failed");
+    let rejecting = with_files(&[(
+        "mapping/acme.rhai",
+        "fn map(s, out) { if s.claims.str(\"hd\") == \"evil\" { out.reject(\"wrong_domain\"); } }",
+    )])
+    .await;
     let service = rejecting.1;
     let answer = service.sign_in(&service.issuer.token().claim("hd", "evil").sign()).await;
     answer.expect(403, "identity_rejected");
@@ -129,7 +143,10 @@ async fn facts_of_one_user_never_show_in_anothers_run() {
 
 #[tokio::test]
 async fn a_policy_may_cap_the_session_and_give_no_refresh_token() {
-    let (_dir, service) = with_rules(r#"fn assess(s, risk) { risk.cap_session(600, "new_network"); risk.no_refresh("new_network"); }"#).await;
+    let (_dir, service) = with_rules(
+        r#"fn assess(s, risk) { risk.cap_session(600, "new_network"); risk.no_refresh("new_network"); }"#,
+    )
+    .await;
     let answer = service.sign_in(&service.issuer.token().sign()).await;
     let body = answer.signed_in();
     assert_eq!(body["expires_in"], 600);

@@ -22,7 +22,11 @@ async fn each_broken_claim_is_refused_with_its_own_code() {
         ("audience number", |t, _| t.claim("aud", 7), "id_token_claim_invalid"),
         ("audience list with a number", |t, _| t.claim("aud", json!(["app-web", 7])), "id_token_claim_invalid"),
         ("no audience", |t, _| t.without("aud"), "id_token_claim_invalid"),
-        ("a foreign audience beside ours", |t, _| t.claim("aud", json!(["app-web", "evil"])), "id_token_azp_mismatch"),
+        (
+            "a foreign audience beside ours",
+            |t, _| t.claim("aud", json!(["app-web", "evil"])),
+            "id_token_azp_mismatch",
+        ),
         ("azp of another client", |t, _| t.claim("azp", "evil"), "id_token_azp_mismatch"),
         ("azp of another type", |t, _| t.claim("azp", json!(["app-web"])), "id_token_claim_invalid"),
         ("another issuer", |t, _| t.claim("iss", "https://evil.example"), "id_token_issuer_mismatch"),
@@ -122,7 +126,10 @@ async fn a_signature_that_is_not_the_providers_is_refused_before_claims_are_look
     let service = Service::start().await;
     let foreign = Arc::new(TestKey::new_rsa());
     let expired = service.issuer.token().claim("exp", 1).claim("aud", "other");
-    service.sign_in(&expired.clone().key("RS256", "rsa-1", &foreign).sign()).await.expect(401, "id_token_signature_invalid");
+    service
+        .sign_in(&expired.clone().key("RS256", "rsa-1", &foreign).sign())
+        .await
+        .expect(401, "id_token_signature_invalid");
     let good = service.issuer.token().sign();
     let (input, signature) = good.rsplit_once('.').unwrap();
     let mut bytes = BASE64URL_NOPAD.decode(signature.as_bytes()).unwrap();
@@ -243,9 +250,13 @@ async fn the_nonce_is_compared_raw_and_hashed() {
     for carried in [raw, &hex, &url] {
         send(Some(carried), Some(raw)).await.signed_in();
     }
-    for (carried, given) in
-        [(Some(raw), None), (None, Some(raw)), (Some("other"), Some(raw)), (Some(raw), Some(hex.as_str())), (None, None)]
-    {
+    for (carried, given) in [
+        (Some(raw), None),
+        (None, Some(raw)),
+        (Some("other"), Some(raw)),
+        (Some(raw), Some(hex.as_str())),
+        (None, None),
+    ] {
         send(carried, given).await.expect(401, "id_token_nonce_mismatch");
     }
 }

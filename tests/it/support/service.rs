@@ -255,7 +255,8 @@ fn check_documented(method: &str, path: &str, answer: &Answer) {
     assert_ne!(answer.status, 500, "{}", answer.text);
     assert!(answer.headers.contains_key("x-request-id"));
     if answer.status >= 400 {
-        let body = answer.body.as_object().unwrap_or_else(|| panic!("not the form of the contract: {}", answer.text));
+        let body =
+            answer.body.as_object().unwrap_or_else(|| panic!("not the form of the contract: {}", answer.text));
         let names: Vec<&str> = body.keys().map(String::as_str).collect();
         assert_eq!(names, ["code", "error", "message", "request_id", "timestamp"], "{}", answer.text);
         assert_eq!(body["code"].as_u64().unwrap() / 1000, u64::from(answer.status));
@@ -266,7 +267,11 @@ fn check_documented(method: &str, path: &str, answer: &Answer) {
     assert!(documented.is_object(), "{method} {path} answered {} undocumented: {}", answer.status, answer.text);
     if answer.status >= 400 {
         let listed = documented["description"].as_str().unwrap();
-        assert!(listed.contains(&format!("`{}`", answer.error())), "{method} {path}: {} is not listed", answer.error());
+        assert!(
+            listed.contains(&format!("`{}`", answer.error())),
+            "{method} {path}: {} is not listed",
+            answer.error()
+        );
         return;
     }
     let Some(schema) = documented.pointer("/content/application~1json/schema/$ref").and_then(Value::as_str) else {

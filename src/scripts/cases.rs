@@ -1,0 +1,244 @@
+//! Test files beside scripts: `risk/acme.test.toml` for `risk/acme.rhai`. One runner serves `cargo test`
+//! and `countersign policy test`.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
+use toml::{Table, Value};
+
+use super::bundle::Bundle;
+use super::load::Snapshot;
+use super::settings::toml_error;
+use super::{LoadError, case_facts, run_assess, run_map};
+use crate::ids::TenantId;
+use crate::signin::assessment::{Assessment, combine};
+use crate::signin::decision::demanded_action;
+use crate::signin::identity::{MappingInput, MappingOutput};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    case: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    name: String,
+    #[serde(default)]
+    set: Table,
+    claims: Option<Table>,
+    expect: Expect,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Expect {
+    level: Option<String>,
+    action: Option<String>,
+    score: Option<Score>,
+    reasons: Option<Vec<String>>,
+    not_reasons: Option<Vec<String>>,
+    out: Option<Table>,
+    reject: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Score {
+    Exact(i64),
+    Range { min: i64, max: i64 },
+}
+
+/// How one case ended.
+#[derive(Debug)]
+pub struct CaseResult {
+    /// The test file.
+    pub file: String,
+    /// The case.
+    pub name: String,
+    /// What differs; empty when it passed.
+    pub differences: Vec<String>,
+}
+
+/// How all cases ended.
+#[derive(Debug, Default)]
+pub struct CaseReport {
+    /// Every case.
+    pub cases: Vec<CaseResult>,
+    /// Reasons of reasons.toml that no case made any script give.
+    pub never_given: Vec<String>,
+}
+
+impl CaseReport {
+    /// Whether all cases passed, and there was one at least.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        !self.cases.is_empty() && self.cases.iter().all(|case| case.differences.is_empty())
+    }
+}
+
+impl fmt::Display for CaseReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for case in self.cases.iter().filter(|c| !c.differences.is_empty()) {
+            writeln!(f, "FAILED {}: {}", case.file, case.name)?;
+            for difference in &case.differences {
+                writeln!(f, "       {difference}")?;
+            }
+        }
+        if !self.never_given.is_empty() {
+            writeln!(f, "no case gives: {}", self.never_given.join(", "))?;
+        }
+        let failed = self.cases.iter().filter(|c| !c.differences.is_empty()).count();
+        writeln!(f, "{} passed, {failed} failed", self.cases.len() - failed)
+    }
+}
+
+/// Runs every test file of a policies folder.
+///
+/// # Errors
+/// When the policies do not load, or a test file cannot be read.
+pub fn run_cases(dir: &Path) -> Result<CaseReport, LoadError> {
+    let bundle = Bundle::read(dir)?;
+    let snapshot = Snapshot::build(&bundle)?;
+    let mut report = CaseReport::default();
+    let mut given = BTreeSet::new();
+    for folder in ["mapping", "risk"] {
+        let scripts: Vec<String> = bundle.of(folder).map(|(stem, ..)| stem.to_owned()).collect();
+        for stem in scripts {
+            let name = format!("{folder}/{stem}.test.toml");
+            let Ok(text) = std::fs::read_to_string(dir.join(&name)) else { continue };
+            let file: File = toml::from_str(&text).map_err(|e| toml_error(&name, &text, &e))?;
+            for case in file.case {
+                let differences = match folder {
+                    "mapping" => run_mapping_case(&snapshot, &stem, &case),
+                    _ => run_risk_case(&snapshot, &stem, &case, &mut given),
+                };
+                let differences = differences.unwrap_or_else(|problem| vec![problem]);
+                report.cases.push(CaseResult { file: name.clone(), name: case.name, differences });
+            }
+        }
+    }
+    let core = [crate::signin::assessment::POLICY_ERROR, crate::signin::assessment::SCORE_LIMIT];
+    let all = snapshot.reasons.iter().filter(|code| !core.contains(&code.as_str()));
+    report.never_given = all.filter(|code| !given.contains(*code)).cloned().collect();
+    report.never_given.sort();
+    Ok(report)
+}
+
+fn run_risk_case(
+    snapshot: &Snapshot,
+    stem: &str,
+    case: &Case,
+    given: &mut BTreeSet<String>,
+) -> Result<Vec<String>, String> {
+    let tenant = if stem == "_default" { TenantId::DEFAULT } else { stem };
+    let tenant = TenantId::parse(tenant).map_err(|e| e.to_string())?;
+    let mut facts = case_facts::ordinary(&tenant);
+    for (path, value) in &case.set {
+        case_facts::set(&mut facts, path, value)?;
+    }
+    let run = run_assess(snapshot, Arc::new(facts));
+    if let Some(fault) = &run.fault {
+        return Err(fault.to_string());
+    }
+    let assessment = combine(run);
+    given.extend(assessment.reasons.iter().map(|(code, _)| code.to_string()));
+    Ok(compare_assessment(&assessment, &case.expect))
+}
+
+fn compare_assessment(assessment: &Assessment, expect: &Expect) -> Vec<String> {
+    let mut differences = Vec::new();
+    let mut differs = |what: &str, wanted: &dyn fmt::Display, found: &dyn fmt::Display| {
+        differences.push(format!("{what}: expected {wanted}, found {found}"));
+    };
+    let level = assessment.level.as_str();
+    if let Some(wanted) = expect.level.as_ref().filter(|l| *l != level) {
+        differs("level", wanted, &level);
+    }
+    let action = demanded_action(assessment);
+    if let Some(wanted) = expect.action.as_ref().filter(|a| *a != action) {
+        differs("action", wanted, &action);
+    }
+    let score = assessment.score;
+    match expect.score {
+        Some(Score::Exact(wanted)) if wanted != score => differs("score", &wanted, &score),
+        Some(Score::Range { min, max }) if !(min..=max).contains(&score) => {
+            differs("score", &format!("{min} to {max}"), &score);
+        }
+        _ => {}
+    }
+    let found: Vec<&str> = assessment.reasons.iter().map(|(code, _)| &**code).collect();
+    let shown = format!("[{}]", found.join(", "));
+    for wanted in expect.reasons.iter().flatten().filter(|w| !found.contains(&w.as_str())) {
+        differs("reasons", wanted, &shown);
+    }
+    for unwanted in expect.not_reasons.iter().flatten().filter(|w| found.contains(&w.as_str())) {
+        differs("reasons", &format!("no {unwanted}"), &shown);
+    }
+    differences
+}
+
+fn run_mapping_case(snapshot: &Snapshot, stem: &str, case: &Case) -> Result<Vec<String>, String> {
+    let tenant = TenantId::parse(TenantId::DEFAULT).map_err(|e| e.to_string())?;
+    let mut facts = case_facts::ordinary(&tenant);
+    for (path, value) in &case.set {
+        case_facts::set(&mut facts, path, value)?;
+    }
+    let claims = case.claims.as_ref().ok_or("a mapping case has claims = { … }")?;
+    let input = MappingInput {
+        tenant,
+        provider: facts.provider,
+        claims: case_facts::claims(claims)?,
+        upstream: facts.upstream,
+        request: facts.request,
+    };
+    let output = run_map(snapshot, &[stem.to_owned()], Arc::new(input)).map_err(|fault| fault.to_string())?;
+    let mut differences = Vec::new();
+    if output.reject != case.expect.reject {
+        let (wanted, found) = (&case.expect.reject, &output.reject);
+        differences.push(format!("reject: expected {wanted:?}, found {found:?}"));
+    }
+    if let Some(wanted) = &case.expect.out {
+        let found = told(&output);
+        for (key, value) in wanted {
+            let value = json_of(value);
+            if found[key] != value {
+                differences.push(format!("out.{key}: expected {value}, found {}", found[key]));
+            }
+        }
+        let members = found.as_object().into_iter().flatten();
+        for (key, value) in members.filter(|(key, value)| !value.is_null() && !wanted.contains_key(*key)) {
+            differences.push(format!("out.{key}: expected nothing, found {value}"));
+        }
+    }
+    Ok(differences)
+}
+
+fn json_of(value: &Value) -> Json {
+    serde_json::to_value(value).unwrap_or_default()
+}
+
+/// What a mapping told, as cases write it; `null` is what it did not tell.
+fn told(output: &MappingOutput) -> Json {
+    let verified = |pair: &Option<(String, bool)>| pair.as_ref().map(|(_, verified)| *verified);
+    let value = |pair: &Option<(String, bool)>| pair.as_ref().map(|(value, _)| value.clone());
+    let some = |empty: bool, value: Json| if empty { Json::Null } else { value };
+    json!({
+        "subject": output.subject,
+        "email": value(&output.email),
+        "email_verified": verified(&output.email),
+        "name": output.name,
+        "username": output.username,
+        "phone": value(&output.phone),
+        "phone_verified": verified(&output.phone),
+        "locale": output.locale,
+        "attributes": some(output.attributes.is_empty(), json!(output.attributes)),
+        "groups": some(output.groups.is_empty(), json!(output.groups)),
+    })
+}

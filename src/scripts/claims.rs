@@ -1,0 +1,104 @@
+//! `s.claims`: verified claims, converted when they are read.
+
+use std::sync::Arc;
+
+use rhai::{Dynamic, Engine, EvalAltResult, NativeCallContext, Position};
+use serde_json::{Map, Value};
+
+use super::engine::{TEXT_BYTES, refuse};
+
+/// The claims of one token.
+#[derive(Clone)]
+pub(super) struct Claims(pub Arc<Map<String, Value>>);
+
+type Answer = Result<Dynamic, Box<EvalAltResult>>;
+
+/// A JSON value as scripts hold it. `null` is `()`; a number beyond 64 bits is a float.
+pub(super) fn to_dynamic(value: &Value, position: Position) -> Answer {
+    Ok(match value {
+        Value::Null => Dynamic::UNIT,
+        Value::Bool(b) => (*b).into(),
+        Value::Number(n) => match (n.as_i64(), n.as_f64()) {
+            (Some(i), _) => i.into(),
+            (None, Some(f)) => f.into(),
+            (None, None) => Dynamic::UNIT,
+        },
+        Value::String(text) if text.len() > TEXT_BYTES => {
+            return refuse(position, format!("the claim is longer than {TEXT_BYTES} bytes"));
+        }
+        Value::String(text) => text.as_str().into(),
+        Value::Array(items) => {
+            let items: Result<rhai::Array, _> = items.iter().map(|i| to_dynamic(i, position)).collect();
+            items?.into()
+        }
+        Value::Object(members) => {
+            let mut map = rhai::Map::new();
+            for (key, member) in members {
+                map.insert(key.as_str().into(), to_dynamic(member, position)?);
+            }
+            map.into()
+        }
+    })
+}
+
+/// True for `true`, `"true"`, `1` and `"1"`; false for their opposites; some providers send texts.
+fn to_bool(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(b) => Some(*b),
+        Value::String(text) => match text.as_str() {
+            "true" | "1" => Some(true),
+            "false" | "0" => Some(false),
+            _ => None,
+        },
+        Value::Number(n) => match n.as_i64() {
+            Some(1) => Some(true),
+            Some(0) => Some(false),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// `a.b`: at each level the longest key that fits wins, since a key may hold dots itself.
+fn find_path<'a>(object: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+    if let Some(value) = object.get(path) {
+        return Some(value);
+    }
+    path.rmatch_indices('.').find_map(|(at, _)| {
+        let inner = object.get(&path[..at])?.as_object()?;
+        find_path(inner, &path[at + 1..])
+    })
+}
+
+pub(super) fn register(engine: &mut Engine) {
+    engine
+        .register_type_with_name::<Claims>("claims")
+        .register_fn("has", |claims: &mut Claims, name: &str| claims.0.contains_key(name))
+        .register_fn("str", |context: NativeCallContext, claims: &mut Claims, name: &str| -> Answer {
+            match claims.0.get(name) {
+                Some(text @ Value::String(_)) => to_dynamic(text, context.call_position()),
+                _ => Ok(Dynamic::UNIT),
+            }
+        })
+        .register_fn("bool", |claims: &mut Claims, name: &str| -> Dynamic {
+            claims.0.get(name).and_then(to_bool).map_or(Dynamic::UNIT, Into::into)
+        })
+        .register_fn("int", |claims: &mut Claims, name: &str| -> Dynamic {
+            claims.0.get(name).and_then(Value::as_i64).map_or(Dynamic::UNIT, Into::into)
+        })
+        .register_fn("list", |context: NativeCallContext, claims: &mut Claims, name: &str| -> Answer {
+            match claims.0.get(name) {
+                Some(list @ Value::Array(_)) => to_dynamic(list, context.call_position()),
+                Some(one @ Value::String(_)) => {
+                    Ok(Dynamic::from_array(vec![to_dynamic(one, context.call_position())?]))
+                }
+                _ => Ok(Dynamic::UNIT),
+            }
+        })
+        .register_fn("raw", |context: NativeCallContext, claims: &mut Claims, name: &str| -> Answer {
+            claims.0.get(name).map_or(Ok(Dynamic::UNIT), |value| to_dynamic(value, context.call_position()))
+        })
+        .register_fn("path", |context: NativeCallContext, claims: &mut Claims, path: &str| -> Answer {
+            find_path(&claims.0, path).map_or(Ok(Dynamic::UNIT), |value| to_dynamic(value, context.call_position()))
+        });
+}

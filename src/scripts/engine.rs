@@ -1,0 +1,154 @@
+//! The one rhai engine, and every limit of the sandbox.
+//!
+//! Deliberately absent: `LanguageCore` and the time package (`sleep` ignores every limit), the
+//! optimizer (it folds one user's facts into shared code, and panics on a changed constant), the string
+//! interner (a lock that serialises threads), files, `eval`, closures, `try`.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use rhai::packages::{
+    ArithmeticPackage, BasicArrayPackage, BasicIteratorPackage, BasicMapPackage, BasicMathPackage,
+    BasicStringPackage, LogicPackage, MoreStringPackage, Package,
+};
+use rhai::{Dynamic, Engine, EvalAltResult, Module, OptimizationLevel, Position};
+
+use super::lists::Lists;
+use super::{builder, facts, mapping};
+use crate::signin::rules::PolicyFault;
+
+/// Operations of one entry.
+const OPERATIONS: u64 = 20_000;
+/// Wall-clock time of one entry.
+const DEADLINE: Duration = Duration::from_millis(5);
+/// The clock is read at every so many operations.
+const CLOCK_EVERY: u64 = 64;
+/// The greatest text a script may hold; also the greatest claim that it may read.
+pub(super) const TEXT_BYTES: usize = 8 * 1024;
+
+thread_local! {
+    static UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// What a registered function refuses with. Scripts cannot throw one, so its text is known to be ours.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal(String);
+
+/// A refusal at the place of the call.
+pub(super) fn refuse<T>(position: Position, message: impl Into<String>) -> Result<T, Box<EvalAltResult>> {
+    Err(EvalAltResult::ErrorRuntime(Dynamic::from(Refusal(message.into())), position).into())
+}
+
+/// An engine with all limits, all facts and builders, and these lists.
+pub(super) fn new(lists: Lists) -> Engine {
+    let mut engine = Engine::new_raw();
+    ArithmeticPackage::new().register_into_engine(&mut engine);
+    LogicPackage::new().register_into_engine(&mut engine);
+    BasicStringPackage::new().register_into_engine(&mut engine);
+    MoreStringPackage::new().register_into_engine(&mut engine);
+    BasicIteratorPackage::new().register_into_engine(&mut engine);
+    BasicArrayPackage::new().register_into_engine(&mut engine);
+    BasicMapPackage::new().register_into_engine(&mut engine);
+    BasicMathPackage::new().register_into_engine(&mut engine);
+    engine
+        .set_max_strings_interned(0)
+        .set_optimization_level(OptimizationLevel::None)
+        .set_max_operations(OPERATIONS)
+        .set_max_call_levels(16)
+        .set_max_expr_depths(32, 32)
+        .set_max_string_size(TEXT_BYTES)
+        .set_max_array_size(512)
+        .set_max_map_size(256)
+        .set_max_modules(8)
+        .set_max_functions(64)
+        .set_max_variables(64)
+        .set_strict_variables(true)
+        .set_fail_on_invalid_map_property(true)
+        .set_allow_anonymous_fn(false)
+        .disable_symbol("eval")
+        .disable_symbol("try")
+        .disable_symbol("debug")
+        .disable_symbol("print")
+        .on_print(|_| {})
+        .on_debug(|_, _, _| {})
+        .on_progress(|operations| {
+            let due = operations % CLOCK_EVERY == 0 && UNTIL.get().is_some_and(|until| Instant::now() > until);
+            due.then_some(Dynamic::UNIT)
+        });
+    facts::register(&mut engine);
+    builder::register(&mut engine);
+    mapping::register(&mut engine);
+    engine.register_static_module("lists", list_module(lists).into());
+    engine
+}
+
+fn list_module(lists: Lists) -> Module {
+    let mut module = Module::new();
+    module.set_native_fn("has", move |context: rhai::NativeCallContext, name: &str, value: Dynamic| {
+        let Some(list) = lists.get(name) else {
+            return refuse(context.call_position(), format!("there is no lists/{name}.txt"));
+        };
+        Ok(list.has(&value))
+    });
+    module
+}
+
+/// Runs something of a script under the deadline, and contains a panic. A panic is a defect of the
+/// engine or of ours; for the sign-in it is a script that failed.
+pub(super) fn guarded<T>(
+    file: &str,
+    work: impl FnOnce() -> Result<T, Box<EvalAltResult>>,
+) -> Result<T, PolicyFault> {
+    UNTIL.set(Some(Instant::now() + DEADLINE));
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    UNTIL.set(None);
+    match result {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(fault(file, &error)),
+        Err(_) => Err(PolicyFault {
+            file: file.to_owned(),
+            line: 0,
+            column: 0,
+            message: "the engine failed inside".to_owned(),
+        }),
+    }
+}
+
+/// A fault without anything that the script saw: an error may carry a claim, and faults go to logs.
+pub(super) fn fault(file: &str, error: &EvalAltResult) -> PolicyFault {
+    let inner = error.unwrap_inner();
+    let position = inner.position();
+    PolicyFault {
+        file: file.to_owned(),
+        line: position.line().unwrap_or(0),
+        column: position.position().unwrap_or(0),
+        message: message(inner),
+    }
+}
+
+fn message(error: &EvalAltResult) -> String {
+    use EvalAltResult as E;
+    match error {
+        E::ErrorRuntime(value, _) => match value.clone().try_cast::<Refusal>() {
+            Some(refusal) => refusal.0,
+            None => match value.clone().into_immutable_string() {
+                Ok(text) if builder::is_code(&text) => format!("the script threw \"{text}\""),
+                _ => "the script threw a value".to_owned(),
+            },
+        },
+        E::ErrorIndexNotFound(..) => "there is nothing under this index".to_owned(),
+        E::ErrorArrayBounds(..) => "the index is beyond the array".to_owned(),
+        E::ErrorStringBounds(..) => "the index is beyond the text".to_owned(),
+        E::ErrorTooManyOperations(_) => format!("the script ran more than {OPERATIONS} operations"),
+        E::ErrorTerminated(..) => format!("the script ran longer than {} ms", DEADLINE.as_millis()),
+        E::ErrorInModule(name, inner, _) => format!("in module \"{name}\": {}", message(inner.unwrap_inner())),
+        // The rest tell names and types of the script's own text, or what the engine expected.
+        other => {
+            let mut plain = other.to_string();
+            if let Some(at) = plain.find(" (line ") {
+                plain.truncate(at);
+            }
+            plain
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! `s`: frozen facts behind typed getters. A name that is not registered is an error with its place, and
+//! what is not known is `()`.
+
+use std::sync::Arc;
+
+use rhai::{Dynamic, Engine, ImmutableString};
+use serde_json::Value;
+
+use super::claims::{self, Claims};
+use crate::signin::facts::{
+    Facts, HistoryFacts, LastSignIn, ProviderFacts, RequestFacts, UpstreamFacts, UserFacts,
+};
+use crate::signin::identity::MappingInput;
+
+/// The root of what `assess` sees.
+#[derive(Clone)]
+pub(super) struct RiskFacts {
+    pub facts: Arc<Facts>,
+    /// `first_sign_in` of policy.toml.
+    pub first_sign_in: ImmutableString,
+}
+
+/// The root of what `map` sees: no user, no history, no signals.
+#[derive(Clone)]
+pub(super) struct MapFacts(pub Arc<MappingInput>);
+
+/// Where the parts that both entries see come from.
+#[derive(Clone)]
+enum Source {
+    Risk(Arc<Facts>),
+    Map(Arc<MappingInput>),
+}
+
+impl Source {
+    fn provider(&self) -> &ProviderFacts {
+        match self {
+            Self::Risk(f) => &f.provider,
+            Self::Map(m) => &m.provider,
+        }
+    }
+
+    fn upstream(&self) -> &UpstreamFacts {
+        match self {
+            Self::Risk(f) => &f.upstream,
+            Self::Map(m) => &m.upstream,
+        }
+    }
+
+    fn request(&self) -> &RequestFacts {
+        match self {
+            Self::Risk(f) => &f.request,
+            Self::Map(m) => &m.request,
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Tenant {
+    id: ImmutableString,
+    first_sign_in: Dynamic,
+}
+#[derive(Clone)]
+struct Client(Arc<Facts>);
+#[derive(Clone)]
+struct Provider(Source);
+#[derive(Clone)]
+struct Upstream(Source);
+#[derive(Clone)]
+struct Request(Source);
+#[derive(Clone)]
+struct User(Arc<Facts>);
+#[derive(Clone)]
+struct History(Arc<Facts>);
+#[derive(Clone)]
+struct Signals(Arc<Facts>);
+#[derive(Clone)]
+struct PluginSignals(Arc<Facts>);
+
+fn text(value: Option<&Arc<str>>) -> Dynamic {
+    value.map_or(Dynamic::UNIT, |v| Dynamic::from(ImmutableString::from(&**v)))
+}
+
+fn known<T: Into<Dynamic>>(value: Option<T>) -> Dynamic {
+    value.map_or(Dynamic::UNIT, Into::into)
+}
+
+fn words(list: &[String]) -> Dynamic {
+    Dynamic::from_array(list.iter().map(|w| Dynamic::from(ImmutableString::from(w.as_str()))).collect())
+}
+
+/// `getter!(engine, Type, "name" => |value| expression, …)`, each giving a `Dynamic`.
+macro_rules! getters {
+    ($engine:expr, $type:ty, $title:literal, { $($name:literal => |$v:ident| $body:expr,)* }) => {
+        $engine.register_type_with_name::<$type>($title);
+        $($engine.register_get($name, |$v: &mut $type| -> Dynamic { $body });)*
+    };
+}
+
+pub(super) fn register(engine: &mut Engine) {
+    claims::register(engine);
+    register_roots(engine);
+    register_shared(engine);
+    register_request(engine);
+    register_user(engine);
+    register_history(engine);
+    getters!(engine, Signals, "signals", {
+        "plugin" => |s| Dynamic::from(PluginSignals(Arc::clone(&s.0))),
+        "likelihood" => |_s| Dynamic::UNIT,
+        "likelihood_points" => |_s| Dynamic::UNIT,
+        "credential_compromise" => |_s| false.into(),
+        "session_revoked_recently" => |_s| false.into(),
+        "ip_reputation" => |_s| Dynamic::UNIT,
+    });
+    engine.register_type_with_name::<PluginSignals>("plugin signals");
+    engine.register_indexer_get(|signals: &mut PluginSignals, id: &str| -> Dynamic {
+        let told = signals.0.plugin_signals.get(id).and_then(Option::as_ref);
+        told.and_then(|value: &Value| claims::to_dynamic(value, rhai::Position::NONE).ok()).unwrap_or(Dynamic::UNIT)
+    });
+}
+
+fn register_roots(engine: &mut Engine) {
+    getters!(engine, RiskFacts, "facts", {
+        "contract" => |_s| 1_i64.into(),
+        "tenant" => |s| Dynamic::from(Tenant {
+            id: s.facts.tenant.as_str().into(),
+            first_sign_in: s.first_sign_in.clone().into(),
+        }),
+        "client" => |s| Dynamic::from(Client(Arc::clone(&s.facts))),
+        "provider" => |s| Dynamic::from(Provider(Source::Risk(Arc::clone(&s.facts)))),
+        "claims" => |s| Dynamic::from(Claims(Arc::clone(&s.facts.claims))),
+        "upstream" => |s| Dynamic::from(Upstream(Source::Risk(Arc::clone(&s.facts)))),
+        "request" => |s| Dynamic::from(Request(Source::Risk(Arc::clone(&s.facts)))),
+        "user" => |s| Dynamic::from(User(Arc::clone(&s.facts))),
+        "history" => |s| Dynamic::from(History(Arc::clone(&s.facts))),
+        "signals" => |s| Dynamic::from(Signals(Arc::clone(&s.facts))),
+    });
+    getters!(engine, MapFacts, "mapping facts", {
+        "contract" => |_s| 1_i64.into(),
+        "tenant" => |s| Dynamic::from(Tenant { id: s.0.tenant.as_str().into(), first_sign_in: Dynamic::UNIT }),
+        "provider" => |s| Dynamic::from(Provider(Source::Map(Arc::clone(&s.0)))),
+        "claims" => |s| Dynamic::from(Claims(Arc::clone(&s.0.claims))),
+        "upstream" => |s| Dynamic::from(Upstream(Source::Map(Arc::clone(&s.0)))),
+        "request" => |s| Dynamic::from(Request(Source::Map(Arc::clone(&s.0)))),
+    });
+}
+
+fn register_shared(engine: &mut Engine) {
+    getters!(engine, Tenant, "tenant", {
+        "id" => |t| t.id.clone().into(),
+        "first_sign_in" => |t| t.first_sign_in.clone(),
+    });
+    getters!(engine, Client, "client", {
+        "id" => |c| text(Some(&c.0.client_id)),
+    });
+    getters!(engine, Provider, "provider", {
+        "id" => |p| text(Some(&p.0.provider().id)),
+        "issuer" => |p| text(Some(&p.0.provider().issuer)),
+    });
+    getters!(engine, Upstream, "upstream", {
+        "amr" => |u| words(&u.0.upstream().amr),
+        "acr" => |u| known(u.0.upstream().acr.clone()),
+        "auth_time_age_s" => |u| known(u.0.upstream().auth_time_age_s),
+        "token_age_s" => |u| u.0.upstream().token_age_s.into(),
+        "trusted_mfa" => |u| u.0.upstream().trusted_mfa.into(),
+        "enrich_missing" => |u| words(&u.0.upstream().enrich_missing),
+    });
+}
+
+fn register_request(engine: &mut Engine) {
+    getters!(engine, Request, "request", {
+        "ip" => |r| known(r.0.request().ip.map(|ip| ip.to_string())),
+        "ip_prefix" => |r| known(r.0.request().ip_prefix()),
+        "country" => |r| text(r.0.request().location.country.as_ref()),
+        "region" => |r| text(r.0.request().location.region.as_ref()),
+        "city" => |r| text(r.0.request().location.city.as_ref()),
+        "asn" => |r| known(r.0.request().location.asn),
+        "asn_name" => |r| text(r.0.request().location.asn_name.as_ref()),
+        "user_agent" => |r| text(r.0.request().user_agent.as_ref()),
+        "browser" => |r| text(r.0.request().browser.as_ref()),
+        "os" => |r| text(r.0.request().os.as_ref()),
+        "device_kind" => |r| text(r.0.request().device_kind.as_ref()),
+        "device_id" => |r| text(r.0.request().device_id.as_ref()),
+        "language" => |r| text(r.0.request().language.as_ref()),
+        "time_unix_s" => |r| r.0.request().time.as_secs().into(),
+        "local_hour" => |r| known(r.0.request().location.local_hour),
+        "network_kind" => |r| r.0.request().location.network_kind.as_str().into(),
+        "geo" => |r| r.0.request().location.quality.as_str().into(),
+    });
+}
+
+fn register_user(engine: &mut Engine) {
+    fn user(u: &User) -> &UserFacts {
+        &u.0.user
+    }
+    getters!(engine, User, "user", {
+        "id" => |u| user(u).id.to_string().into(),
+        "is_new" => |u| user(u).is_new.into(),
+        "age_days" => |u| user(u).age_days.into(),
+        "status" => |u| user(u).status.into(),
+        "email_verified" => |u| user(u).email_verified.into(),
+        "groups" => |u| words(&user(u).groups),
+        "privileged" => |u| user(u).privileged.into(),
+        "link_method" => |u| user(u).link_method.as_str().into(),
+        "has_password" => |_u| false.into(),
+        "mfa_methods" => |u| Dynamic::from_array(user(u).mfa_methods.iter().map(|f| {
+            let mut map = rhai::Map::new();
+            map.insert("kind".into(), f.kind.into());
+            map.insert("strength".into(), f.strength.into());
+            map.insert("enrolled_age_days".into(), f.enrolled_age_days.into());
+            map.insert("last_used_age_days".into(), known(f.last_used_age_days));
+            map.into()
+        }).collect()),
+    });
+}
+
+fn register_history(engine: &mut Engine) {
+    fn history(h: &History) -> &HistoryFacts {
+        &h.0.history
+    }
+    getters!(engine, History, "history", {
+        "sign_ins_total" => |h| history(h).sign_ins_total.into(),
+        "sign_ins_30d" => |h| history(h).sign_ins_30d.into(),
+        "failed_attempts_1h" => |h| history(h).failed_attempts_1h.into(),
+        "failed_attempts_24h" => |h| history(h).failed_attempts_24h.into(),
+        "denied_30d" => |h| history(h).denied_30d.into(),
+        "mfa_failed_24h" => |h| history(h).mfa_failed_24h.into(),
+        "device" => |h| history(h).device.as_str().into(),
+        "known_device" => |h| known(known_device(history(h))),
+        "known_country" => |h| known(history(h).known_country),
+        "known_asn" => |h| known(history(h).known_asn),
+        "known_prefix" => |h| known(history(h).known_prefix),
+        "km_from_last" => |h| known(history(h).km_from_last),
+        "hours_since_last" => |h| known(history(h).hours_since_last),
+        "implied_speed_kmh" => |h| known(history(h).implied_speed_kmh),
+        "travel" => |h| history(h).travel.as_str().into(),
+        "last_sign_in" => |h| history(h).last_sign_in.as_ref().map_or(Dynamic::UNIT, last_sign_in),
+    });
+}
+
+fn known_device(history: &HistoryFacts) -> Option<bool> {
+    use crate::signin::facts::DeviceMatch as D;
+    match history.device {
+        D::Match => Some(true),
+        D::Partial | D::New => Some(false),
+        D::First | D::Unknown => None,
+    }
+}
+
+fn last_sign_in(last: &LastSignIn) -> Dynamic {
+    let mut map = rhai::Map::new();
+    map.insert("time_unix_s".into(), last.time.as_secs().into());
+    map.insert("country".into(), text(last.country.as_ref()));
+    map.insert("asn".into(), known(last.asn));
+    map.insert("provider_id".into(), text(Some(&last.provider_id)));
+    map.insert("factors".into(), words(&last.factors));
+    map.insert("level".into(), text(Some(&last.level)));
+    map.into()
+}

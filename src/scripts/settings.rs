@@ -1,0 +1,261 @@
+//! `policy.toml` and `reasons.toml`. A tenant's settings can be stricter than the shipped ones in kind,
+//! never laxer: medium risk asks for a factor at least, high risk for a strong one.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use rhai::ImmutableString;
+use serde::Deserialize;
+
+use super::LoadError;
+use super::builder::is_code;
+use crate::ids::TenantId;
+use crate::signin::assessment::{POLICY_ERROR, SCORE_LIMIT};
+use crate::signin::rules::{LevelAction, OnError, PolicySettings, Unenrolled};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    contract: i64,
+    #[serde(flatten)]
+    all: FlatTable,
+}
+
+/// `flatten` and `deny_unknown_fields` do not go together, so the keys stand here once more.
+#[derive(Deserialize, Default, Clone)]
+struct FlatTable {
+    first_sign_in: Option<FirstSignIn>,
+    unenrolled: Option<UnenrolledWord>,
+    privileged_groups: Option<Vec<String>>,
+    thresholds: Option<Thresholds>,
+    actions: Option<Actions>,
+    failure: Option<Failure>,
+    #[serde(default)]
+    tenants: BTreeMap<String, Table>,
+}
+
+#[derive(Deserialize, Default, Clone)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    first_sign_in: Option<FirstSignIn>,
+    unenrolled: Option<UnenrolledWord>,
+    privileged_groups: Option<Vec<String>>,
+    thresholds: Option<Thresholds>,
+    actions: Option<Actions>,
+    failure: Option<Failure>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum FirstSignIn {
+    Low,
+    Medium,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum UnenrolledWord {
+    KnownChannel,
+    UpstreamStepUp,
+    Deny,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(deny_unknown_fields)]
+struct Thresholds {
+    medium: i64,
+    high: i64,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(deny_unknown_fields)]
+struct Actions {
+    medium: Option<MediumAction>,
+    high: Option<HighAction>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum MediumAction {
+    Mfa,
+    StrongMfa,
+    Deny,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum HighAction {
+    StrongMfa,
+    Deny,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(deny_unknown_fields)]
+struct Failure {
+    on_error: OnErrorWord,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum OnErrorWord {
+    DefaultThenMfa,
+    Mfa,
+    Deny,
+}
+
+/// The settings of one tenant, for core and scripts.
+#[derive(Clone)]
+pub(super) struct TenantSettings {
+    pub core: Arc<PolicySettings>,
+    pub first_sign_in: ImmutableString,
+}
+
+/// The settings of all tenants.
+pub(super) struct AllSettings {
+    shared: TenantSettings,
+    tenants: HashMap<String, TenantSettings>,
+}
+
+impl AllSettings {
+    /// Reads `policy.toml`.
+    pub fn parse(text: &str) -> Result<Self, LoadError> {
+        let name = "policy.toml";
+        check_keys(text)?;
+        let file: File = toml::from_str(text).map_err(|e| toml_error(name, text, &e))?;
+        if file.contract != 1 {
+            let message = format!("contract {} is not known; this build reads contract = 1", file.contract);
+            return Err(LoadError::new(name, line_of(text, "contract"), 1, message));
+        }
+        let flat = file.all;
+        let shared = Table {
+            first_sign_in: flat.first_sign_in,
+            unenrolled: flat.unenrolled,
+            privileged_groups: flat.privileged_groups,
+            thresholds: flat.thresholds,
+            actions: flat.actions,
+            failure: flat.failure,
+        };
+        let bad = |message: String| LoadError::new(name, line_of(text, "thresholds"), 1, message);
+        let mut tenants = HashMap::new();
+        for (id, own) in flat.tenants {
+            TenantId::parse(&id).map_err(|e| LoadError::new(name, line_of(text, &id), 1, e.to_string()))?;
+            tenants.insert(id, settings(&over(&shared, own)).map_err(bad)?);
+        }
+        Ok(Self { shared: settings(&shared).map_err(bad)?, tenants })
+    }
+
+    /// Those of a tenant.
+    pub fn of(&self, tenant: &TenantId) -> &TenantSettings {
+        self.tenants.get(tenant.as_str()).unwrap_or(&self.shared)
+    }
+}
+
+/// What the tenant leaves out is as for all.
+fn over(shared: &Table, own: Table) -> Table {
+    Table {
+        first_sign_in: own.first_sign_in.or(shared.first_sign_in),
+        unenrolled: own.unenrolled.or(shared.unenrolled),
+        privileged_groups: own.privileged_groups.or_else(|| shared.privileged_groups.clone()),
+        thresholds: own.thresholds.or(shared.thresholds),
+        actions: own.actions.or(shared.actions),
+        failure: own.failure.or(shared.failure),
+    }
+}
+
+fn settings(table: &Table) -> Result<TenantSettings, String> {
+    let shipped = PolicySettings::default();
+    let (medium_from, high_from) =
+        table.thresholds.map_or((shipped.medium_from, shipped.high_from), |t| (t.medium, t.high));
+    if !(1 <= medium_from && medium_from <= high_from && high_from <= 100) {
+        return Err(format!(
+            "thresholds are 1 <= medium <= high <= 100, not medium = {medium_from}, high = {high_from}"
+        ));
+    }
+    let medium = table.actions.and_then(|a| a.medium);
+    let high = table.actions.and_then(|a| a.high);
+    let core = PolicySettings {
+        medium_from,
+        high_from,
+        medium_action: match medium {
+            None | Some(MediumAction::Mfa) => LevelAction::Mfa,
+            Some(MediumAction::StrongMfa) => LevelAction::StrongMfa,
+            Some(MediumAction::Deny) => LevelAction::Deny,
+        },
+        high_action: match high {
+            None | Some(HighAction::StrongMfa) => LevelAction::StrongMfa,
+            Some(HighAction::Deny) => LevelAction::Deny,
+        },
+        on_error: match table.failure.map(|f| f.on_error) {
+            None | Some(OnErrorWord::DefaultThenMfa) => OnError::DefaultThenMfa,
+            Some(OnErrorWord::Mfa) => OnError::Mfa,
+            Some(OnErrorWord::Deny) => OnError::Deny,
+        },
+        unenrolled: match table.unenrolled {
+            None | Some(UnenrolledWord::KnownChannel) => Unenrolled::KnownChannel,
+            Some(UnenrolledWord::UpstreamStepUp) => Unenrolled::UpstreamStepUp,
+            Some(UnenrolledWord::Deny) => Unenrolled::Deny,
+        },
+        privileged_groups: table.privileged_groups.clone().unwrap_or_default(),
+    };
+    let first_sign_in = match table.first_sign_in {
+        None | Some(FirstSignIn::Low) => "low",
+        Some(FirstSignIn::Medium) => "medium",
+    };
+    Ok(TenantSettings { core: Arc::new(core), first_sign_in: first_sign_in.into() })
+}
+
+/// Unknown keys at the top, which `flatten` would pass over.
+fn check_keys(text: &str) -> Result<(), LoadError> {
+    const KNOWN: [&str; 8] = [
+        "contract",
+        "first_sign_in",
+        "unenrolled",
+        "privileged_groups",
+        "thresholds",
+        "actions",
+        "failure",
+        "tenants",
+    ];
+    let table: toml::Table = text.parse().map_err(|e| toml_error("policy.toml", text, &e))?;
+    let Some(unknown) = table.keys().find(|key| !KNOWN.contains(&key.as_str())) else { return Ok(()) };
+    let score = |known: &&str| strsim::jaro_winkler(unknown, known);
+    let near = KNOWN.iter().max_by(|a, b| score(a).total_cmp(&score(b))).copied().unwrap_or_default();
+    let message = format!("unknown key \"{unknown}\"; nearest is \"{near}\"");
+    Err(LoadError::new("policy.toml", line_of(text, unknown), 1, message))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reason {
+    #[expect(dead_code, reason = "read so that a reason without a title is refused")]
+    title: String,
+    #[serde(default)]
+    #[expect(dead_code, reason = "shown by the console and to users, neither of which is built yet")]
+    help: String,
+}
+
+/// The codes of `reasons.toml`, and those that the core gives itself.
+pub(super) fn parse_reasons(text: &str) -> Result<HashSet<String>, LoadError> {
+    let name = "reasons.toml";
+    let reasons: BTreeMap<String, Reason> = toml::from_str(text).map_err(|e| toml_error(name, text, &e))?;
+    let mut codes: HashSet<String> = [POLICY_ERROR, SCORE_LIMIT].map(str::to_owned).into();
+    for code in reasons.into_keys() {
+        if !is_code(&code) {
+            let message = format!("a reason is 1 to 48 characters of a-z, 0-9 and _, not \"{code}\"");
+            return Err(LoadError::new(name, line_of(text, &code), 1, message));
+        }
+        codes.insert(code);
+    }
+    Ok(codes)
+}
+
+pub(super) fn toml_error(name: &str, text: &str, error: &toml::de::Error) -> LoadError {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    LoadError::new(name, line, column, error.message().trim())
+}
+
+fn line_of(text: &str, key: &str) -> usize {
+    text.lines().position(|line| line.trim_start().trim_start_matches('[').starts_with(key)).map_or(0, |n| n + 1)
+}
