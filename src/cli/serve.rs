@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{ConfigFile, FINE, Failure, UNREACHABLE, USAGE, runtime};
 use crate::app::{App, DEV_USER, Development, StartError};
-use crate::config::{self, Settings};
+use crate::config;
 
 #[derive(clap::Args)]
 pub(super) struct Serve {
@@ -29,33 +29,39 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> Result<u8, Failure> {
-        let mut settings =
-            if self.dev { config::dev_settings(Path::new("."), self.listen)? } else { self.config.load()? };
-        if let Some(listen) = self.listen {
-            settings.server.listen = listen;
-        }
         init_log(self.log_json);
-        runtime()?.block_on(serve(settings, self.dev))
+        runtime()?.block_on(self.serve())
+    }
+
+    async fn serve(self) -> Result<u8, Failure> {
+        let (listener, settings) = if self.dev {
+            // The development issuer's name holds the port, so that is taken first.
+            let listener = listen(config::dev_settings(Path::new("."), self.listen)?.server.listen).await?;
+            let settings = config::dev_settings(Path::new("."), listener.local_addr().ok())?;
+            (listener, settings)
+        } else {
+            let settings = self.config.load()?;
+            (listen(self.listen.unwrap_or(settings.server.listen)).await?, settings)
+        };
+        let address = listener.local_addr().unwrap_or(settings.server.listen);
+        let development = self.dev.then_some(Development { address });
+        let app = App::start(settings, development).await.map_err(|error| match error {
+            StartError::Store(_) | StartError::Seed(_) => Failure::new(UNREACHABLE, error.to_string()),
+            _ => Failure::new(USAGE, error.to_string()),
+        })?;
+        tracing::info!(address = %address, policy.id = %app.policies().policy_id(), "listening");
+        if self.dev {
+            print!("{}", banner(address));
+        }
+        app.serve(listener, stop_signal()).await;
+        Ok(FINE)
     }
 }
 
-async fn serve(settings: Settings, dev: bool) -> Result<u8, Failure> {
-    let listen = settings.server.listen;
-    let listener = TcpListener::bind(listen)
+async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address)
         .await
-        .map_err(|error| Failure::new(UNREACHABLE, format!("cannot listen on {listen}: {error}")))?;
-    let address = listener.local_addr().unwrap_or(listen);
-    let development = dev.then_some(Development { address });
-    let app = App::start(settings, development).await.map_err(|error| match error {
-        StartError::Store(_) | StartError::Seed(_) => Failure::new(UNREACHABLE, error.to_string()),
-        _ => Failure::new(USAGE, error.to_string()),
-    })?;
-    tracing::info!(address = %address, policy.id = %app.policies().policy_id(), "listening");
-    if dev {
-        print!("{}", banner(address));
-    }
-    app.serve(listener, stop_signal()).await;
-    Ok(FINE)
+        .map_err(|error| Failure::new(UNREACHABLE, format!("cannot listen on {address}: {error}")))
 }
 
 /// SIGTERM or Ctrl-C.

@@ -2,6 +2,7 @@
 
 use poem_openapi::{Enum, Object};
 
+use super::text::Text;
 use crate::clock::UnixTime;
 use crate::mfa::{Factor, MfaMethod};
 use crate::session::issue::IssuedTokens;
@@ -16,17 +17,17 @@ use crate::signin::user::User;
 #[oai(rename = "dto.IDTokenSignInRequest", skip_serializing_if_is_none)]
 pub struct SignInRequest {
     /// The ID token that the provider issued. Without it the answer is 400 `missing_id_token`.
-    pub id_token: Option<String>,
+    pub id_token: Option<Text>,
     /// The provider's name in the tenant. Absent: found by the token's `iss` and `aud`.
-    pub provider: Option<String>,
+    pub provider: Option<Text>,
     /// The raw nonce of the sign-in at the provider. The token may hold it raw, or its SHA-256 in hex or
     /// base64url.
-    pub nonce: Option<String>,
+    pub nonce: Option<Text>,
     /// The provider's access token; checked against `at_hash`.
-    pub access_token: Option<String>,
+    pub access_token: Option<Text>,
     /// A stable identifier of the device or installation, at most 256 characters. A challenge that comes
     /// of this sign-in must be answered with the same one.
-    pub device_id: Option<String>,
+    pub device_id: Option<Text>,
     /// What the provider told the application beside the token.
     pub profile: Option<ProfileHint>,
 }
@@ -36,7 +37,7 @@ pub struct SignInRequest {
 #[oai(rename = "dto.ProfileHint", skip_serializing_if_is_none)]
 pub struct ProfileHint {
     /// The display name, at most 256 characters.
-    pub name: Option<String>,
+    pub name: Option<Text>,
 }
 
 /// A nonce for one sign-in at a provider with `nonce = "server_issued"`.
@@ -236,18 +237,18 @@ impl From<Outcome> for LoginResponse {
 #[oai(rename = "dto.VerifyChallengeRequest", skip_serializing_if_is_none)]
 pub struct VerifyChallengeRequest {
     /// As it came from the sign-in.
-    pub challenge_token: String,
+    pub challenge_token: Text,
     /// The code.
-    pub code: String,
+    pub code: Text,
     /// One of the challenge's `required_mfa_methods`.
     #[oai(default = "default_method")]
-    pub mfa_method: String,
+    pub mfa_method: Text,
     /// The `device_id` of the sign-in, when it had one.
-    pub device_id: Option<String>,
+    pub device_id: Option<Text>,
 }
 
-fn default_method() -> String {
-    MfaMethod::Totp.to_string()
+fn default_method() -> Text {
+    Text(MfaMethod::Totp.to_string())
 }
 
 /// A refresh token to exchange.
@@ -255,7 +256,7 @@ fn default_method() -> String {
 #[oai(rename = "dto.RefreshRequest")]
 pub struct RefreshRequest {
     /// As it came with the last tokens.
-    pub refresh_token: String,
+    pub refresh_token: Text,
 }
 
 /// What session to end; without a body it is the one of the bearer token.
@@ -263,7 +264,7 @@ pub struct RefreshRequest {
 #[oai(rename = "dto.LogoutRequest", skip_serializing_if_is_none)]
 pub struct LogoutRequest {
     /// A refresh token of the session.
-    pub refresh_token: Option<String>,
+    pub refresh_token: Option<Text>,
 }
 
 /// Done, and there is nothing to tell.
@@ -350,7 +351,7 @@ pub struct TotpEnrolment {
 #[oai(rename = "dto.ConfirmTOTPRequest")]
 pub struct ConfirmTotpRequest {
     /// As it came with the secret.
-    pub factor_id: String,
+    pub factor_id: Text,
     /// A code of the app.
-    pub code: String,
+    pub code: Text,
 }

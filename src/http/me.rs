@@ -112,9 +112,9 @@ impl MeApi {
     ) -> Reply<dto::MessageResponse, ConfirmRefusals> {
         let answer = async {
             let living = self.0.signed_in(request, Some(&auth)).await?;
-            let factor = FactorId::from_str(&body.0.factor_id)
+            let factor = FactorId::from_str(&body.0.factor_id.0)
                 .map_err(|error| Problem::new(E::UnknownFactor, format!("factor_id: {error}")))?;
-            let confirmed = self.0.enrolment.confirm_totp(&living, factor, &body.0.code).await;
+            let confirmed = self.0.enrolment.confirm_totp(&living, factor, &body.0.code.0).await;
             confirmed.map_err(|error| self.0.refused(error.code(), &error))?;
             Ok(dto::MessageResponse::new("the factor is enrolled", self.0.clock.now()))
         };

@@ -14,6 +14,7 @@ pub mod reply;
 pub mod serve;
 mod sign_in;
 pub mod spec;
+pub mod text;
 
 use std::collections::HashMap;
 use std::marker::PhantomData;

@@ -9,6 +9,7 @@ use super::body::{Body, OptionalBody};
 use super::dto;
 use super::problem::Problem;
 use super::reply::{Refusals, Reply};
+use super::text::Text;
 use super::{MaybeBearer, State, Tag, client};
 use crate::codes::ErrorCode as E;
 use crate::ids::RequestId;
@@ -186,7 +187,7 @@ impl SignInApi {
     ) -> Reply<dto::LoginResponse, RefreshRefusals> {
         let answer = async {
             let tenant = self.0.tenant(request)?;
-            let refreshed = self.0.sessions.refresh(tenant.id.clone(), &body.0.refresh_token).await;
+            let refreshed = self.0.sessions.refresh(tenant.id.clone(), &body.0.refresh_token.0).await;
             let (living, tokens) = refreshed.map_err(|error| self.0.refused(error.code(), &error))?;
             Ok(dto::LoginResponse::signed_in(tokens, &living.user, living.session.grant.level))
         };
@@ -208,7 +209,7 @@ impl SignInApi {
             let state = &self.0;
             let tenant = state.tenant(request)?;
             match body.0.and_then(|b| b.refresh_token) {
-                Some(token) => state.sessions.log_out_by_refresh(&tenant.id, &token).await,
+                Some(token) => state.sessions.log_out_by_refresh(&tenant.id, &token.0).await,
                 None => {
                     let bearer = match &auth {
                         MaybeBearer::Bearer(bearer) => Some(bearer),
@@ -244,7 +245,7 @@ impl SignInApi {
             tenant_header: client::tenant_header(request),
             host: client::host(request),
             provider: present(body.provider),
-            id_token: body.id_token.unwrap_or_default(),
+            id_token: body.id_token.unwrap_or_default().0,
             nonce: bounded(body.nonce, SHORT_TEXT, "nonce")?,
             access_token: bounded(body.access_token, LONG_TEXT, "access_token")?,
             name_hint: bounded(body.profile.and_then(|p| p.name), SHORT_TEXT, "profile.name")?,
@@ -264,7 +265,7 @@ impl SignInApi {
     ) -> Result<dto::LoginResponse, Problem> {
         let state = &self.0;
         let tenant = state.tenant(request)?;
-        let method = MfaMethod::find(&body.mfa_method).ok_or_else(|| {
+        let method = MfaMethod::find(&body.mfa_method.0).ok_or_else(|| {
             let known: Vec<&str> = MfaMethod::ALL.iter().map(|m| m.as_str()).collect();
             Problem::new(E::MfaMethodNotAllowed, format!("mfa_method is one of {}", known.join(", ")))
         })?;
@@ -273,9 +274,9 @@ impl SignInApi {
             .challenges
             .answer(Answer {
                 tenant: tenant.id.clone(),
-                challenge_token: &body.challenge_token,
+                challenge_token: &body.challenge_token.0,
                 method,
-                code: &body.code,
+                code: &body.code.0,
                 device_id: device_id.as_deref(),
             })
             .await;
@@ -296,11 +297,11 @@ impl SignInApi {
 }
 
 /// An empty text counts as absent: generated clients send those.
-fn present(text: Option<String>) -> Option<String> {
-    text.filter(|t| !t.is_empty())
+fn present(text: Option<Text>) -> Option<String> {
+    text.map(|t| t.0).filter(|t| !t.is_empty())
 }
 
-fn bounded(text: Option<String>, most: usize, field: &str) -> Result<Option<String>, Problem> {
+fn bounded(text: Option<Text>, most: usize, field: &str) -> Result<Option<String>, Problem> {
     let text = present(text);
     match &text {
         Some(t) if t.len() > most => {

@@ -103,7 +103,7 @@ fn the_lines_that_development_shows_work_when_pasted() {
     assert_eq!(pasted.len(), 7, "{lines:#?}");
     let script: String = pasted.iter().map(|l| format!("{l} 2>&1; echo; echo =====\n")).collect();
     let output = Command::new("sh").arg("-c").arg(&script).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &*String::from_utf8_lossy(&output.stderr);
     for wanted in [
         "\"requires_mfa\":false",
         "\"risk_level\":\"low\"",

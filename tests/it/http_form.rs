@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::service::{Answer, Service, Setup};
+use crate::support::service::{Answer, JsonBody, Service, Setup};
 
 const SIGN_IN: &str = "/auth/id-token/signin";
 
@@ -62,8 +62,9 @@ async fn bodies_of_another_type_are_unsupported() {
 async fn bodies_over_64_kib_are_too_large_announced_or_not() {
     let service = Service::start().await;
     post_raw(&service, Some("application/json"), vec![b' '; 64 * 1024 + 1]).await.expect(413, "body_too_large");
-    let chunks = futures_util::stream::iter((0..100).map(|_| Ok::<_, std::io::Error>(vec![b' '; 1024])));
-    let body = reqwest::Body::wrap_stream(chunks);
+    let chunk = || Ok::<_, std::io::Error>(hyper::body::Frame::data(hyper::body::Bytes::from(vec![b' '; 1024])));
+    let chunks = http_body_util::StreamBody::new(futures_util::stream::iter((0..100).map(move |_| chunk())));
+    let body = reqwest::Body::wrap(chunks);
     post_raw(&service, Some("application/json"), body).await.expect(413, "body_too_large");
 }
 

@@ -8,7 +8,7 @@ use countersign::secret::Secret;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::service::{Answer, Service, Setup};
+use crate::support::service::{Answer, JsonBody, Service, Setup};
 
 const DEMAND: &str =
     r#"fn assess(s, risk) { if s.history.sign_ins_total > 0 { risk.require_mfa("new_device"); } }"#;

@@ -4,7 +4,7 @@ use countersign::signin::user::UserStatus;
 use serde_json::json;
 
 use crate::support::issuer::TokenBuilder;
-use crate::support::service::{Answer, Service, Setup};
+use crate::support::service::{Answer, JsonBody, Service, Setup};
 
 fn second_provider(issuer: &str, lines: &str) -> Setup {
     let more_config = format!(

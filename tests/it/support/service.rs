@@ -17,6 +17,17 @@ use tokio::task::JoinHandle;
 use super::FixedClock;
 use super::issuer::TestIssuer;
 
+/// `.json(…)` for requests; the product itself has no use for that feature of the client.
+pub trait JsonBody {
+    fn json(self, body: &Value) -> Self;
+}
+
+impl JsonBody for reqwest::RequestBuilder {
+    fn json(self, body: &Value) -> Self {
+        self.header("content-type", "application/json").body(body.to_string())
+    }
+}
+
 /// A server with one provider, `acme`, that a test issuer stands behind.
 pub struct Service {
     pub clock: FixedClock,
