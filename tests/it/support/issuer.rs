@@ -19,7 +19,7 @@ use poem::{EndpointExt, Response, Route};
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 
-use super::FixedClock;
+use super::clock::TestClock;
 
 /// A key of the test issuer.
 pub enum TestKey {
@@ -114,14 +114,14 @@ pub struct TestIssuer {
     pub url: String,
     pub served: Arc<Mutex<Served>>,
     pub fetches: Arc<AtomicUsize>,
-    clock: FixedClock,
+    clock: TestClock,
 }
 
 impl TestIssuer {
     pub const CLIENT: &'static str = "app-web";
 
     /// Starts one with the shared RSA key as `rsa-1`.
-    pub async fn start(clock: FixedClock) -> Self {
+    pub async fn start(clock: TestClock) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let served = Arc::new(Mutex::new(Served {

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::FixedClock;
+use super::clock::TestClock;
 use super::issuer::TestIssuer;
 
 /// `.json(…)` for requests; the product itself has no use for that feature of the client.
@@ -30,7 +30,7 @@ impl JsonBody for reqwest::RequestBuilder {
 
 /// A server with one provider, `acme`, that a test issuer stands behind.
 pub struct Service {
-    pub clock: FixedClock,
+    pub clock: TestClock,
     pub issuer: TestIssuer,
     pub dir: Arc<TempDir>,
     pub store: Arc<Store>,
@@ -143,12 +143,12 @@ impl Service {
     }
 
     pub async fn start_with(setup: Setup) -> Self {
-        let clock = FixedClock::new();
+        let clock = TestClock::fixed();
         let issuer = TestIssuer::start(clock.clone()).await;
         Self::start_on(Arc::new(TempDir::new().unwrap()), issuer, clock, setup).await
     }
 
-    async fn start_on(dir: Arc<TempDir>, issuer: TestIssuer, clock: FixedClock, setup: Setup) -> Self {
+    async fn start_on(dir: Arc<TempDir>, issuer: TestIssuer, clock: TestClock, setup: Setup) -> Self {
         let file = dir.path().join("countersign.toml");
         std::fs::write(&file, configuration(dir.path(), &issuer, &setup)).unwrap();
         let settings = config::load(&file, std::iter::empty()).unwrap();
