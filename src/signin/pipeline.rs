@@ -152,8 +152,8 @@ impl Pipeline {
                 Arc::clone(&claims),
                 request_facts.clone(),
                 upstream.clone(),
+                trail.context.clone(),
                 &settings,
-                &self.pseudonyms,
                 &*self.signals,
             )
             .instrument(tracing::debug_span!("signin.signals"))

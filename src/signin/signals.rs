@@ -9,7 +9,7 @@ use super::agent;
 use super::facts::{
     FactorFacts, Facts, LinkMethod, Location, ProviderFacts, RequestFacts, UpstreamFacts, UserFacts,
 };
-use super::history::{ContextPrint, Pseudonyms};
+use super::history::ContextPrint;
 use super::ports::{GeoLookup, SignalSource};
 use super::replay::FreshToken;
 use super::request::ClientContext;
@@ -80,21 +80,20 @@ pub fn upstream_facts(token: &FreshToken, enrich_missing: Vec<String>) -> Upstre
     }
 }
 
-/// Freezes the facts, then asks signal plugins side by side.
+/// Freezes the facts, then asks signal plugins side by side. `context` is the print of the request.
 pub async fn gather(
     resolved: ResolvedUser,
     claims: Arc<Map<String, Value>>,
     request: RequestFacts,
     upstream: UpstreamFacts,
+    context: ContextPrint,
     settings: &PolicySettings,
-    pseudonyms: &Pseudonyms,
     plugins: &dyn SignalSource,
 ) -> Signals {
     let token = resolved.identity().token();
     let provider = token.provider();
     let now = token.verified_at();
     let known = resolved.known();
-    let context = ContextPrint::of(&request, provider.tenant.as_str(), pseudonyms);
     let days = |at: UnixTime| i64::try_from(now.since(at).as_secs() / 86_400).unwrap_or(i64::MAX);
     let groups = known.user.profile.groups.clone();
     let user = UserFacts {

@@ -51,6 +51,9 @@ pub(super) async fn run(mut connection: SqliteConnection, mut lookups: mpsc::Rec
     }
 }
 
+/// A limit that is bound makes SQLite prepare the statement anew at every call, so it stands in the text.
+const _: () = assert!(HISTORY_ENTRIES == 200);
+
 /// By position in the batch. A row that cannot be read is nobody's: it fails the whole batch, since it
 /// means that the file is not what we wrote.
 async fn find(
@@ -83,7 +86,7 @@ async fn find(
               FROM factors f WHERE f.user_id = u.id AND f.confirmed = 1),
              (SELECT json_group_array(json_array(at, \"end\", provider, level, device, agent, prefix, country, asn,
                                                  latitude, longitude, accuracy))
-              FROM (SELECT * FROM sign_ins s WHERE s.user_id = u.id AND s.at >= ?2 ORDER BY s.id DESC LIMIT ?3)),
+              FROM (SELECT * FROM sign_ins s WHERE s.user_id = u.id AND s.at >= ?2 ORDER BY s.id DESC LIMIT 200)),
              (SELECT json_array(at, \"end\", provider, level, device, agent, prefix, country, asn,
                                 latitude, longitude, accuracy)
               FROM sign_ins s WHERE s.user_id = u.id AND s.\"end\" <= 1 ORDER BY s.id LIMIT 1)
@@ -91,7 +94,6 @@ async fn find(
     )
     .bind(wanted)
     .bind(oldest)
-    .bind(i64::try_from(HISTORY_ENTRIES).unwrap_or(i64::MAX))
     .fetch_all(connection)
     .await?;
     rows.iter().map(read).collect()

@@ -30,12 +30,13 @@ pub(super) fn from_json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, sqlx
     serde_json::from_str(text).map_err(|e| sqlx::Error::Decode(Box::new(e)))
 }
 
-fn pseudonym(hex: Option<String>) -> Option<Pseudonym> {
-    HEXLOWER.decode(hex?.as_bytes()).ok()?.try_into().ok()
+/// Pseudonyms are stored as integers: a history of hundreds is read for one sign-in.
+fn pseudonym(stored: Option<i64>) -> Option<Pseudonym> {
+    stored.map(i64::to_be_bytes)
 }
 
-fn hex(pseudonym: Option<&Pseudonym>) -> Option<String> {
-    pseudonym.map(|p| HEXLOWER.encode(p))
+fn number(pseudonym: Option<&Pseudonym>) -> Option<i64> {
+    pseudonym.map(|p| i64::from_be_bytes(*p))
 }
 
 const fn level_number(level: Level) -> u8 {
@@ -173,9 +174,9 @@ impl GrantRow {
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct ContextRow(
-    Option<String>,
-    Option<String>,
-    Option<String>,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
     Option<Arc<str>>,
     Option<i64>,
     Option<f64>,
@@ -186,9 +187,9 @@ pub(super) struct ContextRow(
 impl From<&ContextPrint> for ContextRow {
     fn from(c: &ContextPrint) -> Self {
         Self(
-            hex(c.device.as_ref()),
-            hex(c.agent.as_ref()),
-            hex(c.prefix.as_ref()),
+            number(c.device.as_ref()),
+            number(c.agent.as_ref()),
+            number(c.prefix.as_ref()),
             c.country.clone(),
             c.asn,
             c.point.map(|p| p.latitude),
@@ -253,9 +254,9 @@ pub(super) struct PastRow(
     pub usize,
     pub Arc<str>,
     pub Option<u8>,
-    pub Option<String>,
-    pub Option<String>,
-    pub Option<String>,
+    pub Option<i64>,
+    pub Option<i64>,
+    pub Option<i64>,
     pub Option<Arc<str>>,
     pub Option<i64>,
     pub Option<f64>,

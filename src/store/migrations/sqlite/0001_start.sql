@@ -61,9 +61,9 @@ CREATE TABLE sign_ins (
     provider   TEXT    NOT NULL,
     "end"      INTEGER NOT NULL,
     code       TEXT,
-    device     TEXT,                     -- keyed hashes, in hex
-    agent      TEXT,
-    prefix     TEXT,
+    device     INTEGER,                  -- keyed hashes
+    agent      INTEGER,
+    prefix     INTEGER,
     country    TEXT,
     asn        INTEGER,
     latitude   REAL,
