@@ -72,7 +72,12 @@ fn start(config: &Path, listen: &str) -> (Server, Duration) {
 }
 
 /// Sends bodies over one connection until there are none left; gives the latencies.
-async fn drive(listen: String, bodies: Arc<Vec<String>>, next: Arc<AtomicUsize>, failed: Arc<AtomicUsize>) -> Vec<Duration> {
+async fn drive(
+    listen: String,
+    bodies: Arc<Vec<String>>,
+    next: Arc<AtomicUsize>,
+    failed: Arc<AtomicUsize>,
+) -> Vec<Duration> {
     let stream = TcpStream::connect(&listen).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
@@ -104,7 +109,9 @@ async fn run(listen: &str, bodies: Vec<String>, connections: usize) -> (Duration
     let (bodies, next, failed) = (Arc::new(bodies), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let started = Instant::now();
     let drivers: Vec<_> = (0..connections)
-        .map(|_| tokio::spawn(drive(listen.to_owned(), Arc::clone(&bodies), Arc::clone(&next), Arc::clone(&failed))))
+        .map(|_| {
+            tokio::spawn(drive(listen.to_owned(), Arc::clone(&bodies), Arc::clone(&next), Arc::clone(&failed)))
+        })
         .collect();
     let mut latencies = Vec::new();
     for driver in drivers {
@@ -145,7 +152,8 @@ fn main() {
 }
 
 async fn load() {
-    let (sign_ins, users, connections) = (setting("SIGN_INS", 10_000), setting("USERS", 2_000), setting("CONNECTIONS", 64));
+    let (sign_ins, users, connections) =
+        (setting("SIGN_INS", 10_000), setting("USERS", 2_000), setting("CONNECTIONS", 64));
     let dir = TempDir::new().unwrap();
     let issuer = TestIssuer::start(TestClock::real()).await;
     let config = dir.path().join("countersign.toml");
@@ -187,8 +195,11 @@ async fn load() {
     let token = bodies(&issuer, 1, 1);
     let started = Instant::now();
     let (_, _, failed) = run(&listen, token, 1).await;
-    println!("start with a warm database: listening after {:.0} ms, first sign-in {:.0} ms later, {failed} failed",
-        listening.as_secs_f64() * 1000.0, started.elapsed().as_secs_f64() * 1000.0);
+    println!(
+        "start with a warm database: listening after {:.0} ms, first sign-in {:.0} ms later, {failed} failed",
+        listening.as_secs_f64() * 1000.0,
+        started.elapsed().as_secs_f64() * 1000.0
+    );
     drop(warm);
     assert_eq!(failed, 0);
 }

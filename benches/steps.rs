@@ -235,7 +235,10 @@ fn bench_store(c: &mut Criterion) {
                     store.find_by_identity(&identity, now).await.unwrap().unwrap();
                     let (session, _) = issuer.issue(grant(id), None, now, &SystemEntropy).unwrap();
                     let outcome = NewOutcome::Session(session);
-                    store.commit(SignInCommit { change: PlannedChange::None, outcome, record: record(id, now) }).await.unwrap()
+                    store
+                        .commit(SignInCommit { change: PlannedChange::None, outcome, record: record(id, now) })
+                        .await
+                        .unwrap()
                 };
                 futures_util::future::join_all((0..callers).map(|_| one()))
             });

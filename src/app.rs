@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use poem::endpoint::BoxEndpoint;
-use poem::web::Query;
-use poem::{EndpointExt, get, handler};
+use poem::http::StatusCode;
+use poem::web::{Data, Query};
+use poem::{EndpointExt, Request, get, handler};
 use tokio::net::TcpListener;
 
 use crate::clock::{Clock, SystemClock};
@@ -293,10 +294,13 @@ struct DevTotpQuery {
 }
 
 #[handler]
-fn dev_totp(totp: poem::web::Data<&DevTotp>, query: Query<DevTotpQuery>) -> String {
+fn dev_totp(request: &Request, totp: Data<&DevTotp>, query: Query<DevTotpQuery>) -> poem::Result<String> {
+    if !dev::is_from_here(request.headers()) {
+        return Err(poem::Error::from_status(StatusCode::FORBIDDEN));
+    }
     let shift = query.step.clamp(-1, 1) * 30;
     let at = crate::clock::UnixTime::from_secs(totp.clock.now().as_secs() + shift);
-    totp::code_at(&totp.secret, at).unwrap_or_default()
+    Ok(totp::code_at(&totp.secret, at).unwrap_or_default())
 }
 
 async fn seed_dev_user(

@@ -17,3 +17,4 @@ pub use assumed::{
     assumed_location,
 };
 pub use issuer::{DEFAULT_AUDIENCE, DevClaims, DevError, DevIssuer};
+pub use routes::is_from_here;

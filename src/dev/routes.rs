@@ -77,7 +77,8 @@ fn guarded(answer: impl Fn(Asked) -> Response + Send + Sync + 'static) -> impl E
 
 /// `Host` names this machine, and so does `Origin` if there is one: neither a page of another site nor a
 /// foreign name that resolves to loopback gets tokens.
-fn is_from_here(headers: &HeaderMap) -> bool {
+#[must_use]
+pub fn is_from_here(headers: &HeaderMap) -> bool {
     let local = |url: &str| Url::parse(url).is_ok_and(|url| is_loopback(url.host()));
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     text(header::HOST).is_some_and(|host| local(&format!("http://{host}/")))

@@ -24,11 +24,9 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 pub const JSON: &str = "application/json";
 
 /// A JSON body that must be there.
-#[derive(Debug)]
 pub struct Body<T>(pub T);
 
 /// A JSON body that may be absent.
-#[derive(Debug)]
 pub struct OptionalBody<T>(pub Option<T>);
 
 fn is_json(content_type: &str) -> bool {

@@ -1,4 +1,5 @@
-//! The shapes of the contract. Core types are turned into these here and nowhere else.
+//! The shapes of the contract. Core types are turned into these here and nowhere else. What holds a token,
+//! a secret or a code is not printable.
 
 use poem_openapi::{Enum, Object};
 
@@ -13,7 +14,7 @@ use crate::signin::rules::Level;
 use crate::signin::user::User;
 
 /// What an application sends to sign a user in.
-#[derive(Debug, Default, Object)]
+#[derive(Default, Object)]
 #[oai(rename = "dto.IDTokenSignInRequest", skip_serializing_if_is_none)]
 pub struct SignInRequest {
     /// The ID token that the provider issued. Without it the answer is 400 `missing_id_token`.
@@ -33,7 +34,7 @@ pub struct SignInRequest {
 }
 
 /// A first-sign-in hint, such as Apple's. Stored once, for a new user only, and marked as unverified.
-#[derive(Debug, Default, Object)]
+#[derive(Default, Object)]
 #[oai(rename = "dto.ProfileHint", skip_serializing_if_is_none)]
 pub struct ProfileHint {
     /// The display name, at most 256 characters.
@@ -41,7 +42,7 @@ pub struct ProfileHint {
 }
 
 /// A nonce for one sign-in at a provider with `nonce = "server_issued"`.
-#[derive(Debug, Object)]
+#[derive(Object)]
 #[oai(rename = "dto.NonceResponse")]
 pub struct NonceResponse {
     /// Pass it to the provider, raw or hashed as its SDK wants, and raw in the sign-in request.
@@ -140,7 +141,7 @@ impl From<&User> for UserInfo {
 }
 
 /// Tokens, or a challenge: one flat object. `requires_mfa` tells which.
-#[derive(Debug, Clone, Default, Object)]
+#[derive(Clone, Default, Object)]
 #[oai(rename = "dto.LoginResponse", skip_serializing_if_is_none)]
 pub struct LoginResponse {
     /// Signed in: an RFC 9068 access token.
@@ -233,7 +234,7 @@ impl From<Outcome> for LoginResponse {
 }
 
 /// An answer to a challenge.
-#[derive(Debug, Object)]
+#[derive(Object)]
 #[oai(rename = "dto.VerifyChallengeRequest", skip_serializing_if_is_none)]
 pub struct VerifyChallengeRequest {
     /// As it came from the sign-in.
@@ -252,7 +253,7 @@ fn default_method() -> Text {
 }
 
 /// A refresh token to exchange.
-#[derive(Debug, Object)]
+#[derive(Object)]
 #[oai(rename = "dto.RefreshRequest")]
 pub struct RefreshRequest {
     /// As it came with the last tokens.
@@ -260,7 +261,7 @@ pub struct RefreshRequest {
 }
 
 /// What session to end; without a body it is the one of the bearer token.
-#[derive(Debug, Object)]
+#[derive(Object)]
 #[oai(rename = "dto.LogoutRequest", skip_serializing_if_is_none)]
 pub struct LogoutRequest {
     /// A refresh token of the session.
@@ -335,7 +336,7 @@ pub struct FactorsResponse {
 }
 
 /// A new factor. The secret is shown this once.
-#[derive(Debug, Object)]
+#[derive(Object)]
 #[oai(rename = "dto.TOTPEnrolment")]
 pub struct TotpEnrolment {
     /// Name it when you confirm.
@@ -347,7 +348,7 @@ pub struct TotpEnrolment {
 }
 
 /// The proof that the app has the secret.
-#[derive(Debug, Object)]
+#[derive(Object)]
 #[oai(rename = "dto.ConfirmTOTPRequest")]
 pub struct ConfirmTotpRequest {
     /// As it came with the secret.

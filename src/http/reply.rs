@@ -20,7 +20,6 @@ pub trait Refusals: Send {
 }
 
 /// A success, or one of the refusals of `R`.
-#[derive(Debug)]
 pub struct Reply<T, R> {
     result: Result<T, Problem>,
     refusals: PhantomData<R>,

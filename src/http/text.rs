@@ -7,8 +7,8 @@ use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
 use poem_openapi::types::{ParseError, ParseFromJSON, ParseResult, ToJSON, Type};
 use serde_json::Value;
 
-/// A text of a request.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// A text of a request. Not printable: it may be a token or a code.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Text(pub String);
 
 impl Type for Text {

@@ -73,8 +73,7 @@ impl ChallengeError {
     }
 }
 
-/// An answer to a challenge.
-#[derive(Debug)]
+/// An answer to a challenge. Not printable: it holds a secret and a code.
 pub struct Answer<'a> {
     /// The tenant of the request.
     pub tenant: TenantId,

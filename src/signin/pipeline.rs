@@ -37,8 +37,7 @@ use crate::secret::{Entropy, Secret};
 use crate::session::issue::{IssuedTokens, TokenIssuer};
 use crate::session::{Caps, Grant};
 
-/// What a sign-in gives, besides a refusal.
-#[derive(Debug)]
+/// What a sign-in gives, besides a refusal. Not printable: it holds tokens.
 pub enum Outcome {
     /// Local tokens.
     SignedIn {

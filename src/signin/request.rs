@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::facts::Location;
 use crate::ids::RequestId;
 
-/// One request to sign in.
-#[derive(Debug, Clone)]
+/// One request to sign in. Not printable: it holds tokens.
+#[derive(Clone)]
 pub struct SignInRequest {
     /// The request's identifier.
     pub id: RequestId,

@@ -64,13 +64,18 @@ pub enum TokenShapeError {
 }
 
 /// A compact JWS of the right shape. Nothing in it may be believed.
-#[derive(Debug)]
 pub struct UnverifiedToken {
     raw: Arc<str>,
     signing_input_len: usize,
     algorithm: SignatureAlgorithm,
     kid: Option<String>,
     claims: Map<String, Value>,
+}
+
+impl std::fmt::Debug for UnverifiedToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UnverifiedToken").field("algorithm", &self.algorithm).finish_non_exhaustive()
+    }
 }
 
 impl UnverifiedToken {

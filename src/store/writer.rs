@@ -157,7 +157,7 @@ async fn apply(
     if let Err(why) = &committed {
         tracing::error!(error = why, commands = size, "a transaction was not committed");
     }
-    let told = committed.as_ref().map(|()| ()).map_err(String::as_str);
+    let told = committed.as_ref().copied().map_err(String::as_str);
     deliver.into_iter().for_each(|d| d(told));
     metrics::histogram!("countersign_store_batch_size").record(size as f64);
     metrics::histogram!("countersign_store_commit_seconds").record(started.elapsed().as_secs_f64());
