@@ -19,8 +19,10 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 #[path = "../tests/it/support/clock.rs"]
+#[expect(dead_code, reason = "shared with the tests, which use all of it")]
 mod clock;
 #[path = "../tests/it/support/issuer.rs"]
+#[expect(dead_code, reason = "shared with the tests, which use all of it")]
 mod issuer;
 
 use clock::TestClock;

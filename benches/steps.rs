@@ -32,8 +32,10 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use serde_json::{Value, json};
 
 #[path = "../tests/it/support/clock.rs"]
+#[expect(dead_code, reason = "shared with the tests, which use all of it")]
 mod clock;
 #[path = "../tests/it/support/issuer.rs"]
+#[expect(dead_code, reason = "shared with the tests, which use all of it")]
 mod issuer;
 
 use clock::TestClock;

@@ -1,6 +1,6 @@
 //! Joins core and edges: the only file, besides the commands, that names all of them.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use poem::{EndpointExt, Request, get, handler};
 use tokio::net::TcpListener;
 
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Settings, StaticDirectory, master_key};
+use crate::config::{Settings, master_key};
 use crate::dev::{self, DevIssuer};
 use crate::geo::GeoDatabases;
 use crate::http::{self, Assume, Assumed, Readiness, State, serve};
@@ -138,7 +138,7 @@ impl App {
         let pipeline = Arc::new(Pipeline {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
-            directory: Arc::new(StaticDirectory::new(settings.tenants.clone(), settings.providers.clone())),
+            directory: Arc::new(settings.directory()),
             keys: Arc::new(KeyCache::new(fetcher, Arc::clone(&clock))),
             replays: Arc::<Store>::clone(&store),
             enricher: Arc::<PluginHost>::clone(&plugins),
@@ -365,8 +365,5 @@ async fn seed_dev_user(
 /// Whether only this machine reaches the address.
 #[must_use]
 pub fn is_loopback(address: &SocketAddr) -> bool {
-    match address.ip() {
-        IpAddr::V4(ip) => ip.is_loopback() && ip != Ipv4Addr::UNSPECIFIED,
-        IpAddr::V6(ip) => ip.is_loopback(),
-    }
+    address.ip().is_loopback()
 }

@@ -1,7 +1,7 @@
 //! `countersign serve`.
 
 use std::io::IsTerminal;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use tokio::net::TcpListener;
@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{ConfigFile, FINE, Failure, UNREACHABLE, USAGE, runtime};
-use crate::app::{App, DEV_USER, Development, StartError};
+use crate::app::{App, DEV_USER, Development, StartError, is_loopback};
 use crate::config;
 
 #[derive(clap::Args)]
@@ -36,7 +36,11 @@ impl Serve {
     async fn serve(self) -> Result<u8, Failure> {
         let (listener, settings) = if self.dev {
             // The development issuer's name holds the port, so that is taken first.
-            let listener = listen(config::dev_settings(Path::new("."), self.listen)?.server.listen).await?;
+            let wanted = self.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
+            if !is_loopback(&wanted) {
+                config::dev_settings(Path::new("."), Some(wanted))?;
+            }
+            let listener = listen(wanted).await?;
             let settings = config::dev_settings(Path::new("."), listener.local_addr().ok())?;
             (listener, settings)
         } else {

@@ -1,129 +1,315 @@
-//! `countersign.toml` and the environment, checked into [`Settings`] that hold only valid values.
+//! The configuration: `countersign.toml`, the environment over it, and nothing but valid values out of
+//! both. `countersign.example.toml` shows every key with its default.
 //!
-//! The file is read first on its own, so that errors know their line; then variables
-//! `COUNTERSIGN_<SECTION>__<KEY>` replace single keys. Paths are relative to the working directory.
+//! - Every key is also a variable: `COUNTERSIGN_SERVER__LISTEN`; in an array of tables with its place
+//!   in the file, `COUNTERSIGN_PROVIDERS__0__CLIENT_IDS`. A variable wins over the file. Lists are
+//!   written as in the file, or with commas.
+//! - Paths that are not absolute start at the current directory, not at the file's.
+//! - All that is wrong is told at once, each with file and line or the name of the variable.
+//! - A key that this build would not obey is refused when it is given; nothing is read as something
+//!   weaker.
+//!
+//! Absent on purpose: opening the store, the databases or the plugin list; whoever uses them does.
 
 mod directory;
-mod duration;
-mod file;
-mod locate;
+mod keys;
+mod layers;
 mod master_key;
 mod presets;
-mod provider;
+mod problem;
+mod providers;
+mod values;
+
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
-pub use directory::StaticDirectory;
-pub use master_key::master_key;
+pub use self::directory::StaticDirectory;
+pub use self::master_key::master_key;
+pub use self::problem::{ConfigError, Finding};
 
+use self::layers::{Layers, Table};
+use self::problem::Findings;
+use self::values::{Bounds, Upstream};
+use crate::ids::TenantId;
 use crate::session::issue::TokenSettings;
 use crate::session::keys::SigningAlgorithm;
 use crate::signin::provider::{Provider, Tenant};
-use locate::Place;
 
-/// What is wrong, where, and what would be right.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {message}")]
-pub struct ConfigError {
-    /// `countersign.toml:41`, or a variable, or a file.
-    pub place: String,
-    /// What is wrong.
-    pub message: String,
-}
-
-impl ConfigError {
-    pub(crate) fn new(place: impl ToString, message: impl Into<String>) -> Self {
-        Self { place: place.to_string(), message: message.into() }
-    }
-}
-
-/// `[server]`.
-#[derive(Debug, Clone)]
-pub struct ServerSettings {
-    /// Where to listen.
-    pub listen: SocketAddr,
-    /// `iss` of local tokens.
-    pub public_url: String,
-    /// The API is served below it as well as at `/`; empty, or begins with `/` and does not end with it.
-    pub base_path: String,
-    /// Proxies whose forwarding headers are believed.
-    pub trusted_proxies: Vec<IpNet>,
-    /// `http://` issuers on loopback are accepted.
-    pub allow_insecure_issuers: bool,
-    /// Origins that browsers may call from.
-    pub cors_origins: Vec<String>,
-}
-
-/// A whole, valid configuration.
+/// Everything that is configured, checked.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// `[server]`.
+    /// Where and how the server answers.
     pub server: ServerSettings,
-    /// `[store] url`.
+    /// `sqlite://FILE`.
     pub store_url: String,
-    /// `[secrets] master_key_file`.
+    /// Where the master key is; see [`master_key()`].
     pub master_key_file: PathBuf,
-    /// `[tokens]`.
+    /// Local tokens; their issuer is [`ServerSettings::public_url`].
     pub tokens: TokenSettings,
-    /// `[tokens] signing_algorithm`.
+    /// What signs local tokens.
     pub signing_algorithm: SigningAlgorithm,
-    /// `[policies] dir`.
+    /// Where the rhai scripts are.
     pub policies_dir: PathBuf,
-    /// `[plugins] lock`.
+    /// The list of plugins; absent: no plugin is loaded.
     pub plugins_lock: Option<PathBuf>,
-    /// `[geoip] city`.
+    /// The database of places; absent: places are unknown.
     pub geoip_city: Option<PathBuf>,
-    /// `[geoip] asn`.
+    /// The database of networks; absent: networks are unknown.
     pub geoip_asn: Option<PathBuf>,
-    /// `[[tenants]]`; at least one.
+    /// The tenants, never none.
     pub tenants: Vec<Arc<Tenant>>,
-    /// `[[providers]]` that are enabled.
+    /// The enabled providers.
     pub providers: Vec<Arc<Provider>>,
 }
 
-/// Reads a configuration file, and the variables that replace its keys.
-///
-/// # Errors
-/// The first thing that is wrong, with file and line or the name of the variable.
-pub fn load(file: &Path, env: impl Iterator<Item = (String, String)>) -> Result<Settings, ConfigError> {
-    let shown = file.display().to_string();
-    let text = std::fs::read_to_string(file).map_err(|error| {
-        let hint = "copy countersign.example.toml, or try `serve --dev`";
-        ConfigError::new(&shown, format!("cannot be read ({error}); {hint}"))
-    })?;
-    let places = Place::new(shown, &text);
-    let parsed = file::read(&text, env, &places)?;
-    file::check(parsed, &places)
+impl Settings {
+    /// The tenants and providers as a directory.
+    #[must_use]
+    pub fn directory(&self) -> StaticDirectory {
+        StaticDirectory::new(&self.tenants, &self.providers)
+    }
 }
 
-/// The settings of `serve --dev` without a file: data below `root`/data, policies in `root`/policies, and
-/// the development issuer as provider `dev`.
+/// Where and how the server answers.
+#[derive(Debug, Clone)]
+pub struct ServerSettings {
+    /// The address to listen on.
+    pub listen: SocketAddr,
+    /// `iss` of local tokens: without a slash at its end.
+    pub public_url: String,
+    /// Empty, or a path such as `/identity/api/v1` at which the API is served as well as at `/`.
+    pub base_path: String,
+    /// Networks whose `Forwarded` and `X-Forwarded-For` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether providers on loopback may be asked over `http`.
+    pub allow_insecure_issuers: bool,
+    /// Origins of web pages that may call the API, as browsers send them.
+    pub cors_origins: Vec<String>,
+}
+
+/// Reads a configuration file and the variables over it. Variables that do not begin with
+/// `COUNTERSIGN_` are left alone.
 ///
 /// # Errors
-/// When the address is not loopback.
+/// When the file cannot be read, and all that is wrong in it and in the variables.
+pub fn load(file: &Path, env: impl Iterator<Item = (String, String)>) -> Result<Settings, ConfigError> {
+    let source = std::fs::read_to_string(file)
+        .map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
+    parse(file, &source, env)
+}
+
+/// The settings of `serve --dev` without a file: all data in `root/data`, scripts in `root/policies`,
+/// one tenant, and the development issuer of this very server as provider `dev`. `listen` is
+/// 127.0.0.1:8080 when it is not given.
+///
+/// # Errors
+/// When the address is not loopback, or has no port yet: the issuer's name contains it.
 pub fn dev_settings(root: &Path, listen: Option<SocketAddr>) -> Result<Settings, ConfigError> {
-    let listen = listen.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080));
+    let listen = listen.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
+    let refuse = |reason| Err(ConfigError::DevListen { listen, reason });
     if !listen.ip().is_loopback() {
-        let message =
-            format!("development listens on loopback only, such as 127.0.0.1:8080; {listen} is reached by others");
-        return Err(ConfigError::new("--dev", message));
+        return refuse("its issuer signs for anybody, so it stays on this machine; use 127.0.0.1");
     }
-    let path = |name: &str| toml::Value::from(root.join(name).display().to_string());
-    let text = format!(
-        "[server]\nlisten = \"{listen}\"\npublic_url = \"http://{listen}\"\nallow_insecure_issuers = true\n\
-         [store]\nurl = {}\n[secrets]\nmaster_key_file = {}\n[policies]\ndir = {}\n[[tenants]]\nid = \"default\"\n\
-         [[providers]]\ntenant = \"default\"\nname = \"dev\"\nissuer = \"http://{listen}/dev/issuer\"\n\
-         client_ids = [\"dev-client\"]\n",
-        toml::Value::from(format!("sqlite://{}", root.join("data/countersign.db").display())),
-        path("data/master.key"),
-        path("policies"),
+    if listen.port() == 0 {
+        return refuse("the issuer's name holds the port; bind first and give the port that came of it");
+    }
+    let source = format!(
+        r#"
+        [server]
+        listen = "{listen}"
+        public_url = "http://{listen}"
+        allow_insecure_issuers = true
+        [[tenants]]
+        id = "default"
+        [[providers]]
+        name = "dev"
+        issuer = "http://{listen}/dev/issuer"
+        client_ids = ["dev-client"]
+        "#
     );
-    let places = Place::new("--dev".to_owned(), &text);
-    file::check(file::read(&text, std::iter::empty(), &places)?, &places)
+    let mut settings = parse(Path::new("--dev"), &source, std::iter::empty())?;
+    let database = root.join("data/countersign.db");
+    let database = database.to_str().filter(|p| !p.contains(['?', '#', '%']));
+    let database = database.ok_or_else(|| ConfigError::DevRoot { root: root.to_owned() })?;
+    settings.store_url = format!("sqlite://{database}");
+    settings.master_key_file = root.join("data/master.key");
+    settings.policies_dir = root.join("policies");
+    Ok(settings)
+}
+
+fn parse(file: &Path, source: &str, env: impl Iterator<Item = (String, String)>) -> Result<Settings, ConfigError> {
+    let layers = Layers::read(file, source, env)?;
+    let mut findings = Findings::default();
+    let settings = settings(&layers, &mut findings);
+    findings.check()?;
+    settings.ok_or_else(|| {
+        findings.add(layers.file(), "the configuration is not complete");
+        findings.check().err().unwrap_or(ConfigError::Invalid(Vec::new()))
+    })
+}
+
+/// `None` only when something was found; goes on after a finding, so that all are told.
+fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
+    let server = server(&layers.table("server"), findings);
+    let tenants = tenants(layers, findings);
+    let allow_insecure = layers.table("server").flag("allow_insecure_issuers");
+    let providers = providers(layers, &tenants, Upstream { allow_insecure }, findings);
+    let store = layers.table("store").text("url")?;
+    let store_url = findings.take(&store.at, values::store_url(&store.value));
+    let tokens = tokens(&layers.table("tokens"), findings);
+    let master_key_file = path(&layers.table("secrets"), "master_key_file", findings);
+    let policies_dir = path(&layers.table("policies"), "dir", findings);
+    let plugins_lock = path(&layers.table("plugins"), "lock", findings);
+    let geoip_city = path(&layers.table("geoip"), "city", findings);
+    let geoip_asn = path(&layers.table("geoip"), "asn", findings);
+    let server = server?;
+    let (mut tokens, signing_algorithm) = tokens?;
+    tokens.issuer.clone_from(&server.public_url);
+    Some(Settings {
+        server,
+        store_url: store_url?,
+        master_key_file: master_key_file?,
+        tokens,
+        signing_algorithm,
+        policies_dir: policies_dir?,
+        plugins_lock,
+        geoip_city,
+        geoip_asn,
+        tenants,
+        providers,
+    })
+}
+
+fn server(table: &Table<'_>, findings: &mut Findings) -> Option<ServerSettings> {
+    let listen = table.text("listen")?;
+    let listen = findings.take(&listen.at, values::listen(&listen.value));
+    let public_url = if let Some(w) = table.text("public_url") {
+        findings.take(&w.at, values::public_url(&w.value))
+    } else {
+        findings.add(
+            &table.at,
+            "public_url is missing in [server]; write the address that clients use: \"https://id.example.com\"",
+        );
+        None
+    };
+    let base_path = table.text("base_path")?;
+    let base_path = findings.take(&base_path.at, values::base_path(&base_path.value));
+    let proxies = table.list("trusted_proxies");
+    let trusted_proxies: Vec<_> =
+        proxies.value.iter().filter_map(|p| findings.take(&proxies.at, values::trusted_proxy(p))).collect();
+    let origins = table.list("cors_origins");
+    let cors_origins: Vec<_> =
+        origins.value.iter().filter_map(|o| findings.take(&origins.at, values::cors_origin(o))).collect();
+    Some(ServerSettings {
+        listen: listen?,
+        public_url: public_url?,
+        base_path: base_path?,
+        trusted_proxies,
+        allow_insecure_issuers: table.flag("allow_insecure_issuers"),
+        cors_origins,
+    })
+}
+
+fn tokens(table: &Table<'_>, findings: &mut Findings) -> Option<(TokenSettings, SigningAlgorithm)> {
+    if let Some(w) = table.text("rotate_signing_key_every") {
+        findings.add(&w.at, "rotate_signing_key_every is not supported by this build yet; take it out");
+    }
+    let mut duration = |name, least, most| {
+        let w = table.text(name)?;
+        findings.take(&w.at, values::duration(name, &w.value, &Bounds { least, most }))
+    };
+    let access_ttl = duration("access_ttl", "1m", "24h");
+    let refresh_ttl = duration("refresh_ttl", "1m", "400d");
+    let refresh_grace = duration("refresh_grace", "0s", "60s");
+    let w = table.text("signing_algorithm")?;
+    let known = [SigningAlgorithm::EdDsa, SigningAlgorithm::Es256, SigningAlgorithm::Rs256].map(|a| (a.name(), a));
+    let algorithm = findings.take(&w.at, values::choice("signing_algorithm", &w.value, &known, &[]));
+    let (access_ttl, refresh_ttl) = (access_ttl?, refresh_ttl?);
+    if refresh_ttl < access_ttl {
+        let at = table.text("refresh_ttl")?.at;
+        findings.add(&at, "refresh_ttl is shorter than access_ttl; it must be at least as long");
+    }
+    let settings = TokenSettings { issuer: String::new(), access_ttl, refresh_ttl, refresh_grace: refresh_grace? };
+    Some((settings, algorithm?))
+}
+
+fn path(table: &Table<'_>, name: &str, findings: &mut Findings) -> Option<PathBuf> {
+    let w = table.text(name)?;
+    if w.value.is_empty() {
+        findings.add(&w.at, format!("{name} is empty; name a file or directory, or leave the key out"));
+        return None;
+    }
+    Some(PathBuf::from(w.value))
+}
+
+/// The tenants; one named `default` when there is no table.
+fn tenants(layers: &Layers, findings: &mut Findings) -> Vec<Arc<Tenant>> {
+    let tables = layers.tables("tenants");
+    let mut tenants: Vec<Arc<Tenant>> = Vec::with_capacity(tables.len().max(1));
+    let mut hosts_seen: HashMap<String, TenantId> = HashMap::new();
+    for table in &tables {
+        let Some(id) = table.text("id") else {
+            findings.add(&table.at, "id is missing in [[tenants]]; write one such as id = \"default\"");
+            continue;
+        };
+        let parsed = TenantId::parse(&id.value).map_err(|e| format!("id = \"{}\": {e}", id.value));
+        let Some(tenant_id) = findings.take(&id.at, parsed) else { continue };
+        if tenants.iter().any(|t| t.id == tenant_id) {
+            findings.add(&id.at, format!("tenant \"{tenant_id}\" is there already; give each its own id"));
+            continue;
+        }
+        let written = table.list("hosts");
+        let mut hosts = Vec::with_capacity(written.value.len());
+        for host in &written.value {
+            let Some(host) = findings.take(&written.at, values::host(host)) else { continue };
+            match hosts_seen.insert(host.clone(), tenant_id.clone()) {
+                Some(other) => {
+                    findings.add(&written.at, format!("host \"{host}\" is named already by tenant \"{other}\""))
+                }
+                None => hosts.push(host),
+            }
+        }
+        tenants.push(Arc::new(Tenant { id: tenant_id, hosts }));
+    }
+    if tables.is_empty()
+        && let Ok(id) = TenantId::parse(TenantId::DEFAULT)
+    {
+        tenants.push(Arc::new(Tenant { id, hosts: Vec::new() }));
+    }
+    tenants
+}
+
+/// The enabled providers. A disabled one is checked as well, but for its client ids, and left out.
+fn providers(
+    layers: &Layers,
+    tenants: &[Arc<Tenant>],
+    upstream: Upstream,
+    findings: &mut Findings,
+) -> Vec<Arc<Provider>> {
+    let mut names: HashMap<(TenantId, Arc<str>), String> = HashMap::new();
+    let mut providers = Vec::new();
+    for table in layers.tables("providers") {
+        let Some(read) = providers::read(&table, tenants, upstream, findings) else { continue };
+        let key = (read.provider.tenant.clone(), Arc::clone(&read.provider.name));
+        if let Some(first) = names.insert(key, read.at.clone()) {
+            let (name, tenant) = (&read.provider.name, &read.provider.tenant);
+            findings.add(
+                &read.at,
+                format!(
+                    "provider \"{name}\" of tenant \"{tenant}\" is there already at {first}; give each its own name"
+                ),
+            );
+        }
+        if read.enabled {
+            providers.push(Arc::new(read.provider));
+        }
+    }
+    providers
 }
