@@ -26,7 +26,7 @@ pub struct SignInRequest {
     pub nonce: Option<Text>,
     /// The provider's access token; checked against `at_hash`.
     pub access_token: Option<Text>,
-    /// A stable identifier of the device or installation, at most 256 characters. A challenge that comes
+    /// A stable identifier of the device or installation, at most 256 bytes. A challenge that comes
     /// of this sign-in must be answered with the same one.
     pub device_id: Option<Text>,
     /// What the provider told the application beside the token.
@@ -37,7 +37,7 @@ pub struct SignInRequest {
 #[derive(Default, Object)]
 #[oai(rename = "dto.ProfileHint", skip_serializing_if_is_none)]
 pub struct ProfileHint {
-    /// The display name, at most 256 characters.
+    /// The display name, at most 256 bytes of UTF-8.
     pub name: Option<Text>,
 }
 

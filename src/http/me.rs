@@ -50,6 +50,8 @@ bearer_refusals!(
 #[OpenApi]
 impl MeApi {
     /// The signed-in user
+    ///
+    /// As the store has it now, not as it was when the token was issued.
     #[oai(path = "/auth/me", method = "get", tag = "Tag::Me", operation_id = "getMe")]
     async fn me(&self, request: &Request, auth: BearerAuth) -> Reply<dto::UserInfoResponse, MeRefusals> {
         let answer = async {
@@ -65,6 +67,8 @@ impl MeApi {
     }
 
     /// The user's MFA factors
+    ///
+    /// Confirmed ones only: an enrolment that waits for its first code is not listed.
     #[oai(path = "/auth/me/mfa", method = "get", tag = "Tag::Me", operation_id = "listMyFactors")]
     async fn factors(&self, request: &Request, auth: BearerAuth) -> Reply<dto::FactorsResponse, MeRefusals> {
         let answer = async {

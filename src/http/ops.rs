@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use poem_openapi::payload::PlainText;
-use poem_openapi::types::Any;
+use poem_openapi::registry::{MetaSchemaRef, Registry};
+use poem_openapi::types::Type;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde_json::Value;
 
@@ -43,6 +44,8 @@ impl Refusals for ReadyRefusals {
 #[OpenApi]
 impl OpsApi {
     /// Whether the process runs
+    ///
+    /// Asks nothing else: for a supervisor that restarts a hung process.
     #[oai(path = "/health/live", method = "get", tag = "Tag::Operations", operation_id = "healthLive")]
     async fn live(&self) -> Reply<Health, NoRefusals> {
         Ok(Health { status: "ok".to_owned() }).into()
@@ -61,6 +64,8 @@ impl OpsApi {
     }
 
     /// Metrics in the text format of Prometheus
+    ///
+    /// Counts and times of this process. Names no user and no token.
     #[oai(path = "/metrics", method = "get", tag = "Tag::Operations", operation_id = "metrics")]
     async fn metrics(&self) -> MetricsAnswer {
         MetricsAnswer::Ok(PlainText((self.0.render_metrics)()))
@@ -75,14 +80,51 @@ impl OpsApi {
     }
 }
 
-/// A JWK Set.
+/// A JWK Set (RFC 7517 section 5).
+#[derive(Debug, Object)]
+#[oai(rename = "dto.JWKSet")]
+pub struct JwkSetShape {
+    /// The keys.
+    pub keys: Vec<JwkShape>,
+}
+
+/// A public key (RFC 7517 section 4). Which members describe it depends on `kty`.
+#[derive(Debug, Object)]
+#[oai(rename = "dto.JWK", skip_serializing_if_is_none)]
+pub struct JwkShape {
+    /// The key's type, such as `OKP`.
+    pub kty: String,
+    /// The identifier that tokens name.
+    pub kid: String,
+    /// `sig`.
+    #[oai(rename = "use")]
+    pub purpose: String,
+    /// The one algorithm that the key is for.
+    pub alg: String,
+    /// The curve, for `OKP` and `EC`.
+    pub crv: Option<String>,
+    /// The public key or its first coordinate in base64url, for `OKP` and `EC`.
+    pub x: Option<String>,
+    /// The second coordinate in base64url, for `EC`.
+    pub y: Option<String>,
+    /// The modulus in base64url, for `RSA`.
+    pub n: Option<String>,
+    /// The exponent in base64url, for `RSA`.
+    pub e: Option<String>,
+}
+
+/// The set as the core made it; [`JwkSetShape`] describes it.
 struct JwkSet(Value);
 
 impl poem_openapi::payload::Payload for JwkSet {
     const CONTENT_TYPE: &'static str = JSON;
 
-    fn schema_ref() -> poem_openapi::registry::MetaSchemaRef {
-        <Any<Value> as poem_openapi::types::Type>::schema_ref()
+    fn schema_ref() -> MetaSchemaRef {
+        JwkSetShape::schema_ref()
+    }
+
+    fn register(registry: &mut Registry) {
+        JwkSetShape::register(registry);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The OpenAPI document: what poem-openapi generates, made exact.
 //!
-//! It emits OpenAPI 3.0.0, a key of 3.1, a parameter in the media type that generators trip over, and
-//! no examples of answers. All of that is mended here, in one pass over the generated value.
+//! It emits OpenAPI 3.0.0, a key of 3.1, a parameter in the media type and an `allOf` that generators trip
+//! over, header names in capitals, and no examples of answers. All of that is mended here.
 
 use std::collections::HashMap;
 
@@ -24,6 +24,12 @@ Every refusal has the form `dto.Error`: `code` and `error` are stable, `message`
 carries `X-Request-Id`. Bodies are `application/json` of at most 64 KiB; a member named twice is refused, one \
 that is not known is passed over. Times are RFC 3339 in UTC; durations are integers in seconds.";
 
+/// The tags as the documentation page lists them: a client's way first.
+const TAGS: [&str; 5] = ["Sign-in", "MFA", "Session", "Me", "Operations"];
+/// Members that hold a time.
+const TIMES: [&str; 4] = ["created_at", "enrolled_at", "last_used_at", "timestamp"];
+const TENANT_HEADER: &str = "X-Tenant-ID";
+
 const EXAMPLE_TIME: &str = "2026-01-15T10:30:00Z";
 const USER: &str = "usr_034xz6kz0yfp8g3v5t1c9qk7re";
 const CHALLENGE: &str = "chg_034xz6kz12qw9h4m6s2d8rj5tb.c2VjcmV0LWhhbGYtb2YtdGhlLWNoYWxsZW5nZS10b2s";
@@ -38,8 +44,13 @@ pub fn document(generated: &str) -> Value {
     if let Some(root) = document.as_object_mut() {
         root.remove("webhooks");
         root.insert("openapi".to_owned(), "3.0.3".into());
+        root.insert("servers".to_owned(), json!([{"url": "/"}]));
     }
-    rename_media_types(&mut document);
+    if let Some(tags) = document.get_mut("tags").and_then(Value::as_array_mut) {
+        let place = |tag: &Value| TAGS.iter().position(|name| tag["name"] == *name);
+        tags.sort_by_key(|tag| place(tag).unwrap_or(TAGS.len()));
+    }
+    mend(&mut document);
     let paths = document.get_mut("paths").and_then(Value::as_object_mut);
     for operation in paths.into_iter().flat_map(|p| p.values_mut()).flat_map(operations_mut) {
         complete(operation);
@@ -51,25 +62,56 @@ fn operations_mut(path: &mut Value) -> impl Iterator<Item = &mut Map<String, Val
     path.as_object_mut().into_iter().flat_map(|p| p.values_mut()).filter_map(Value::as_object_mut)
 }
 
-/// `application/json; charset=utf-8` → `application/json`, wherever a media type is a key.
-fn rename_media_types(value: &mut Value) {
+/// Mends what the generator writes in every object of the document.
+fn mend(value: &mut Value) {
     match value {
         Value::Object(map) => {
             if let Some(Value::Object(content)) = map.get_mut("content") {
-                *content = std::mem::take(content)
-                    .into_iter()
-                    .map(|(name, v)| (name.split(';').next().unwrap_or(&name).trim().to_owned(), v))
-                    .collect();
+                rename_keys(content, |name| name.split(';').next().unwrap_or(name).trim().to_owned());
             }
-            map.values_mut().for_each(rename_media_types);
+            if let Some(Value::Object(headers)) = map.get_mut("headers") {
+                rename_keys(headers, header_name);
+            }
+            if map.get("in").is_some_and(|place| place == "header")
+                && let Some(Value::String(name)) = map.get_mut("name")
+            {
+                *name = header_name(name);
+            }
+            // The description stands beside `allOf` already; a member without a type is none to generators.
+            if let Some(Value::Array(parts)) = map.get_mut("allOf") {
+                parts.retain(|part| part.get("$ref").is_some());
+            }
+            if let Some(Value::Object(properties)) = map.get_mut("properties") {
+                for (_, schema) in properties.iter_mut().filter(|(name, _)| TIMES.contains(&name.as_str())) {
+                    schema["format"] = "date-time".into();
+                }
+            }
+            map.values_mut().for_each(mend);
         }
-        Value::Array(items) => items.iter_mut().for_each(rename_media_types),
+        Value::Array(items) => items.iter_mut().for_each(mend),
         _ => {}
     }
 }
 
-/// Adds examples of request and answers, the `Allow`-free common refusals being there already.
+fn rename_keys(map: &mut Map<String, Value>, rename: impl Fn(&str) -> String) {
+    *map = std::mem::take(map).into_iter().map(|(name, value)| (rename(&name), value)).collect();
+}
+
+/// `X-REQUEST-ID` → `X-Request-Id`, and the tenant's as it is published.
+fn header_name(name: &str) -> String {
+    if name.eq_ignore_ascii_case(TENANT_HEADER) {
+        return TENANT_HEADER.to_owned();
+    }
+    let capital = |word: &str| {
+        let (first, rest) = word.split_at_checked(1).unwrap_or((word, ""));
+        format!("{}{}", first.to_ascii_uppercase(), rest.to_ascii_lowercase())
+    };
+    name.split('-').map(capital).collect::<Vec<_>>().join("-")
+}
+
+/// Adds examples of request and answers, and says of an open operation that it is one.
 fn complete(operation: &mut Map<String, Value>) {
+    operation.entry("security").or_insert_with(|| json!([]));
     let id = operation.get("operationId").and_then(Value::as_str).unwrap_or_default().to_owned();
     if let Some(example) = request_example(&id)
         && let Some(media) =

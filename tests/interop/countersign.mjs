@@ -62,7 +62,9 @@ export async function startCountersign({ issuer, clientIds, algorithms }) {
   const port = await freePort();
   const file = join(dir, 'countersign.toml');
   await writeFile(file, configuration({ port, dir, issuer, clientIds, algorithms }));
-  const child = spawn(binary, ['serve', '--config', file], { cwd: dir, stdio: ['ignore', 'pipe', 'pipe'] });
+  // The server refuses a COUNTERSIGN_ variable that names no key, so ours is not handed on.
+  const { COUNTERSIGN_BIN: _, ...env } = process.env;
+  const child = spawn(binary, ['serve', '--config', file], { cwd: dir, env, stdio: ['ignore', 'pipe', 'pipe'] });
   let output = '';
   const keep = (chunk) => { output = (output + chunk).slice(-8000); };
   child.stdout.on('data', keep);
