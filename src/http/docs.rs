@@ -21,7 +21,7 @@ const PAGE: &str = r#"<!doctype html>
 <link rel="icon" href="data:,">
 </head>
 <body>
-<div id="ui"></div>
+<div id="ui" style="overflow-x: auto"></div>
 <script src="docs/swagger-ui.js"></script>
 <script src="docs/start.js"></script>
 </body>

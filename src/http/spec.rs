@@ -178,7 +178,11 @@ fn success_examples(operation: &str) -> Map<String, Value> {
     let examples = match operation {
         "signInWithIdToken" => vec![
             signed_in("Signed in: local tokens"),
-            one("challenged", "A second factor is needed first", login_challenged().to_json().unwrap_or_default()),
+            one(
+                "with_challenge",
+                "A second factor is needed first",
+                login_challenged().to_json().unwrap_or_default(),
+            ),
         ],
         "verifyMfaChallenge" | "refresh" => vec![signed_in("Local tokens")],
         "issueNonce" => vec![one("nonce", "A nonce", json!({"nonce": "AAABm8…", "expires_in": 600}))],
