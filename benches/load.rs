@@ -99,10 +99,9 @@ async fn drive(
         let good = response.status() == 200;
         let text = response.into_body().collect().await.unwrap().to_bytes();
         latencies.push(started.elapsed());
-        if !good || !text.windows(14).any(|w| w == b"\"access_token\"") {
-            if failed.fetch_add(1, Ordering::Relaxed) == 0 {
-                eprintln!("not signed in: {}", String::from_utf8_lossy(&text));
-            }
+        let signed_in = good && text.windows(14).any(|w| w == b"\"access_token\"");
+        if !signed_in && failed.fetch_add(1, Ordering::Relaxed) == 0 {
+            eprintln!("not signed in: {}", String::from_utf8_lossy(&text));
         }
     }
 }

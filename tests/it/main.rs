@@ -1,6 +1,7 @@
 //! All integration tests in one binary: each further one would link the whole server again.
 
 mod cli;
+mod crash;
 mod house;
 mod http_form;
 mod mfa;
