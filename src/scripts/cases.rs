@@ -124,9 +124,7 @@ pub fn run_cases(dir: &Path) -> Result<CaseReport, LoadError> {
             }
         }
     }
-    let core = [crate::signin::assessment::POLICY_ERROR, crate::signin::assessment::SCORE_LIMIT];
-    let all = snapshot.reasons.iter().filter(|code| !core.contains(&code.as_str()));
-    report.never_given = all.filter(|code| !given.contains(*code)).cloned().collect();
+    report.never_given = snapshot.reasons.iter().filter(|code| !given.contains(*code)).cloned().collect();
     report.never_given.sort();
     Ok(report)
 }

@@ -76,6 +76,14 @@ pub(super) fn new(lists: Lists) -> Engine {
         .on_progress(|operations| {
             (operations % CLOCK_EVERY == 0 && STARTED.get().is_some_and(is_due)).then_some(Dynamic::UNIT)
         });
+    // The package's own makes 0 of what is no number: points would vanish without a word.
+    engine.register_fn("to_int", |context: rhai::NativeCallContext, value: f64| {
+        if value.is_finite() && value.abs() < 9.0e18 {
+            Ok(value as i64)
+        } else {
+            refuse(context.call_position(), "the number cannot be a whole one")
+        }
+    });
     facts::register(&mut engine);
     builder::register(&mut engine);
     mapping::register(&mut engine);
@@ -92,7 +100,8 @@ fn list_module(lists: Lists) -> Module {
     let mut module = Module::new();
     module.set_native_fn("has", move |context: rhai::NativeCallContext, name: &str, value: Dynamic| {
         let Some(list) = lists.get(name) else {
-            return refuse(context.call_position(), format!("there is no lists/{name}.txt"));
+            let shown = if is_name(name) { name } else { "NAME" };
+            return refuse(context.call_position(), format!("there is no lists/{shown}.txt"));
         };
         Ok(list.has(&value))
     });
@@ -132,6 +141,11 @@ pub(super) fn fault(file: &str, error: &EvalAltResult) -> PolicyFault {
     }
 }
 
+/// What an author would write; a claim's value rarely looks like it.
+fn is_name(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
 fn message(error: &EvalAltResult) -> String {
     use EvalAltResult as E;
     match error {
@@ -148,6 +162,19 @@ fn message(error: &EvalAltResult) -> String {
         E::ErrorTooManyOperations(_) => format!("the script ran more than {OPERATIONS} operations"),
         E::ErrorTerminated(..) => format!("the script ran longer than {} ms", DEADLINE.as_millis()),
         E::ErrorInModule(name, inner, _) => format!("in module \"{name}\": {}", message(inner.unwrap_inner())),
+        E::ErrorArithmetic(..) => "an overflow, a division by zero, or a text that is no number".to_owned(),
+        E::ErrorFunctionNotFound(signature, _) => match signature.split(' ').next().filter(|n| is_name(n)) {
+            Some(_) => format!("there is no function {signature}"),
+            None => "there is no such function".to_owned(),
+        },
+        E::ErrorModuleNotFound(path, _) if path.split('/').all(is_name) => {
+            format!("there is no module \"{path}\"; scripts import lib/<name> and risk/_default")
+        }
+        E::ErrorModuleNotFound(..) => {
+            "there is no such module; scripts import lib/<name> and risk/_default".to_owned()
+        }
+        E::ErrorPropertyNotFound(name, _) if is_name(name) => format!("there is no property {name}"),
+        E::ErrorPropertyNotFound(..) => "there is no such property".to_owned(),
         // The rest tell names and types of the script's own text, or what the engine expected.
         other => {
             let mut plain = other.to_string();

@@ -234,15 +234,23 @@ struct Reason {
     help: String,
 }
 
-/// The codes of `reasons.toml`, and those that the core gives itself.
+/// The codes of `reasons.toml`. Those that the core gives itself are no script's to give.
 pub(super) fn parse_reasons(text: &str) -> Result<HashSet<String>, LoadError> {
     let name = "reasons.toml";
     let reasons: BTreeMap<String, Reason> = toml::from_str(text).map_err(|e| toml_error(name, text, &e))?;
-    let mut codes: HashSet<String> = [POLICY_ERROR, SCORE_LIMIT].map(str::to_owned).into();
+    let mut codes = HashSet::new();
     for code in reasons.into_keys() {
         if !is_code(&code) {
             let message = format!("a reason is 1 to 48 characters of a-z, 0-9 and _, not \"{code}\"");
             return Err(LoadError::new(name, line_of(text, &code), 1, message));
+        }
+        if code == POLICY_ERROR || code == SCORE_LIMIT {
+            return Err(LoadError::new(
+                name,
+                line_of(text, &code),
+                1,
+                format!("\"{code}\" is given by the server itself"),
+            ));
         }
         codes.insert(code);
     }

@@ -17,26 +17,28 @@ struct Process(Child);
 
 impl Process {
     async fn start(config: &Path, listen: &str, client: &reqwest::Client) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_countersign"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
+        command
             .args(["serve", "--listen", listen, "--config"])
             .arg(config)
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+            .stderr(Stdio::null());
+        let process = Self(command.spawn().unwrap());
         for _ in 0..1000 {
             if client.get(format!("http://{listen}/health/ready")).send().await.is_ok_and(|r| r.status() == 200) {
-                return Self(child);
+                return process;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("the server did not get ready");
     }
+}
 
-    /// SIGKILL: no handler runs, nothing is flushed.
-    fn kill(mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
+/// SIGKILL: no handler runs, nothing is flushed.
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -112,7 +114,7 @@ async fn nothing_that_was_answered_is_lost_and_nothing_works_twice() {
             })
             .collect();
         tokio::time::sleep(Duration::from_millis(700 + 150 * round)).await;
-        server.kill();
+        drop(server);
         let mut told = Vec::new();
         for driver in drivers {
             told.push(driver.await.unwrap());
@@ -121,7 +123,7 @@ async fn nothing_that_was_answered_is_lost_and_nothing_works_twice() {
         assert!(answered > 16, "only {answered} sign-ins were answered before the end");
         let server = Process::start(&config, &listen, &client).await;
         check(&client, &base, &told).await;
-        server.kill();
+        drop(server);
     }
 }
 
