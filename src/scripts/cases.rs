@@ -13,7 +13,7 @@ use toml::{Table, Value};
 use super::bundle::Bundle;
 use super::load::Snapshot;
 use super::settings::toml_error;
-use super::{LoadError, case_facts, run_assess, run_map};
+use super::{LoadError, case_facts, run_map, run_script};
 use crate::ids::TenantId;
 use crate::signin::assessment::{Assessment, combine};
 use crate::signin::decision::demanded_action;
@@ -141,7 +141,9 @@ fn run_risk_case(
     for (path, value) in &case.set {
         case_facts::set(&mut facts, path, value)?;
     }
-    let run = run_assess(snapshot, Arc::new(facts));
+    // The script beside the cases, whatever script the tenant has.
+    let script = snapshot.risk.get(stem).ok_or("the script is absent")?;
+    let run = run_script(snapshot, script, Arc::new(facts));
     if let Some(fault) = &run.fault {
         return Err(fault.to_string());
     }

@@ -150,7 +150,10 @@ fn run_map(snapshot: &Snapshot, names: &[String], input: Arc<MappingInput>) -> R
 
 fn run_assess(snapshot: &Snapshot, facts: Arc<Facts>) -> RuleRun {
     let own = snapshot.risk.get(facts.tenant.as_str()).or_else(|| snapshot.risk.get("_default"));
-    let script = own.unwrap_or(&snapshot.shipped);
+    run_script(snapshot, own.unwrap_or(&snapshot.shipped), facts)
+}
+
+fn run_script(snapshot: &Snapshot, script: &Script, facts: Arc<Facts>) -> RuleRun {
     let settings = snapshot.settings.of(&facts.tenant);
     let first_sign_in = &settings.first_sign_in;
     let ran = assess_with(snapshot, script, &snapshot.reasons, &facts, first_sign_in);

@@ -19,3 +19,28 @@ fn every_shipped_script_has_cases_and_they_pass() {
     let report = run_cases(&dir).unwrap();
     assert!(report.passed(), "{report}");
 }
+
+/// The README's rule, as a reader would write it.
+#[test]
+fn the_rule_and_the_cases_of_the_readme_work() {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
+    let readme = std::fs::read_to_string(shipped.join("README.md")).unwrap();
+    let block = |language: &str, holds: &str| -> String {
+        let fence = format!("```{language}\n");
+        let found = readme.split(&fence).skip(1).map(|b| b.split("```").next().unwrap());
+        let text = found.filter(|b| b.contains(holds)).collect::<String>();
+        text.lines().map(|l| l.strip_prefix("   ").unwrap_or(l)).collect::<Vec<_>>().join("\n")
+    };
+    let dir = tempfile::tempdir().unwrap();
+    crate::support::service::copy_dir(&shipped, dir.path());
+    let reasons = std::fs::read_to_string(shipped.join("reasons.toml")).unwrap();
+    std::fs::write(dir.path().join("reasons.toml"), reasons + &*block("toml", "[outside_office]")).unwrap();
+    std::fs::create_dir(dir.path().join("lists")).unwrap();
+    std::fs::write(dir.path().join("lists/office.txt"), "10.0.0.0/8\n").unwrap();
+    std::fs::write(dir.path().join("risk/default.rhai"), block("rhai", "outside_office")).unwrap();
+    std::fs::write(dir.path().join("risk/default.test.toml"), block("toml", "[[case]]")).unwrap();
+    let report = run_cases(dir.path()).unwrap();
+    assert!(report.passed(), "{report}");
+    let own = report.cases.iter().filter(|c| c.file == "risk/default.test.toml").count();
+    assert_eq!(own, 2);
+}
