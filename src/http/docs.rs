@@ -1,7 +1,7 @@
 //! `/openapi.json`, `/openapi.yaml`, and `/docs`: Swagger UI from this server alone, under a policy that
 //! allows no inline script and no other host.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use poem::endpoint::{BoxEndpoint, make_sync};
 use poem::http::{HeaderValue, header};
@@ -36,24 +36,24 @@ const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src '
                               img-src 'self' data:; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'; \
                               form-action 'none'";
 
-/// The texts, made once.
+/// The texts of the document, and where the page's script and style come from.
 pub struct Docs {
     json: Arc<str>,
     yaml: Arc<str>,
-    script: Arc<str>,
-    style: Arc<str>,
+    bundled: fn() -> String,
+}
+
+/// Script and style of Swagger UI. Two megabytes, so they are made when somebody opens the page.
+struct Assets {
+    script: String,
+    style: String,
 }
 
 impl Docs {
-    /// `bundled` is the one-page form that poem-openapi makes; script and style are taken out of it.
+    /// `bundled` gives the one-page form that poem-openapi makes; script and style are taken out of it.
     #[must_use]
-    pub fn new(bundled: &str, document: &Value) -> Self {
-        Self {
-            json: spec::to_json(document).into(),
-            yaml: spec::to_yaml(document).into(),
-            script: between(bundled, "<script charset=\"UTF-8\">", "</script>\n</head>").into(),
-            style: between(bundled, "<style charset=\"UTF-8\">", "</style>").into(),
-        }
+    pub fn new(bundled: fn() -> String, document: &Value) -> Self {
+        Self { json: spec::to_json(document).into(), yaml: spec::to_yaml(document).into(), bundled }
     }
 
     /// The documentation's addresses before those of the operations.
@@ -65,14 +65,32 @@ impl Docs {
                 .insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_POLICY));
             response
         });
+        let bundled = self.bundled;
+        let assets = Arc::new(OnceLock::new());
+        let asset = move |content_type: &'static str, pick: fn(&Assets) -> &str| {
+            let assets = Arc::clone(&assets);
+            make_sync(move |_| {
+                let made = assets.get_or_init(|| Assets::of(&bundled()));
+                text(content_type, pick(made))
+            })
+        };
         Route::new()
             .at("/openapi.json", get(fixed(JSON, self.json)))
             .at("/openapi.yaml", get(fixed("application/yaml", self.yaml)))
             .at("/docs", get(page))
-            .at("/docs/swagger-ui.js", get(fixed("text/javascript; charset=utf-8", self.script)))
-            .at("/docs/swagger-ui.css", get(fixed("text/css; charset=utf-8", self.style)))
+            .at("/docs/swagger-ui.js", get(asset("text/javascript; charset=utf-8", |a| &a.script)))
+            .at("/docs/swagger-ui.css", get(asset("text/css; charset=utf-8", |a| &a.style)))
             .at("/docs/start.js", get(fixed("text/javascript; charset=utf-8", START.into())))
             .nest_no_strip("/", operations)
+    }
+}
+
+impl Assets {
+    fn of(bundled: &str) -> Self {
+        Self {
+            script: between(bundled, "<script charset=\"UTF-8\">", "</script>\n</head>").to_owned(),
+            style: between(bundled, "<style charset=\"UTF-8\">", "</style>").to_owned(),
+        }
     }
 }
 

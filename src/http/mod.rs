@@ -189,7 +189,7 @@ pub fn endpoint(
     let service = described(apis);
     let document = spec::document(&service.spec());
     let allow = Arc::new(spec::allowed_methods(&document));
-    let docs = docs::Docs::new(&service.swagger_ui_html(), &document);
+    let docs = docs::Docs::new(bundled_page, &document);
     let mut route = Route::new().nest("/", docs.routes(service.into_endpoint()));
     if let Some(development) = development {
         route = route.nest("/dev", development);
@@ -318,6 +318,10 @@ impl<T: OpenApi + Send + Sync> OpenApi for Described<T> {
     }
 
     fn add_routes(self, _routes: &mut HashMap<String, HashMap<Method, BoxEndpoint<'static>>>) {}
+}
+
+fn bundled_page() -> String {
+    described(Described::<Apis>(PhantomData)).swagger_ui_html()
 }
 
 /// The document that `/openapi.json` serves.
