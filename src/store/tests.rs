@@ -1,1 +1,182 @@
-//! Tests of the store on real files.
+//! The store on real files. Most of it is tested through the front door; here, what the door cannot show.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::{OpenError, Store, StoreOptions};
+use crate::clock::UnixTime;
+use crate::ids::{EventId, TenantId, UserId};
+use crate::secret::SystemEntropy;
+use crate::signin::history::{ContextPrint, PastEnd};
+use crate::signin::identity::Profile;
+use crate::signin::ports::{CommitResult, NewOutcome, Outcomes, ReplayGuard, SignInCommit, Users};
+use crate::signin::record::SignInRecord;
+use crate::signin::user::{IdentityKey, PlannedChange, User, UserStatus};
+
+const NOW: UnixTime = UnixTime::from_secs(1_780_315_200);
+
+fn options(dir: &TempDir) -> StoreOptions {
+    StoreOptions { url: format!("sqlite://{}", dir.path().join("s.db").display()) }
+}
+
+async fn open(dir: &TempDir) -> Arc<Store> {
+    Store::open(&options(dir)).await.unwrap()
+}
+
+fn identity(subject: &str) -> IdentityKey {
+    IdentityKey {
+        tenant: TenantId::parse("default").unwrap(),
+        provider: "acme".into(),
+        issuer: "https://idp.example".into(),
+        subject: subject.into(),
+    }
+}
+
+fn record(user: UserId, at: UnixTime) -> SignInRecord {
+    SignInRecord {
+        id: EventId::generate(at, &SystemEntropy),
+        at,
+        tenant: TenantId::parse("default").unwrap(),
+        provider: "acme".into(),
+        user: Some(user),
+        end: PastEnd::SignedIn,
+        code: None,
+        context: ContextPrint::default(),
+        assessment: None,
+        session: None,
+    }
+}
+
+fn create(subject: &str, email: Option<&str>) -> SignInCommit {
+    let id = UserId::generate(NOW, &SystemEntropy);
+    let user = User {
+        id,
+        tenant: TenantId::parse("default").unwrap(),
+        status: UserStatus::Active,
+        profile: Profile {
+            email: email.map(str::to_owned),
+            email_verified: email.is_some(),
+            name: None,
+            username: None,
+            phone: None,
+            phone_verified: false,
+            locale: None,
+            attributes: std::collections::BTreeMap::new(),
+            groups: Vec::new(),
+        },
+        created_at: NOW,
+    };
+    let change = PlannedChange::Create { user: Box::new(user), identity: identity(subject) };
+    SignInCommit { change, outcome: NewOutcome::Denial, record: record(id, NOW) }
+}
+
+fn again(user: UserId, at: UnixTime) -> SignInCommit {
+    SignInCommit { change: PlannedChange::None, outcome: NewOutcome::Denial, record: record(user, at) }
+}
+
+#[tokio::test]
+async fn one_key_is_remembered_for_one_of_many_callers_and_is_new_once_its_time_has_passed() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    let until = NOW.plus(Duration::from_secs(60));
+    let all = futures_util::future::join_all((0..50).map(|_| store.remember([7; 32], until, NOW))).await;
+    assert_eq!(all.into_iter().filter(|r| *r.as_ref().unwrap()).count(), 1);
+    assert!(!store.remember([7; 32], until, until.minus(Duration::from_millis(1))).await.unwrap());
+    let later = until.plus(Duration::from_secs(60));
+    assert!(store.remember([7; 32], later, until).await.unwrap());
+    assert!(!store.remember([7; 32], later, until).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_conflict_undoes_its_own_command_and_no_other_of_the_batch() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    let subjects: Vec<String> = (0..50).map(|n| format!("s-{}", n / 2)).collect();
+    let commits = subjects.iter().map(|subject| store.commit(create(subject, None)));
+    let results: Vec<CommitResult> =
+        futures_util::future::join_all(commits).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(results.iter().filter(|r| **r == CommitResult::Done).count(), 25);
+    for n in 0..25 {
+        let known = store.find_by_identity(&identity(&format!("s-{n}")), NOW).await.unwrap().unwrap();
+        assert_eq!(known.history.entries.len(), 1, "the loser's record is not written");
+    }
+}
+
+#[tokio::test]
+async fn a_verified_address_has_one_holder_whatever_its_case() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    assert_eq!(store.commit(create("a", Some("Ada@Example.com"))).await.unwrap(), CommitResult::Done);
+    assert_eq!(store.commit(create("b", Some("ada@example.COM"))).await.unwrap(), CommitResult::Conflict);
+    assert!(store.find_by_identity(&identity("b"), NOW).await.unwrap().is_none());
+    let tenant = TenantId::parse("default").unwrap();
+    let holder = store.find_by_verified_email(&tenant, "ADA@example.com", NOW).await.unwrap();
+    assert!(holder.is_some());
+}
+
+#[tokio::test]
+async fn a_user_who_was_disabled_meanwhile_gets_no_commit() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    let made = create("a", None);
+    let id = made.record.user.unwrap();
+    store.commit(made).await.unwrap();
+    store.set_user_status(id, UserStatus::Disabled).await.unwrap();
+    assert_eq!(store.commit(again(id, NOW)).await.unwrap(), CommitResult::Conflict);
+    store.set_user_status(id, UserStatus::Active).await.unwrap();
+    assert_eq!(store.commit(again(id, NOW)).await.unwrap(), CommitResult::Done);
+}
+
+#[tokio::test]
+async fn history_is_the_newest_200_entries_newest_first() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    let made = create("a", None);
+    let id = made.record.user.unwrap();
+    store.commit(made).await.unwrap();
+    for n in 1..=250 {
+        store.commit(again(id, NOW.plus(Duration::from_secs(n)))).await.unwrap();
+    }
+    let later = NOW.plus(Duration::from_secs(300));
+    let history = store.find_by_identity(&identity("a"), later).await.unwrap().unwrap().history;
+    assert_eq!(history.entries.len(), 200);
+    assert_eq!(history.entries[0].at, NOW.plus(Duration::from_secs(250)));
+    assert!(history.entries.windows(2).all(|pair| pair[0].at >= pair[1].at));
+    assert!(history.first.is_some());
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_stands_in_a_copy_of_the_files() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    assert_eq!(store.commit(create("a", None)).await.unwrap(), CommitResult::Done);
+    let copy = TempDir::new().unwrap();
+    for name in ["s.db", "s.db-wal"] {
+        std::fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
+    }
+    let other = open(&copy).await;
+    assert!(other.find_by_identity(&identity("a"), NOW).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn another_kind_of_address_and_a_schema_of_another_build_are_refused() {
+    for url in ["postgres://localhost/x", "sqlite://", "s.db", ""] {
+        let refused = Store::open(&StoreOptions { url: url.to_owned() }).await;
+        assert!(matches!(refused, Err(OpenError::Address)), "{url}");
+    }
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    store
+        .write(|connection| {
+            Box::pin(async move {
+                sqlx::query("UPDATE _sqlx_migrations SET checksum = x'00'").execute(connection).await.map(|_| ())
+            })
+        })
+        .await
+        .unwrap();
+    store.close().await;
+    let refused = Store::open(&options(&dir)).await.err().unwrap().to_string();
+    assert!(refused.contains("modified"), "{refused}");
+}
