@@ -69,6 +69,7 @@ fn provider(issuer: &str) -> Arc<Provider> {
         allowed_groups: Vec::new(),
         enrich_failure: EnrichFailure::Deny,
         jwks_uri: None,
+        test_mode: false,
     })
 }
 

@@ -156,6 +156,7 @@ pub(super) static SECTIONS: &[Section] = &[
             list("allowed_groups"),
             text("enrich_failure", "deny"),
             optional("jwks_uri"),
+            flag("test_mode", false),
         ],
     },
 ];

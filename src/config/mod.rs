@@ -132,6 +132,7 @@ pub fn dev_settings(root: &Path, listen: Option<SocketAddr>) -> Result<Settings,
         name = "dev"
         issuer = "http://{listen}/dev/issuer"
         client_ids = ["dev-client"]
+        test_mode = true
         "#
     );
     let mut settings = parse(Path::new("--dev"), &source, std::iter::empty())?;

@@ -67,6 +67,7 @@ pub(super) fn read(
             Some(given) => Some(given?),
             None => None,
         },
+        test_mode: table.flag("test_mode"),
     };
     Some(Read { provider, enabled, at })
 }

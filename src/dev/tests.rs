@@ -56,6 +56,7 @@ fn provider() -> Provider {
         allowed_groups: Vec::new(),
         enrich_failure: EnrichFailure::Deny,
         jwks_uri: None,
+        test_mode: false,
     }
 }
 

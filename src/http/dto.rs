@@ -11,6 +11,7 @@ use crate::signin::decision::recommended_methods;
 use crate::signin::pipeline::Outcome;
 use crate::signin::record::AssessmentRecord;
 use crate::signin::rules::Level;
+use crate::signin::trace::{Checked, Status};
 use crate::signin::user::User;
 
 /// What an application sends to sign a user in.
@@ -355,4 +356,69 @@ pub struct ConfirmTotpRequest {
     pub factor_id: Text,
     /// A code of the app.
     pub code: Text,
+}
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[oai(rename = "dto.CheckStatus", rename_all = "snake_case")]
+pub enum CheckStatus {
+    /// It holds.
+    Passed,
+    /// It would hold, but no valid signature covers what was looked at: anybody could have written it.
+    Unproven,
+    /// It does not hold.
+    Failed,
+    /// It was not run, since a check that it needs failed.
+    Skipped,
+    /// Neither the provider's rules nor the request ask for it.
+    NotApplicable,
+}
+
+impl From<Status> for CheckStatus {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Passed => Self::Passed,
+            Status::Unproven => Self::Unproven,
+            Status::Failed => Self::Failed,
+            Status::Skipped => Self::Skipped,
+            Status::NotApplicable => Self::NotApplicable,
+        }
+    }
+}
+
+/// One check of an ID token. Holds no token, nonce, address or name.
+#[derive(Debug, Clone, Object)]
+#[oai(rename = "dto.TokenCheck", skip_serializing_if_is_none)]
+pub struct TokenCheck {
+    /// The stable word of the check: `shape`, `header`, `provider`, `alg`, `key`, `signature`, `iss`, `tid`,
+    /// `aud`, `azp`, `exp`, `iat`, `nbf`, `auth_time`, `age`, `nonce`, `at_hash`, `sub`, `jti`,
+    /// `issued_nonce`, `replay`.
+    pub check: String,
+    /// How it ended.
+    pub status: CheckStatus,
+    /// What would be right, for people.
+    pub expected: String,
+    /// What was there, for people; shortened.
+    pub seen: String,
+    /// The stable word of the refusal, when it failed.
+    pub error: Option<String>,
+    /// The text of the refusal, when it failed.
+    pub message: Option<String>,
+}
+
+impl From<Checked> for TokenCheck {
+    fn from(checked: Checked) -> Self {
+        let (error, message) = match checked.refusal {
+            Some((code, text)) => (Some(code.as_str().to_owned()), Some(text)),
+            None => (None, None),
+        };
+        Self {
+            check: checked.check.as_str().to_owned(),
+            status: checked.status.into(),
+            expected: checked.expected,
+            seen: checked.seen,
+            error,
+            message,
+        }
+    }
 }

@@ -6,6 +6,7 @@ use poem::{IntoResponse, Response};
 use poem_openapi::Object;
 use poem_openapi::types::ToJSON;
 
+use super::dto::TokenCheck;
 use crate::clock::{Clock, SystemClock};
 use crate::codes::ErrorCode;
 use crate::ids::RequestId;
@@ -173,6 +174,9 @@ pub struct ErrorBody {
     pub timestamp: String,
     /// The request, for support and logs.
     pub request_id: String,
+    /// Of a provider with `test_mode` alone, and never without it: all checks of the ID token in order.
+    #[oai(skip_serializing_if_is_none)]
+    pub checks: Option<Vec<TokenCheck>>,
 }
 
 /// A refusal on its way out.
@@ -186,6 +190,8 @@ pub struct Problem {
     pub retry_after_s: Option<u64>,
     /// The methods that the address takes, for 405.
     pub allow: Option<HeaderValue>,
+    /// The checks of an ID token, in test mode.
+    pub checks: Option<Vec<TokenCheck>>,
 }
 
 impl Problem {
@@ -197,7 +203,7 @@ impl Problem {
             ErrorCode::StoreUnavailable | ErrorCode::RequestTimeout => Some(1),
             _ => None,
         };
-        Self { code, message: message.into(), retry_after_s, allow: None }
+        Self { code, message: message.into(), retry_after_s, allow: None, checks: None }
     }
 
     /// With a time to wait.
@@ -217,6 +223,7 @@ impl Problem {
             message: self.message,
             timestamp: SystemClock.now().to_rfc3339(),
             request_id: request_id.to_string(),
+            checks: self.checks,
         };
         let mut response = Response::builder()
             .status(row.status())

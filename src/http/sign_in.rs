@@ -253,9 +253,12 @@ impl SignInApi {
         };
         // In a task of its own: a client that hangs up half way does not leave half a sign-in.
         let pipeline = Arc::clone(&state.pipeline);
-        let walked = tokio::spawn(async move { pipeline.sign_in(sign_in).await }).await;
+        let walked = tokio::spawn(async move { pipeline.sign_in_explained(sign_in).await }).await;
         let outcome = walked.map_err(|_| Problem::new(E::InternalError, "the sign-in could not be finished"))?;
-        outcome.map(Into::into).map_err(|error| problem(&error))
+        outcome.map(Into::into).map_err(|refusal| {
+            let checks: Vec<dto::TokenCheck> = refusal.checks.into_iter().map(Into::into).collect();
+            Problem { checks: (!checks.is_empty()).then_some(checks), ..problem(&refusal.error) }
+        })
     }
 
     async fn run_verify(

@@ -123,7 +123,10 @@ fn complete(operation: &mut Map<String, Value>) {
     for (status, response) in responses {
         let description = response.get("description").and_then(Value::as_str).unwrap_or_default().to_owned();
         let Some(media) = response.pointer_mut("/content/application~1json") else { continue };
-        let examples = if status == "200" { success_examples(&id) } else { refusal_examples(&description) };
+        let mut examples = if status == "200" { success_examples(&id) } else { refusal_examples(&description) };
+        if id == "signInWithIdToken" && status == "401" {
+            examples.insert("in_test_mode".to_owned(), test_mode_example());
+        }
         if !examples.is_empty() {
             media["examples"] = Value::Object(examples);
         }
@@ -146,6 +149,29 @@ fn refusal_examples(description: &str) -> Map<String, Value> {
             (code.as_str().to_owned(), json!({"summary": row.meaning, "value": value}))
         })
         .collect()
+}
+
+/// The refusal of a provider with `test_mode`.
+fn test_mode_example() -> Value {
+    let check = |check: &str, status: &str, expected: &str, seen: &str| json!({"check": check, "status": status, "expected": expected, "seen": seen});
+    let text = message_example(ErrorCode::IdTokenExpired);
+    let mut expired = check("exp", "failed", "not passed, 60 s leeway", "312 s ago");
+    expired["error"] = ErrorCode::IdTokenExpired.as_str().into();
+    expired["message"] = text.into();
+    let value = json!({
+        "code": row(ErrorCode::IdTokenExpired).number,
+        "error": ErrorCode::IdTokenExpired.as_str(),
+        "message": text,
+        "timestamp": EXAMPLE_TIME,
+        "request_id": "req_034xz6kz2ab3c4d5e6f7g8h9jk",
+        "checks": [
+            check("signature", "passed", "valid for the provider's key", "RS256, kid 2026-01"),
+            check("iss", "passed", "https://accounts.google.com", "https://accounts.google.com"),
+            expired,
+            check("replay", "skipped", "", "not looked at: an earlier check failed"),
+        ],
+    });
+    json!({"summary": "A provider with `test_mode` lists all checks (shortened here)", "value": value})
 }
 
 fn message_example(code: ErrorCode) -> &'static str {

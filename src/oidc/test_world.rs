@@ -118,6 +118,7 @@ pub(super) fn provider(issuer: IssuerRule) -> Provider {
         allowed_groups: Vec::new(),
         enrich_failure: EnrichFailure::Deny,
         jwks_uri: None,
+        test_mode: false,
     }
 }
 

@@ -74,6 +74,7 @@
 
 pub mod agent;
 pub mod assessment;
+mod checks;
 pub mod decision;
 pub mod error;
 pub mod facts;
@@ -91,5 +92,6 @@ pub mod request;
 pub mod rules;
 pub mod signals;
 pub mod token;
+pub mod trace;
 pub mod user;
 pub mod verify;

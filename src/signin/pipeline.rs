@@ -13,7 +13,7 @@ use tracing::Instrument;
 use super::assessment::{Assessment, assess};
 use super::decision::{Decided, Decision, decide};
 use super::error::SignInError;
-use super::facts::{ProviderFacts, UpstreamFacts};
+use super::facts::{ProviderFacts, RequestFacts, UpstreamFacts};
 use super::history::{ContextPrint, PastEnd, Pseudonyms};
 use super::identity::{MappedIdentity, MappingError, MappingInput};
 use super::nonce::NonceIssuer;
@@ -25,8 +25,10 @@ use super::provider::{EnrichFailure, NoncePolicy, Provider, Tenant};
 use super::record::{AssessmentRecord, SignInRecord};
 use super::replay::{FreshToken, spend};
 use super::request::SignInRequest;
+use super::rules::PolicySettings;
 use super::signals::{gather, request_facts, upstream_facts};
 use super::token::UnverifiedToken;
+use super::trace::{Checked, Ending};
 use super::user::{ResolveError, ResolvedUser, User, resolve};
 use super::verify::{Expected, check_algorithm, verify};
 use crate::clock::{Clock, UnixTime};
@@ -109,6 +111,38 @@ struct Trail {
     context: ContextPrint,
     assessment: Option<AssessmentRecord>,
     recorded: bool,
+    test_mode: bool,
+}
+
+/// What steps 1 to 6 give. The identity goes into step 7 and comes back once when two sign-ins meet.
+struct Prepared {
+    identity: Option<MappedIdentity>,
+    claims: Arc<Map<String, Value>>,
+    upstream: UpstreamFacts,
+    request_facts: RequestFacts,
+    settings: Arc<PolicySettings>,
+}
+
+/// A refused sign-in.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Why.
+    pub error: SignInError,
+    /// All checks of the token, in order; empty unless the provider is in test mode.
+    pub checks: Vec<Checked>,
+}
+
+/// A sign-in as it would go.
+#[derive(Debug)]
+pub struct Preview {
+    /// The tenant, when it is known.
+    pub tenant: Option<TenantId>,
+    /// The provider, when it is known.
+    pub provider: Option<Arc<str>>,
+    /// All checks of the token, in order.
+    pub checks: Vec<Checked>,
+    /// The decision, with all that led to it, or the refusal.
+    pub result: Result<Decided, SignInError>,
 }
 
 impl Pipeline {
@@ -118,68 +152,126 @@ impl Pipeline {
     /// # Errors
     /// The refusal; its text is meant for the client.
     pub async fn sign_in(&self, request: SignInRequest) -> Result<Outcome, SignInError> {
+        self.sign_in_explained(request).await.map_err(|refusal| refusal.error)
+    }
+
+    /// The same; the refusal of a provider in test mode brings the list of checks.
+    ///
+    /// # Errors
+    /// As [`Self::sign_in`].
+    pub async fn sign_in_explained(&self, request: SignInRequest) -> Result<Outcome, Refusal> {
         let started = std::time::Instant::now();
-        let request_id = request.id;
         let mut trail = Trail::default();
-        let span = tracing::info_span!("signin", request.id = %request_id);
-        let result = self.walk(request, &mut trail).instrument(span).await;
+        let span = tracing::info_span!("signin", request.id = %request.id);
+        let result = self.walk(&request, &mut trail).instrument(span).await;
         if let Err(error) = &result {
             self.record_refusal(&trail, error);
         }
-        report(&result, &trail, request_id, started.elapsed());
-        result
+        report(&result, &trail, request.id, started.elapsed());
+        match result {
+            Ok(outcome) => Ok(outcome),
+            Err(error) => {
+                let checks = if trail.test_mode {
+                    self.examine(&request, &Ending { verified: trail.verified, error: Some(&error) }).await
+                } else {
+                    Vec::new()
+                };
+                Err(Refusal { error, checks })
+            }
+        }
     }
 
-    async fn walk(&self, request: SignInRequest, trail: &mut Trail) -> Result<Outcome, SignInError> {
+    /// Walks up to the decision and writes nothing: `peek` tells whether something was used before, without
+    /// remembering it. Leaves no log line, no count and no record.
+    pub async fn preview(&self, request: &SignInRequest, peek: &dyn ReplayGuard) -> Preview {
+        let mut trail = Trail::default();
+        let result = async {
+            let now = self.clock.now();
+            let mut prepared = self.prepare(request, now, peek, &mut trail).await?;
+            let identity = prepared.identity.take().ok_or(SignInError::Conflict)?;
+            self.judge(identity, &prepared, request, now, &mut trail).await
+        };
+        let result = result.await;
+        let ending = Ending { verified: trail.verified, error: result.as_ref().err() };
+        let checks = self.examine(request, &ending).await;
+        Preview { tenant: trail.tenant, provider: trail.provider, checks, result }
+    }
+
+    async fn walk(&self, request: &SignInRequest, trail: &mut Trail) -> Result<Outcome, SignInError> {
         let now = self.clock.now();
-        let tenant = self.resolve_tenant(&request, trail)?;
-        let token = receive(&request)?;
-        let provider = self.resolve_provider(&tenant, &request, &token)?;
-        trail.provider = Some(Arc::clone(&provider.name));
-        let token = self.verify(token, &provider, &request, now).await?;
-        trail.verified = true;
-        let token = spend(token, &*self.replays).instrument(tracing::debug_span!("signin.replay")).await?;
-        let request_facts = request_facts(&request.client, &*self.geo, now);
-        trail.context = ContextPrint::of(&request_facts, tenant.id.as_str(), &self.pseudonyms);
-        let (claims, upstream) = self.enrich(&token).await?;
-        let mut identity = self.map(token, &claims, &upstream, &request_facts)?;
-        let settings = self.rules.settings(&tenant.id);
+        let mut prepared = self.prepare(request, now, &*self.replays, trail).await?;
         for _ in 0..2 {
-            let resolved = self.resolve_user(identity, &request, now, trail).await?;
-            let signals = gather(
-                resolved,
-                Arc::clone(&claims),
-                request_facts.clone(),
-                upstream.clone(),
-                trail.context.clone(),
-                &settings,
-                &*self.signals,
-            )
-            .instrument(tracing::debug_span!("signin.signals"))
-            .await;
-            let assessed = tracing::debug_span!("signin.assess").in_scope(|| assess(signals, &*self.rules));
-            trail.assessment = Some(assessed.assessment().record());
-            log_fault(assessed.assessment(), &tenant.id);
-            match self.carry_out(decide(assessed), now, trail).await? {
+            let Some(identity) = prepared.identity.take() else { break };
+            let decided = self.judge(identity, &prepared, request, now, trail).await?;
+            match self.carry_out(decided, now, trail).await? {
                 Carried::Outcome(outcome) => return Ok(*outcome),
-                Carried::Conflict(resolved) => identity = resolved.into_identity(),
+                Carried::Conflict(resolved) => prepared.identity = Some(resolved.into_identity()),
             }
         }
         Err(SignInError::Conflict)
     }
 
-    /// Step 2, first half.
-    fn resolve_tenant(&self, request: &SignInRequest, trail: &mut Trail) -> Result<Arc<Tenant>, SignInError> {
-        let tenant = self
-            .directory
-            .find_tenant(request.tenant_header.as_deref(), request.host.as_deref())
-            .ok_or(SignInError::UnknownTenant)?;
+    /// Steps 1 to 6.
+    async fn prepare(
+        &self,
+        request: &SignInRequest,
+        now: UnixTime,
+        replays: &dyn ReplayGuard,
+        trail: &mut Trail,
+    ) -> Result<Prepared, SignInError> {
+        let tenant = self.resolve_tenant(request)?;
         trail.tenant = Some(tenant.id.clone());
-        Ok(tenant)
+        let token = receive(request)?;
+        let provider = self.resolve_provider(&tenant, request, &token)?;
+        trail.provider = Some(Arc::clone(&provider.name));
+        trail.test_mode = provider.test_mode;
+        let token = self.verify(token, &provider, request, now, replays).await?;
+        trail.verified = true;
+        let token = spend(token, replays).instrument(tracing::debug_span!("signin.replay")).await?;
+        let request_facts = request_facts(&request.client, &*self.geo, now);
+        trail.context = ContextPrint::of(&request_facts, tenant.id.as_str(), &self.pseudonyms);
+        let (claims, upstream) = self.enrich(&token).await?;
+        let identity = self.map(token, &claims, &upstream, &request_facts)?;
+        let settings = self.rules.settings(&tenant.id);
+        Ok(Prepared { identity: Some(identity), claims, upstream, request_facts, settings })
+    }
+
+    /// Steps 7 to 10.
+    async fn judge(
+        &self,
+        identity: MappedIdentity,
+        prepared: &Prepared,
+        request: &SignInRequest,
+        now: UnixTime,
+        trail: &mut Trail,
+    ) -> Result<Decided, SignInError> {
+        let resolved = self.resolve_user(identity, request, now, trail).await?;
+        let signals = gather(
+            resolved,
+            Arc::clone(&prepared.claims),
+            prepared.request_facts.clone(),
+            prepared.upstream.clone(),
+            trail.context.clone(),
+            &prepared.settings,
+            &*self.signals,
+        )
+        .instrument(tracing::debug_span!("signin.signals"))
+        .await;
+        let assessed = tracing::debug_span!("signin.assess").in_scope(|| assess(signals, &*self.rules));
+        trail.assessment = Some(assessed.assessment().record());
+        log_fault(assessed.assessment(), &assessed.facts().tenant);
+        Ok(decide(assessed))
+    }
+
+    /// Step 2, first half.
+    pub(super) fn resolve_tenant(&self, request: &SignInRequest) -> Result<Arc<Tenant>, SignInError> {
+        self.directory
+            .find_tenant(request.tenant_header.as_deref(), request.host.as_deref())
+            .ok_or(SignInError::UnknownTenant)
     }
 
     /// Step 2, second half. What the token says of itself only chooses among configured providers.
-    fn resolve_provider(
+    pub(super) fn resolve_provider(
         &self,
         tenant: &Tenant,
         request: &SignInRequest,
@@ -208,6 +300,7 @@ impl Pipeline {
         provider: &Arc<Provider>,
         request: &SignInRequest,
         now: UnixTime,
+        replays: &dyn ReplayGuard,
     ) -> Result<super::verify::VerifiedToken, SignInError> {
         check_algorithm(token.algorithm(), provider)?;
         let key = self
@@ -215,11 +308,11 @@ impl Pipeline {
             .find_key(provider, token.unverified_kid(), token.algorithm())
             .instrument(tracing::debug_span!("signin.key"))
             .await?;
-        let expected = Expected { nonce: request.nonce.as_deref(), access_token: request.access_token.as_deref() };
+        let expected = Expected::of(request);
         let verified = tracing::debug_span!("signin.verify")
             .in_scope(|| verify(token, &key, Arc::clone(provider), &expected, now))?;
         if let (NoncePolicy::ServerIssued, Some(nonce)) = (provider.nonce, &request.nonce) {
-            self.nonces.spend(&provider.tenant, nonce, now, &*self.replays).await??;
+            self.nonces.spend(&provider.tenant, nonce, now, replays).await??;
         }
         Ok(verified)
     }
@@ -253,7 +346,7 @@ impl Pipeline {
         token: FreshToken,
         claims: &Arc<Map<String, Value>>,
         upstream: &UpstreamFacts,
-        request: &super::facts::RequestFacts,
+        request: &RequestFacts,
     ) -> Result<MappedIdentity, SignInError> {
         let provider = Arc::clone(token.provider());
         let input = MappingInput {
@@ -418,7 +511,7 @@ enum Carried {
 }
 
 /// Step 1.
-fn receive(request: &SignInRequest) -> Result<UnverifiedToken, SignInError> {
+pub(super) fn receive(request: &SignInRequest) -> Result<UnverifiedToken, SignInError> {
     if request.id_token.is_empty() {
         return Err(SignInError::MissingToken);
     }

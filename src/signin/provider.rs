@@ -240,6 +240,8 @@ pub struct Provider {
     pub enrich_failure: EnrichFailure,
     /// Where keys are when the provider has no discovery document.
     pub jwks_uri: Option<String>,
+    /// Refusals list all checks of the token, for whoever sets the provider up.
+    pub test_mode: bool,
 }
 
 impl Provider {

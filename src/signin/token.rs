@@ -63,6 +63,14 @@ pub enum TokenShapeError {
     KeyId,
 }
 
+impl TokenShapeError {
+    /// Whether the header's members are at fault, and not the form of the token.
+    #[must_use]
+    pub const fn is_of_header(&self) -> bool {
+        matches!(self, Self::RefusedHeader { .. } | Self::Algorithm | Self::Type | Self::KeyId)
+    }
+}
+
 /// A compact JWS of the right shape. Nothing in it may be believed.
 pub struct UnverifiedToken {
     raw: Arc<str>,

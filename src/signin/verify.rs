@@ -1,22 +1,20 @@
 //! Step 4: signature first, then every claim check of OpenID Connect Core section 3.1.3.7.
 //!
-//! The one choke point: every way into the server that takes an ID token comes through [`verify`].
-//! Plain functions of token, key, provider and time; no I/O.
+//! The one choke point: every way into the server that takes an ID token comes through [`verify`], which
+//! runs the table of [`checks`](super::checks) to the first that fails. The trace for developers runs the
+//! same table to its end. Plain functions of token, key, provider and time; no I/O.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use serde_json::{Map, Value};
 
+use super::checks::{CHECKS, Found, Input};
 use super::key::VerificationKey;
-use super::provider::{IssuerRule, NoncePolicy, Provider, SignatureAlgorithm};
-use super::token::{UnverifiedToken, audiences};
+use super::provider::{Provider, SignatureAlgorithm};
+use super::request::SignInRequest;
+use super::token::UnverifiedToken;
 use crate::clock::UnixTime;
-use crate::secret::{same, sha256};
-
-/// 9999-12-31T23:59:59Z: a later NumericDate is absurd.
-const LAST_SECOND: i64 = 253_402_300_799;
+use crate::secret::sha256;
 
 /// Why an ID token is refused. The texts go to the client: they hold what a developer needs to mend
 /// the cause, shortened, and never the token.
@@ -130,6 +128,14 @@ pub struct Expected<'a> {
     pub access_token: Option<&'a str>,
 }
 
+impl<'a> Expected<'a> {
+    /// Of a request.
+    #[must_use]
+    pub fn of(request: &'a SignInRequest) -> Self {
+        Self { nonce: request.nonce.as_deref(), access_token: request.access_token.as_deref() }
+    }
+}
+
 /// An ID token that passed every check. Only [`verify`] can build one.
 pub struct VerifiedToken {
     provider: Arc<Provider>,
@@ -237,37 +243,20 @@ pub fn verify(
     expected: &Expected<'_>,
     now: UnixTime,
 ) -> Result<VerifiedToken, VerifyError> {
-    let algorithm = token.algorithm();
-    check_algorithm(algorithm, &provider)?;
-    if !key.verifies(algorithm, token.signing_input(), token.signature()) {
-        return Err(VerifyError::BadSignature);
+    let input = Input { token: &token, key: Some(key), provider: &provider, expected, now };
+    let mut found = Found::default();
+    for row in &CHECKS {
+        (row.run)(&input, &mut found)?;
     }
-    let claims = token.claims();
-    let issuer: Arc<str> = check_issuer(claims, &provider.issuer)?.into();
-    let client_id: Arc<str> = check_audience(claims, &provider)?.into();
-    let leeway = provider.clock_leeway;
-    let expires_at = date(claims, "exp")?.ok_or(VerifyError::Claim { claim: "exp", problem: "absent" })?;
-    if now >= expires_at.plus(leeway) {
-        return Err(VerifyError::Expired { late_s: now.as_secs() - expires_at.as_secs() });
-    }
-    let issued_at = date(claims, "iat")?.ok_or(VerifyError::Claim { claim: "iat", problem: "absent" })?;
-    let auth_time = date(claims, "auth_time")?;
-    for (claim, at) in [("nbf", date(claims, "nbf")?), ("iat", Some(issued_at)), ("auth_time", auth_time)] {
-        check_not_ahead(claim, at, now, leeway)?;
-    }
-    let age = now.since(issued_at);
-    if age > provider.max_token_age + leeway {
-        return Err(VerifyError::TooOld {
-            age_s: now.as_secs() - issued_at.as_secs(),
-            allowed_s: provider.max_token_age.as_secs(),
-        });
-    }
-    check_nonce(claims, provider.nonce, expected.nonce)?;
-    if let Some(access_token) = expected.access_token {
-        check_access_token_hash(claims, algorithm, access_token)?;
-    }
-    let subject: Arc<str> = check_subject(claims)?.into();
-    let jti = optional_text(claims, "jti", 256)?.map(str::to_owned);
+    // A table that left one of these unread would be a defect; it refuses.
+    let unread = |claim| VerifyError::Claim { claim, problem: "unread" };
+    let issuer: Arc<str> = found.issuer.ok_or(unread("iss"))?.into();
+    let client_id: Arc<str> = found.client_id.ok_or(unread("aud"))?.into();
+    let subject: Arc<str> = found.subject.ok_or(unread("sub"))?.into();
+    let issued_at = found.issued_at.ok_or(unread("iat"))?;
+    let expires_at = found.expires_at.ok_or(unread("exp"))?;
+    let auth_time = found.auth_time;
+    let jti = found.jti.map(str::to_owned);
     let digest = sha256(token.signing_input());
     let claims = Arc::new(token.into_claims());
     Ok(VerifiedToken {
@@ -295,174 +284,4 @@ pub fn check_algorithm(algorithm: SignatureAlgorithm, provider: &Provider) -> Re
     }
     let allowed: Vec<&str> = provider.algorithms.iter().map(|a| a.name()).collect();
     Err(VerifyError::AlgorithmNotAllowed { seen: algorithm.name(), allowed: allowed.join(", ") })
-}
-
-fn check_issuer<'a>(claims: &'a Map<String, Value>, rule: &IssuerRule) -> Result<&'a str, VerifyError> {
-    let seen = needed_text(claims, "iss", 1024)?;
-    let other = || VerifyError::Issuer { seen: shortened(seen), allowed: rule.shown() };
-    match rule {
-        IssuerRule::Exact(issuers) => {
-            if issuers.iter().any(|i| i == seen) {
-                Ok(seen)
-            } else {
-                Err(other())
-            }
-        }
-        IssuerRule::PerTenant { prefix, suffix, allowed_tenant_ids } => {
-            let tid = needed_text(claims, "tid", 256)?;
-            if format!("{prefix}{tid}{suffix}") != seen {
-                return Err(other());
-            }
-            if allowed_tenant_ids.iter().any(|a| a == tid) {
-                Ok(seen)
-            } else {
-                Err(VerifyError::UpstreamTenant { allowed: allowed_tenant_ids.len() })
-            }
-        }
-    }
-}
-
-/// Steps 3 to 5 of OpenID Connect Core section 3.1.3.7: one audience is ours; further ones are ours
-/// too, or an authorized party that we know vouches for them; an `azp` is always one that we know.
-fn check_audience<'a>(claims: &'a Map<String, Value>, provider: &Provider) -> Result<&'a str, VerifyError> {
-    let seen = audiences(claims)
-        .ok_or(VerifyError::Claim { claim: "aud", problem: "absent, or neither a text nor a list of texts" })?;
-    let Some(ours) = seen.iter().copied().find(|a| provider.knows_client(a)) else {
-        return Err(VerifyError::Audience {
-            seen: shortened(&seen.join(", ")),
-            allowed: provider.client_ids.len(),
-        });
-    };
-    let party = optional_text(claims, "azp", 1024)?;
-    let known = |p: &str| provider.knows_client(p) || provider.authorized_parties.iter().any(|a| a == p);
-    match party {
-        Some(p) if !known(p) => Err(VerifyError::AuthorizedParty { seen: shortened(p) }),
-        None if !seen.iter().all(|a| provider.knows_client(a)) => {
-            Err(VerifyError::AuthorizedParty { seen: "(none)".to_owned() })
-        }
-        _ => Ok(ours),
-    }
-}
-
-fn check_not_ahead(
-    claim: &'static str,
-    at: Option<UnixTime>,
-    now: UnixTime,
-    leeway: Duration,
-) -> Result<(), VerifyError> {
-    match at {
-        Some(at) if at > now.plus(leeway) => Err(VerifyError::NotYetValid {
-            claim,
-            early_s: at.as_secs() - now.as_secs(),
-            leeway_s: leeway.as_secs(),
-        }),
-        _ => Ok(()),
-    }
-}
-
-fn check_nonce(
-    claims: &Map<String, Value>,
-    policy: NoncePolicy,
-    requested: Option<&str>,
-) -> Result<(), VerifyError> {
-    let carried = optional_text(claims, "nonce", 1024)?;
-    let problem = match (policy, requested, carried) {
-        (NoncePolicy::Forbidden, None, None) | (NoncePolicy::Optional, None, _) => return Ok(()),
-        (NoncePolicy::Forbidden, ..) => NonceProblem::Forbidden,
-        (_, None, _) => NonceProblem::RequestLacksIt,
-        (_, Some(_), None) => NonceProblem::TokenLacksIt,
-        (_, Some(raw), Some(carried)) => {
-            if nonce_matches(raw, carried) {
-                return Ok(());
-            }
-            NonceProblem::Differs
-        }
-    };
-    Err(VerifyError::Nonce(problem))
-}
-
-/// The token may carry the nonce itself, or its SHA-256 in hex (Apple and Google SDKs) or base64url.
-fn nonce_matches(raw: &str, carried: &str) -> bool {
-    let hash = sha256(raw.as_bytes());
-    let forms = [raw.to_owned(), HEXLOWER.encode(&hash), BASE64URL_NOPAD.encode(&hash)];
-    forms.iter().fold(false, |found, form| found | same(form.as_bytes(), carried.as_bytes()))
-}
-
-/// OpenID Connect Core section 3.1.3.6: the left half of the hash that the signature algorithm names.
-fn check_access_token_hash(
-    claims: &Map<String, Value>,
-    algorithm: SignatureAlgorithm,
-    access_token: &str,
-) -> Result<(), VerifyError> {
-    use SignatureAlgorithm as A;
-    use aws_lc_rs::digest::{SHA256, SHA384, SHA512, digest};
-    let Some(carried) = optional_text(claims, "at_hash", 128)? else {
-        return Err(VerifyError::AccessTokenHash("is absent, so it does not cover"));
-    };
-    let hash = match algorithm {
-        A::Rs256 | A::Ps256 | A::Es256 => &SHA256,
-        A::Rs384 | A::Ps384 | A::Es384 => &SHA384,
-        A::Rs512 | A::Ps512 | A::EdDsa => &SHA512,
-    };
-    let full = digest(hash, access_token.as_bytes());
-    let half = &full.as_ref()[..full.as_ref().len() / 2];
-    if same(BASE64URL_NOPAD.encode(half).as_bytes(), carried.as_bytes()) {
-        Ok(())
-    } else {
-        Err(VerifyError::AccessTokenHash("does not fit"))
-    }
-}
-
-/// `sub` is at most 255 ASCII characters (OpenID Connect Core section 2).
-fn check_subject(claims: &Map<String, Value>) -> Result<&str, VerifyError> {
-    let subject = needed_text(claims, "sub", 255)?;
-    if subject.bytes().all(|b| (0x20..0x7f).contains(&b)) {
-        Ok(subject)
-    } else {
-        Err(VerifyError::Claim { claim: "sub", problem: "not printable ASCII" })
-    }
-}
-
-fn needed_text<'a>(
-    claims: &'a Map<String, Value>,
-    claim: &'static str,
-    most: usize,
-) -> Result<&'a str, VerifyError> {
-    optional_text(claims, claim, most)?.ok_or(VerifyError::Claim { claim, problem: "absent" })
-}
-
-fn optional_text<'a>(
-    claims: &'a Map<String, Value>,
-    claim: &'static str,
-    most: usize,
-) -> Result<Option<&'a str>, VerifyError> {
-    match claims.get(claim) {
-        None => Ok(None),
-        Some(Value::String(text)) if text.is_empty() => Err(VerifyError::Claim { claim, problem: "empty" }),
-        Some(Value::String(text)) if text.len() > most => Err(VerifyError::Claim { claim, problem: "too long" }),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(VerifyError::Claim { claim, problem: "not a text" }),
-    }
-}
-
-/// A NumericDate (RFC 7519 section 2), whole seconds only: a text, a fraction, a negative or an absurd
-/// number is refused rather than taken for absent.
-fn date(claims: &Map<String, Value>, claim: &'static str) -> Result<Option<UnixTime>, VerifyError> {
-    match claims.get(claim) {
-        None => Ok(None),
-        Some(value) => match value.as_i64() {
-            Some(s) if (0..=LAST_SECOND).contains(&s) => Ok(Some(UnixTime::from_secs(s))),
-            Some(_) => Err(VerifyError::Claim { claim, problem: "not a time between 1970 and 9999" }),
-            None => Err(VerifyError::Claim { claim, problem: "not a whole number of seconds" }),
-        },
-    }
-}
-
-/// A claim as an error message may show it: at most 64 characters, control characters escaped.
-fn shortened(text: &str) -> String {
-    let mut shown: String = text.chars().take(64).flat_map(char::escape_debug).collect();
-    if text.chars().count() > 64 {
-        shown.push('…');
-    }
-    shown
 }

@@ -6,4 +6,5 @@ mod outages;
 mod plugins;
 mod replay;
 mod risk;
+mod test_mode;
 mod token_refusals;

@@ -260,5 +260,6 @@ pub fn provider(name: &str) -> Provider {
         allowed_groups: Vec::new(),
         enrich_failure: EnrichFailure::Deny,
         jwks_uri: None,
+        test_mode: false,
     }
 }
