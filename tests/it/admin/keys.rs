@@ -85,6 +85,7 @@ async fn every_change_leaves_who_what_and_the_difference() {
     let root_id = root.split_once('.').unwrap().0;
     let made = service.post_with("/admin/admin-keys", &root, json!({"role": "editor", "note": "desk"})).await;
     let id = made.body["info"]["id"].as_str().unwrap();
+    service.clock.advance(Duration::from_secs(1));
     let revoked = service.delete_with(&format!("/admin/admin-keys/{id}"), &root).await;
     let log = service.get_with(&format!("/admin/audit?target={id}"), &root).await;
     let items = log.body["items"].as_array().unwrap();
