@@ -94,4 +94,6 @@ pub mod signals;
 pub mod token;
 pub mod trace;
 pub mod user;
+#[cfg(test)]
+mod vector_tests;
 pub mod verify;

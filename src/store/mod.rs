@@ -6,6 +6,8 @@
 //! with a connection of its own; reads never wait for the writer. Deliberately absent: deferred
 //! transactions, a statement for each sign-in, an update of `users` by a sign-in that changes nothing.
 
+mod admin_keys;
+mod audit;
 mod batch;
 mod challenges;
 mod factors;
@@ -213,5 +215,9 @@ impl Users for Store {
 
     async fn find_verified_holder(&self, tenant: &TenantId, address: &str) -> Result<Option<UserId>, StoreError> {
         users::find_verified_holder(&self.pool, tenant, address).await.map_err(failed)
+    }
+
+    async fn has_other_subject(&self, user: UserId, key: &IdentityKey) -> Result<bool, StoreError> {
+        users::has_other_subject(&self.pool, user, key).await.map_err(failed)
     }
 }
