@@ -194,10 +194,9 @@ impl Pipeline {
         let mut input =
             Input { token: &token, key: None, provider: &provider, expected: &expected, now: self.clock.now() };
         let mut found = Found::default();
-        let key: Option<Arc<VerificationKey>>;
         let (before_key, after_key) = CHECKS.split_at(1);
         run_rows(before_key, &input, &mut found, &mut trace);
-        key = self.examine_key(&provider, &token, &mut trace).await;
+        let key = self.examine_key(&provider, &token, &mut trace).await;
         input.key = key.as_deref();
         run_rows(after_key, &input, &mut found, &mut trace);
         examine_uses(&provider, ending, &mut trace);
