@@ -1,5 +1,7 @@
 //! Joins core and edges: the only file, besides the commands, that names all of them.
 
+pub mod offline;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -77,6 +79,9 @@ pub enum StartError {
     /// The store, while the development user was made.
     #[error("the development user could not be made: {0}")]
     Seed(#[from] StoreError),
+    /// No folder for copies of plugins.
+    #[error("a temporary folder could not be made: {0}")]
+    Scratch(#[source] std::io::Error),
     /// Metrics were set up before.
     #[error("metrics: {0}")]
     Metrics(String),
@@ -118,6 +123,13 @@ impl App {
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, StartError> {
         let now = clock.now();
+        for provider in settings.providers.iter().filter(|p| p.test_mode && development.is_none()) {
+            tracing::warn!(
+                tenant.id = %provider.tenant,
+                provider.name = %provider.name,
+                "test_mode is on: refusals of this provider list every check to whoever sends a token; turn it off for production"
+            );
+        }
         let vault = Vault::new(master_key(&settings.master_key_file, true, &*entropy)?);
         let pseudonyms = Pseudonyms::new(vault.derive("pseudonyms"));
         let policies = Arc::new(PolicyHost::load(&settings.policies_dir)?);

@@ -2,13 +2,19 @@
 //! of reach.
 
 mod admin_key;
+mod dev_token;
+mod doctor;
 mod migrate;
 mod openapi;
+mod paint;
 mod plugin;
 mod policy;
+mod provider;
 mod serve;
+mod token;
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -44,6 +50,22 @@ enum Command {
     /// Make, list and revoke keys of the administration API.
     #[command(subcommand)]
     AdminKey(admin_key::AdminKeys),
+    /// Work on ID tokens.
+    #[command(subcommand)]
+    Token(token::Token),
+    /// Print an ID token of the development issuer of a running `serve --dev`.
+    #[command(
+        name = "dev-token",
+        after_help = "Example:\n  countersign dev-token --sub ada --claim email=ada@example.com --claim 'groups=[\"staff\"]'"
+    )]
+    DevToken(dev_token::DevToken),
+    /// Test and attack a provider's configuration.
+    #[command(subcommand)]
+    Provider(provider::ProviderCommand),
+    /// Look at everything that the server needs, and say what to mend. Writes nothing.
+    #[command(after_help = "Exit codes: 0 fine, 1 findings, 2 wrong configuration, 3 store out of reach.\n\n\
+            Example:\n  countersign doctor --config countersign.toml")]
+    Doctor(doctor::Doctor),
     /// Work on policies.
     #[command(subcommand)]
     Policy(policy::Policy),
@@ -62,6 +84,25 @@ struct ConfigFile {
 impl ConfigFile {
     fn load(&self) -> Result<crate::config::Settings, Failure> {
         Ok(crate::config::load(&self.config, std::env::vars())?)
+    }
+}
+
+/// A configuration file, or what `serve --dev` runs with in this directory.
+#[derive(clap::Args)]
+struct Place {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// The server that `serve --dev` runs in this directory.
+    #[arg(long, conflicts_with = "config")]
+    dev: bool,
+    /// Where that one listens.
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "dev")]
+    listen: Option<SocketAddr>,
+}
+
+impl Place {
+    fn load(&self) -> Result<crate::config::Settings, Failure> {
+        if self.dev { Ok(crate::config::dev_settings(Path::new("."), self.listen)?) } else { self.config.load() }
     }
 }
 
@@ -89,6 +130,14 @@ impl From<crate::store::OpenError> for Failure {
     }
 }
 
+impl From<crate::app::StartError> for Failure {
+    fn from(error: crate::app::StartError) -> Self {
+        use crate::app::StartError as E;
+        let code = if matches!(error, E::Store(_) | E::Seed(_) | E::Keys { .. }) { UNREACHABLE } else { USAGE };
+        Self::new(code, error.to_string())
+    }
+}
+
 /// Runs the command of the process's arguments.
 #[must_use]
 pub fn run() -> ExitCode {
@@ -97,6 +146,10 @@ pub fn run() -> ExitCode {
         Command::Migrate(command) => command.run(),
         Command::Openapi(command) => command.run(),
         Command::AdminKey(command) => command.run(),
+        Command::Token(command) => command.run(),
+        Command::DevToken(command) => command.run(),
+        Command::Provider(command) => command.run(),
+        Command::Doctor(command) => command.run(),
         Command::Policy(command) => command.run(),
         Command::Plugin(command) => command.run(),
     };

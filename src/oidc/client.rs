@@ -12,7 +12,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{
-    ACCEPT, AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, LOCATION,
+    ACCEPT, AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderName, LOCATION,
 };
 use reqwest::{Client, Response, redirect};
 use serde_json::{Map, Value};
@@ -113,6 +113,8 @@ pub struct Fetched {
     pub body: Vec<u8>,
     /// How long it is fresh, when the endpoint says so (`Cache-Control: max-age` less `Age`).
     pub max_age: Option<Duration>,
+    /// The header `Date`, as it came.
+    pub date: Option<String>,
 }
 
 /// Gets JSON objects over HTTPS within fixed limits.
@@ -262,6 +264,7 @@ async fn read(mut response: Response, timeout: Duration) -> Result<Fetched, Fetc
         return Err(FetchError::TooLarge);
     }
     let max_age = freshness(text(response.headers(), &CACHE_CONTROL), text(response.headers(), &AGE));
+    let date = text(response.headers(), &DATE).map(str::to_owned);
     let content_type = text(response.headers(), &CONTENT_TYPE).unwrap_or("of no type");
     let content_type: String = content_type.chars().take(60).collect();
     let mut body = Vec::new();
@@ -276,7 +279,7 @@ async fn read(mut response: Response, timeout: Duration) -> Result<Fetched, Fetc
         body.extend_from_slice(&chunk);
     }
     let object = parse_object(&body).map_err(|cause| FetchError::NotJson { content_type, cause })?;
-    Ok(Fetched { object, body, max_age })
+    Ok(Fetched { object, body, max_age, date })
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {

@@ -230,6 +230,18 @@ impl KeyRing {
         Ok(Self { keys, active })
     }
 
+    /// How many keys the store holds, when all of them open with this master key. Makes none.
+    ///
+    /// # Errors
+    /// When the store does not answer, or a stored key does not open.
+    pub async fn inspect(store: &dyn SigningKeys, vault: &Vault) -> Result<usize, KeyRingError> {
+        let rows = store.load().await.map_err(|e| KeyRingError(Box::new(e)))?;
+        for row in &rows {
+            SigningKey::open(row, vault).map_err(|e| KeyRingError(Box::new(e)))?;
+        }
+        Ok(rows.len())
+    }
+
     /// The key that signs.
     #[must_use]
     pub fn active(&self) -> &SigningKey {

@@ -222,6 +222,12 @@ impl KeySet {
         self.keys.len()
     }
 
+    /// How many keys fit tokens of this algorithm.
+    #[must_use]
+    pub fn fitting(&self, algorithm: SignatureAlgorithm) -> usize {
+        self.keys.iter().filter(|key| key.fits(algorithm)).count()
+    }
+
     /// Whether no key is usable.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -74,6 +74,7 @@
 
 pub mod agent;
 pub mod assessment;
+pub mod audit;
 mod checks;
 pub mod decision;
 pub mod error;

@@ -14,6 +14,7 @@ mod factors;
 mod keys;
 mod maintenance;
 mod open;
+mod read_only;
 mod reader;
 mod rows;
 mod sessions;
@@ -30,6 +31,7 @@ use sqlx::{SqliteConnection, SqlitePool};
 use tokio::sync::{mpsc, oneshot};
 
 pub use open::{MigrationReport, OpenError, StoreOptions};
+pub use read_only::Peek;
 
 use crate::clock::UnixTime;
 use crate::ids::{TenantId, UserId};

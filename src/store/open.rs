@@ -38,6 +38,20 @@ pub enum OpenError {
         /// Why.
         source: sqlx::Error,
     },
+    /// There is no file, and none was to be made.
+    #[error("{path}: there is no store yet; start the server or run `countersign migrate`")]
+    Absent {
+        /// Which.
+        path: String,
+    },
+    /// The schema is older than this build.
+    #[error("{path}: the schema lacks version {missing}; run `countersign migrate`")]
+    Behind {
+        /// Which.
+        path: String,
+        /// The first version that is missing.
+        missing: i64,
+    },
     /// The schema is not one that this build can use.
     #[error("{path}: the schema cannot be brought up to date: {source}")]
     Migrate {
@@ -71,7 +85,7 @@ pub(super) struct Opened {
     pub report: MigrationReport,
 }
 
-fn migrations() -> Migrator {
+pub(super) fn migrations() -> Migrator {
     let migration = |(version, name, sql): &(i64, &'static str, &'static str)| {
         let sql = sqlx::SqlSafeStr::into_sql_str(*sql);
         Migration::new(*version, (*name).into(), MigrationType::Simple, sql, false)

@@ -18,6 +18,11 @@ fn help_and_wrong_usage_end_as_the_contract_says() {
         &["openapi", "--help"],
         &["policy", "test", "--help"],
         &["plugin", "lock", "--help"],
+        &["token", "try", "--help"],
+        &["dev-token", "--help"],
+        &["provider", "test", "--help"],
+        &["provider", "audit", "--help"],
+        &["doctor", "--help"],
     ] {
         let output = program().args(command).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{command:?}");

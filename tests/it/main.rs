@@ -2,6 +2,7 @@
 
 mod admin;
 mod cli;
+mod cli_tools;
 mod crash;
 mod house;
 mod http_form;

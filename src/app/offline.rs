@@ -1,0 +1,199 @@
+//! The sign-in path without a server, for commands that look at a token or a provider. Nothing is written: the
+//! store is opened for reading alone, and copies of plugins go to a folder that is removed at the end.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::StartError;
+use crate::clock::{Clock, SystemClock, UnixTime};
+use crate::config::{Settings, master_key};
+use crate::geo::GeoDatabases;
+use crate::oidc::{FetchSettings, FetchSetupError, Fetcher, KeyCache};
+use crate::plugin_host::PluginHost;
+use crate::scripts::PolicyHost;
+use crate::secret::{Secret, SystemEntropy};
+use crate::session::issue::TokenIssuer;
+use crate::session::keys::{KeyRing, SigningAlgorithm};
+use crate::session::ports::{SigningKeys, StoredSigningKey};
+use crate::signin::audit::Stage;
+use crate::signin::history::Pseudonyms;
+use crate::signin::nonce::NonceIssuer;
+use crate::signin::pipeline::{Pipeline, Preview};
+use crate::signin::ports::{Enricher, KeySource, Outcomes, ReplayGuard, SignalSource, StoreError, Users};
+use crate::signin::provider::Provider;
+use crate::signin::request::SignInRequest;
+use crate::store::{Peek, Store, StoreOptions};
+use crate::vault::Vault;
+
+/// The path with the real store, keys and plugins behind it, for reading.
+pub struct Offline {
+    pipeline: Pipeline,
+    store: Arc<Store>,
+    peek: Peek,
+    _copies: Option<tempfile::TempDir>,
+}
+
+impl Offline {
+    /// Opens what the server would open; `at` is the moment to walk at, the present one by default.
+    ///
+    /// # Errors
+    /// The first part that cannot be opened, and how to mend it.
+    pub async fn open(settings: &Settings, at: Option<UnixTime>) -> Result<Self, StartError> {
+        let vault = Vault::new(master_key(&settings.master_key_file, false, &SystemEntropy)?);
+        let store = Store::open_read_only(&StoreOptions { url: settings.store_url.clone() }).await?;
+        let (plugins, copies) = load_plugins(settings)?;
+        let plugins = Arc::new(plugins);
+        let world = World {
+            keys: Arc::new(KeyCache::new(fetcher(settings)?, Arc::new(SystemClock))),
+            enricher: Arc::<PluginHost>::clone(&plugins),
+            signals: plugins,
+            users: Arc::<Store>::clone(&store),
+            outcomes: Arc::<Store>::clone(&store),
+        };
+        let clock: Arc<dyn Clock> = match at {
+            Some(moment) => Arc::new(Standing(moment)),
+            None => Arc::new(SystemClock),
+        };
+        let pipeline = pipeline(settings, clock, &vault, world).await?;
+        Ok(Self { pipeline, peek: Peek(Arc::clone(&store)), store, _copies: copies })
+    }
+
+    /// Walks one sign-in up to its decision.
+    pub async fn preview(&self, request: &SignInRequest) -> Preview {
+        self.pipeline.preview(request, &self.peek).await
+    }
+
+    /// Lets go of the store.
+    pub async fn close(self) {
+        self.store.close().await;
+    }
+}
+
+/// What differs between walks without a server.
+pub struct World {
+    /// Provider keys.
+    pub keys: Arc<dyn KeySource>,
+    /// Plugins that add claims.
+    pub enricher: Arc<dyn Enricher>,
+    /// Plugins that add signals.
+    pub signals: Arc<dyn SignalSource>,
+    /// Users.
+    pub users: Arc<dyn Users>,
+    /// Writes; a preview never comes to them.
+    pub outcomes: Arc<dyn Outcomes>,
+}
+
+/// The real path around a world. It signs nothing, so its signing key is a throw-away one.
+///
+/// # Errors
+/// When policies or databases do not load.
+pub async fn pipeline(
+    settings: &Settings,
+    clock: Arc<dyn Clock>,
+    vault: &Vault,
+    world: World,
+) -> Result<Pipeline, StartError> {
+    let policies = Arc::new(PolicyHost::load(&settings.policies_dir)?);
+    let geo = GeoDatabases::open(settings.geoip_city.as_deref(), settings.geoip_asn.as_deref())?;
+    let scratch = Vault::new(Secret::random(Vault::MASTER_KEY_BYTES, &SystemEntropy));
+    let ring =
+        KeyRing::load(&Scratch::default(), &scratch, SigningAlgorithm::EdDsa, clock.now(), &SystemEntropy).await;
+    let ring = ring.map_err(|e| StartError::Keys { source: e.0 })?;
+    Ok(Pipeline {
+        clock,
+        entropy: Arc::new(SystemEntropy),
+        directory: Arc::new(settings.directory()),
+        keys: world.keys,
+        replays: Arc::new(Nobody),
+        enricher: world.enricher,
+        mapper: Arc::<PolicyHost>::clone(&policies),
+        users: world.users,
+        geo: Arc::new(geo),
+        signals: world.signals,
+        rules: policies,
+        outcomes: world.outcomes,
+        issuer: Arc::new(TokenIssuer { settings: settings.tokens.clone(), ring: Arc::new(ring) }),
+        nonces: NonceIssuer::new(vault.derive("nonces")),
+        pseudonyms: Pseudonyms::new(vault.derive("pseudonyms")),
+    })
+}
+
+/// The path for an audit of a provider: its rules, mapping and policies, a stage instead of the store, and no
+/// plugin, since a plugin could write.
+///
+/// # Errors
+/// When policies or databases do not load.
+pub async fn audited(settings: &Settings, provider: &Provider) -> Result<Pipeline, StartError> {
+    let now = SystemClock.now();
+    let vault = Vault::new(Secret::random(Vault::MASTER_KEY_BYTES, &SystemEntropy));
+    let stage = Arc::new(Stage::new(provider, now));
+    let plugins = Arc::new(PluginHost::none());
+    let world = World {
+        keys: Arc::new(KeyCache::new(fetcher(settings)?, Arc::new(SystemClock))),
+        enricher: Arc::<PluginHost>::clone(&plugins),
+        signals: plugins,
+        users: Arc::<Stage>::clone(&stage),
+        outcomes: stage,
+    };
+    pipeline(settings, Arc::new(Standing(now)), &vault, world).await
+}
+
+/// The client for outbound fetches, as the server has it.
+///
+/// # Errors
+/// When TLS cannot be set up on this machine.
+pub fn fetcher(settings: &Settings) -> Result<Fetcher, FetchSetupError> {
+    Fetcher::new(FetchSettings {
+        allow_insecure_issuers: settings.server.allow_insecure_issuers,
+        granted_networks: Vec::new(),
+        timeout: Duration::from_secs(3),
+    })
+}
+
+/// The plugins, from copies in a folder that goes away with the second value.
+///
+/// # Errors
+/// The first plugin that is not what the lock file says.
+pub fn load_plugins(settings: &Settings) -> Result<(PluginHost, Option<tempfile::TempDir>), StartError> {
+    let Some(lock) = &settings.plugins_lock else { return Ok((PluginHost::none(), None)) };
+    let copies = tempfile::tempdir().map_err(StartError::Scratch)?;
+    let plugins = PluginHost::load(lock, &copies.path().join("plugins"))?;
+    Ok((plugins, Some(copies)))
+}
+
+/// A clock that stands.
+pub struct Standing(pub UnixTime);
+
+impl Clock for Standing {
+    fn now(&self) -> UnixTime {
+        self.0
+    }
+}
+
+/// Remembers nothing: a walk that would spend a token here ends in a refusal.
+struct Nobody;
+
+#[async_trait]
+impl ReplayGuard for Nobody {
+    async fn remember(&self, _: [u8; 32], _: UnixTime, _: UnixTime) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+}
+
+/// Holds the throw-away signing key.
+#[derive(Default)]
+struct Scratch(Mutex<Vec<StoredSigningKey>>);
+
+#[async_trait]
+impl SigningKeys for Scratch {
+    async fn load(&self) -> Result<Vec<StoredSigningKey>, StoreError> {
+        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    async fn add_first(&self, key: StoredSigningKey) -> Result<(), StoreError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(key);
+        Ok(())
+    }
+}

@@ -1,0 +1,118 @@
+//! The made-up world of an audit: one provider, one victim, a memory for used tokens.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+
+use crate::clock::UnixTime;
+use crate::ids::{TenantId, UserId};
+use crate::signin::history::History;
+use crate::signin::identity::Profile;
+use crate::signin::ports::{CommitResult, Directory, Outcomes, ReplayGuard, SignInCommit, StoreError, Users};
+use crate::signin::provider::{Provider, Tenant};
+use crate::signin::record::SignInRecord;
+use crate::signin::user::{IdentityKey, KnownUser, User, UserStatus};
+
+/// A tenant with one user, the victim, who holds a verified address. Nothing can be written to it.
+pub struct Stage {
+    victim: User,
+}
+
+impl Stage {
+    /// The victim's identifier.
+    pub const VICTIM: UserId = UserId::from_bytes([0xee; 16]);
+    /// The victim's address. `.invalid` is nobody's (RFC 2606 section 2).
+    pub const ADDRESS: &str = "victim@audit.invalid";
+
+    /// For the tenant of a provider.
+    #[must_use]
+    pub fn new(provider: &Provider, now: UnixTime) -> Self {
+        let profile = Profile {
+            email: Some(Self::ADDRESS.to_owned()),
+            email_verified: true,
+            name: None,
+            username: None,
+            phone: None,
+            phone_verified: false,
+            locale: None,
+            attributes: BTreeMap::new(),
+            groups: Vec::new(),
+        };
+        let tenant = provider.tenant.clone();
+        let victim = User { id: Self::VICTIM, tenant, status: UserStatus::Active, profile, created_at: now };
+        Self { victim }
+    }
+
+    fn holds(&self, tenant: &TenantId, address: &str) -> bool {
+        *tenant == self.victim.tenant && address.eq_ignore_ascii_case(Self::ADDRESS)
+    }
+}
+
+#[async_trait]
+impl Users for Stage {
+    async fn find_by_identity(&self, _: &IdentityKey, _: UnixTime) -> Result<Option<KnownUser>, StoreError> {
+        Ok(None)
+    }
+
+    async fn find_by_verified_email(
+        &self,
+        tenant: &TenantId,
+        address: &str,
+        _: UnixTime,
+    ) -> Result<Option<KnownUser>, StoreError> {
+        let known = || KnownUser { user: self.victim.clone(), factors: Vec::new(), history: History::default() };
+        Ok(self.holds(tenant, address).then(known))
+    }
+
+    async fn find_verified_holder(&self, tenant: &TenantId, address: &str) -> Result<Option<UserId>, StoreError> {
+        Ok(self.holds(tenant, address).then_some(Self::VICTIM))
+    }
+
+    async fn has_other_subject(&self, _: UserId, _: &IdentityKey) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+}
+
+#[async_trait]
+impl Outcomes for Stage {
+    async fn commit(&self, _: SignInCommit) -> Result<CommitResult, StoreError> {
+        Err(StoreError("an audit writes nothing".into()))
+    }
+
+    fn record_refusal(&self, _: SignInRecord) {}
+}
+
+/// The tenant with the attacked provider alone, or without it.
+pub(super) struct OneProvider {
+    tenant: Arc<Tenant>,
+    enabled: Vec<Arc<Provider>>,
+}
+
+impl OneProvider {
+    pub(super) fn new(provider: &Arc<Provider>, enabled: bool) -> Self {
+        let tenant = Arc::new(Tenant { id: provider.tenant.clone(), hosts: Vec::new() });
+        Self { tenant, enabled: if enabled { vec![Arc::clone(provider)] } else { Vec::new() } }
+    }
+}
+
+impl Directory for OneProvider {
+    fn find_tenant(&self, header: Option<&str>, _: Option<&str>) -> Option<Arc<Tenant>> {
+        (header == Some(self.tenant.id.as_str())).then(|| Arc::clone(&self.tenant))
+    }
+
+    fn providers(&self, tenant: &TenantId) -> Vec<Arc<Provider>> {
+        if *tenant == self.tenant.id { self.enabled.clone() } else { Vec::new() }
+    }
+}
+
+/// Remembers what was used, for one attack.
+#[derive(Default)]
+pub(super) struct Memory(Mutex<HashSet<[u8; 32]>>);
+
+#[async_trait]
+impl ReplayGuard for Memory {
+    async fn remember(&self, key: [u8; 32], _: UnixTime, _: UnixTime) -> Result<bool, StoreError> {
+        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key))
+    }
+}

@@ -1,0 +1,355 @@
+//! `token try`, `provider test`, `provider audit`, `doctor` and `dev-token`, as their users run them.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
+use sqlx::{AssertSqlSafe, Row};
+use tempfile::TempDir;
+
+use crate::support::service::{Service, Setup};
+
+/// The moment at which the clock of the tests stands.
+const NOW: &str = "2026-06-01T12:00:00Z";
+
+struct Ran {
+    code: i32,
+    text: String,
+    errors: String,
+}
+
+impl Ran {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}{}", self.text, self.errors))
+    }
+
+    #[track_caller]
+    fn ended(&self, code: i32) -> &Self {
+        assert_eq!(self.code, code, "{}{}", self.text, self.errors);
+        self
+    }
+}
+
+/// Runs the program without blocking the issuer that answers it.
+async fn run(arguments: &[&str], input: &str, dir: &Path) -> Ran {
+    let (arguments, input, dir) =
+        (arguments.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>(), input.to_owned(), dir.to_owned());
+    tokio::task::spawn_blocking(move || {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_countersign"))
+            .args(arguments)
+            .current_dir(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A program that reads no input closes the pipe.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        Ran {
+            code: output.status.code().unwrap(),
+            text: String::from_utf8(output.stdout).unwrap(),
+            errors: String::from_utf8(output.stderr).unwrap(),
+        }
+    })
+    .await
+    .unwrap()
+}
+
+async fn try_token(service: &Service, token: &str, more: &[&str]) -> Ran {
+    let mut arguments = vec!["token", "try", "-", "--at", NOW];
+    arguments.extend(more);
+    run(&arguments, token, service.dir.path()).await
+}
+
+/// Every row of every table, as text.
+async fn contents(service: &Service) -> Vec<String> {
+    let file = service.dir.path().join("db/countersign.db");
+    let options = SqliteConnectOptions::new().filename(file).read_only(true);
+    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+    let tables = sqlx::query("SELECT name FROM sqlite_master WHERE type = 'table'").fetch_all(&pool).await.unwrap();
+    let mut all = Vec::new();
+    for table in tables {
+        let table: String = table.get(0);
+        let columns = sqlx::query(AssertSqlSafe(format!("SELECT name FROM pragma_table_info('{table}')")));
+        let columns = columns.fetch_all(&pool).await.unwrap();
+        let columns: Vec<String> =
+            columns.iter().map(|c| format!("quote(\"{}\")", c.get::<String, _>(0))).collect();
+        let rows = format!("SELECT '{table} ' || {} AS r FROM \"{table}\" ORDER BY 1", columns.join(" || ',' || "));
+        let rows = sqlx::query(AssertSqlSafe(rows)).fetch_all(&pool).await.unwrap();
+        all.extend(rows.iter().map(|r| r.get::<String, _>(0)));
+    }
+    pool.close().await;
+    all
+}
+
+fn failed(report: &Value, list: &str) -> Vec<String> {
+    let lines = report[list].as_array().unwrap();
+    let failed = lines.iter().filter(|l| l["status"] == "fail" || l["status"] == "failed");
+    failed.map(|l| l["check"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn token_try_walks_to_the_decision_and_writes_nothing() {
+    let service = Service::start().await;
+    service.sign_in(&service.issuer.token().subject("known").sign()).await.signed_in();
+    let token = service.issuer.token().subject("known").claim("email", "ada@example.com").sign();
+    let before = contents(&service).await;
+    assert!(before.iter().any(|row| row.starts_with("replays ")), "{before:?}");
+
+    let tried = try_token(&service, &token, &["--json", "--device-id", "laptop", "--country", "SE"]).await;
+    let report = tried.ended(0).json();
+    assert_eq!(report["outcome"], "signed_in");
+    assert_eq!(report["provider"], "acme");
+    assert_eq!(report["user"]["link_method"], "existing");
+    assert_eq!(report["facts"]["history.sign_ins_total"], 1);
+    assert_eq!(report["facts"]["request.country"], "SE");
+    assert_eq!(report["checks"].as_array().unwrap().len(), 21);
+    assert!(failed(&report, "checks").is_empty());
+    assert!(report["assessment"]["score"].is_i64());
+    for secret in ["ada@example.com", "known", token.rsplit('.').next().unwrap()] {
+        assert!(!tried.text.contains(secret), "{secret} in {}", tried.text);
+    }
+    // Somebody new: the user is planned and not made; and a refusal leaves no record either.
+    let other = service.issuer.token().subject("new").sign();
+    let report = try_token(&service, &other, &["--json"]).await.json();
+    assert_eq!(report["user"]["link_method"], "provisioned");
+    assert!(report["user"]["id"].is_null());
+    let late = try_token(&service, &service.issuer.token().claim("aud", "x").sign(), &[]).await;
+    late.ended(1);
+    assert_eq!(contents(&service).await, before);
+
+    // The token was not spent: it signs in, and only then it is.
+    service.sign_in(&token).await.signed_in();
+    let spent = try_token(&service, &token, &["--json"]).await;
+    let report = spent.ended(1).json();
+    assert_eq!(
+        (report["outcome"].as_str(), report["refusal"]["error"].as_str()),
+        (Some("refused"), Some("id_token_replayed"))
+    );
+    assert_eq!(failed(&report, "checks"), ["replay"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn token_try_tells_a_refusal_in_words_and_by_exit_code() {
+    let service = Service::start().await;
+    let wrong = service.issuer.token().claim("aud", "other-app").sign();
+    let ran = try_token(&service, &wrong, &["--provider", "acme"]).await;
+    ran.ended(1);
+    for wanted in [
+        "would be refused",
+        "other-app",
+        "id_token_audience_mismatch",
+        "one of 2 client ids",
+        "Nothing was written",
+    ] {
+        assert!(ran.text.contains(wanted), "{wanted} is not in\n{}", ran.text);
+    }
+    assert!(!ran.text.contains('\u{1b}'), "colour only on a terminal");
+    assert!(!ran.text.contains(&wrong));
+    // As of another moment the same token is too old.
+    let good = service.issuer.token().sign();
+    let later =
+        run(&["token", "try", "-", "--at", "2026-06-02T12:00:00Z", "--json"], &good, service.dir.path()).await;
+    assert_eq!(failed(&later.ended(1).json(), "checks"), ["exp", "age"]);
+    // Forged: nothing of its claims counts as passed.
+    let forged = try_token(&service, &service.issuer.token().with_signature(&[1; 256]), &["--json"]).await;
+    let report = forged.ended(1).json();
+    let issuer = report["checks"].as_array().unwrap().iter().find(|c| c["check"] == "iss").unwrap();
+    assert_eq!(issuer["status"], "unproven");
+    // Wrong usage.
+    try_token(&service, &good, &["--provider", "nobody"]).await.ended(2);
+    try_token(&service, &good, &["--tenant", "nobody"]).await.ended(2);
+    try_token(&service, &good, &["--country", "Sweden"]).await.ended(2);
+    run(&["token", "try", "-", "--at", "noon"], &good, service.dir.path()).await.ended(2);
+    // Keys out of reach, then the store.
+    service.issuer.served.lock().unwrap().fail = true;
+    let ran = try_token(&service, &good, &["--json"]).await;
+    assert_eq!(ran.ended(3).json()["refusal"]["error"], "provider_unavailable");
+    let empty = TempDir::new().unwrap();
+    let config = std::fs::read_to_string(service.dir.path().join("countersign.toml")).unwrap();
+    let moved = config.replace("db/countersign.db", "db/absent.db");
+    std::fs::write(empty.path().join("countersign.toml"), moved).unwrap();
+    let ran = run(&["token", "try", "-"], &good, empty.path()).await;
+    assert!(ran.ended(3).errors.contains("countersign migrate"), "{}", ran.errors);
+    assert!(!service.dir.path().join("db/absent.db").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn provider_test_finds_keys_and_a_foreign_discovery_document() {
+    let service = Service::start().await;
+    let test = async || run(&["provider", "test", "acme", "--json"], "", service.dir.path()).await;
+    let ran = test().await;
+    let report = ran.json();
+    let line = |report: &Value, name: &str| -> Value {
+        report["checks"].as_array().unwrap().iter().find(|c| c["check"] == name).cloned().unwrap_or_default()
+    };
+    ran.ended(0);
+    assert_eq!(line(&report, "issuer")["status"], "ok");
+    assert!(line(&report, "keys")["found"].as_str().unwrap().contains("RSA 2048 (rsa-1)"), "{report}");
+    assert_eq!(line(&report, "cache")["status"], "ok");
+
+    service.issuer.served.lock().unwrap().document_issuer = Some("https://evil.example".to_owned());
+    let ran = test().await;
+    assert_eq!(failed(&ran.ended(1).json(), "checks"), ["issuer"]);
+    service.issuer.served.lock().unwrap().document_issuer = None;
+
+    service.issuer.served.lock().unwrap().keys.clear();
+    let ran = test().await;
+    assert_eq!(failed(&ran.ended(1).json(), "checks"), ["keys"]);
+
+    service.issuer.served.lock().unwrap().fail = true;
+    let ran = test().await;
+    assert_eq!(failed(&ran.ended(3).json(), "checks"), ["discovery"]);
+    let ran = run(&["provider", "test", "nobody"], "", service.dir.path()).await;
+    assert!(ran.ended(2).errors.contains("known: acme"), "{}", ran.errors);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn provider_audit_withstands_every_attack_by_default_and_finds_a_weak_configuration() {
+    let service = Service::start().await;
+    let before = contents(&service).await;
+    let audit = async |dir: &Path| run(&["provider", "audit", "acme", "--json"], "", dir).await;
+    let report = audit(service.dir.path()).await.ended(0).json();
+    assert_eq!(failed(&report, "attacks"), Vec::<String>::new());
+    assert!(report["withstood"].as_u64().unwrap() >= 55, "{report}");
+    assert!(report["note"].as_str().unwrap().contains("throw-away key"));
+    assert_eq!(contents(&service).await, before);
+    // It asks nobody: the provider is not needed.
+    let asked = service.issuer.fetches.load(std::sync::atomic::Ordering::SeqCst);
+
+    let weak = "replay = \"allow\"\nclock_leeway = \"300s\"\nmax_token_age = \"24h\"\nlinking = \"verified_email\"\n\
+                email_trust = \"claim\"\nnonce = \"server_issued\"";
+    let service = service.restart(Setup::provider(weak)).await;
+    let ran = audit(service.dir.path()).await;
+    let report = ran.ended(1).json();
+    assert_eq!(
+        failed(&report, "attacks"),
+        [
+            "expired three minutes ago",
+            "two hours old and not expired",
+            "the same token twice",
+            "another user's address of a foreign domain, verified by the provider",
+        ]
+    );
+    let text = run(&["provider", "audit", "acme"], "", service.dir.path()).await;
+    assert!(text.ended(1).text.contains("replay = \"single_use\""), "{}", text.text);
+    assert_eq!(service.issuer.fetches.load(std::sync::atomic::Ordering::SeqCst), asked);
+
+    let safe = "linking = \"verified_email\"\nemail_trust = [\"example.com\"]\nnonce = \"forbidden\"";
+    let service = service.restart(Setup::provider(safe)).await;
+    audit(service.dir.path()).await.ended(0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn doctor_names_what_is_ill_and_ends_with_its_code() {
+    let service = Service::start().await;
+    let before = contents(&service).await;
+    let dir = service.dir.path().to_owned();
+    let doctor = async || run(&["doctor", "--json"], "", &dir).await;
+    let report = doctor().await.ended(0).json();
+    assert_eq!(report["failed"], 0, "{report}");
+    let names: Vec<&str> =
+        report["checks"].as_array().unwrap().iter().map(|c| c["check"].as_str().unwrap()).collect();
+    for wanted in [
+        "configuration",
+        "master key",
+        "store",
+        "signing keys",
+        "policies",
+        "policy cases",
+        "permissions",
+        "default/acme keys",
+    ] {
+        assert!(names.contains(&wanted), "{wanted} is not in {names:?}");
+    }
+    assert_eq!(contents(&service).await, before);
+    let text = run(&["doctor"], "", &dir).await;
+    assert!(text.ended(0).text.contains("signing keys"));
+
+    // The provider out of reach is a finding.
+    service.issuer.served.lock().unwrap().fail = true;
+    assert_eq!(failed(&doctor().await.ended(1).json(), "checks"), ["default/acme discovery"]);
+    service.issuer.served.lock().unwrap().fail = false;
+    // Another master key does not open the signing keys.
+    let key = dir.join("keys/master.key");
+    let kept = std::fs::read(&key).unwrap();
+    std::fs::write(&key, data_encoding::BASE64.encode(&[7; 32])).unwrap();
+    assert_eq!(failed(&doctor().await.ended(2).json(), "checks"), ["signing keys"]);
+    std::fs::write(&key, kept).unwrap();
+    // No store, then a configuration that cannot be read.
+    let config = std::fs::read_to_string(dir.join("countersign.toml")).unwrap();
+    std::fs::write(dir.join("countersign.toml"), config.replace("db/countersign.db", "db/absent.db")).unwrap();
+    assert_eq!(failed(&doctor().await.ended(3).json(), "checks"), ["store"]);
+    std::fs::write(dir.join("countersign.toml"), config + "\nnonsense = 1\n").unwrap();
+    assert_eq!(failed(&doctor().await.ended(2).json(), "checks"), ["configuration"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dev_token_refuses_other_machines_and_tells_when_nothing_runs() {
+    let dir = TempDir::new().unwrap();
+    let ask = async |server: &str| run(&["dev-token", "--sub", "ada", "--server", server], "", dir.path()).await;
+    ask("http://192.0.2.1:8080").await.ended(2);
+    ask("https://127.0.0.1:8080").await.ended(2);
+    let ran = ask("http://127.0.0.1:1").await;
+    assert!(ran.ended(3).errors.contains("serve --dev"), "{}", ran.errors);
+    // A server without --dev has no issuer.
+    let service = Service::start().await;
+    let url = service.url("");
+    let ran = run(&["dev-token", "--sub", "ada", "--server", &url], "", dir.path()).await;
+    assert!(ran.ended(3).errors.contains("without --dev"), "{}", ran.errors);
+    run(&["dev-token", "--sub", "ada", "--claim", "novalue"], "", dir.path()).await.ended(2);
+}
+
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_development_token_is_tried_without_being_spent_and_then_signs_in() {
+    let dir = TempDir::new().unwrap();
+    let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
+    crate::support::service::copy_dir(&policies, &dir.path().join("policies"));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_countersign"))
+        .args(["serve", "--dev", "--listen", "127.0.0.1:0"])
+        .current_dir(dir.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let _running = Running(child);
+    let shown = lines.find_map(|l| l.unwrap().split_once("listening on http://").map(|(_, rest)| rest.to_owned()));
+    let address = shown.unwrap().split_whitespace().next().unwrap().to_owned();
+    let url = format!("http://{address}");
+
+    let ask = ["dev-token", "--sub", "ada", "--claim", "groups=[\"staff\"]", "--claim", "acr=2", "--server", &url];
+    let token = run(&ask, "", dir.path()).await;
+    let token = token.ended(0).text.trim();
+    let tried = run(&["token", "try", "-", "--dev", "--listen", &address, "--json"], token, dir.path()).await;
+    let report = tried.ended(0).json();
+    assert_eq!((report["outcome"].as_str(), report["provider"].as_str()), (Some("signed_in"), Some("dev")));
+    let body = format!("{{\"id_token\":\"{token}\"}}");
+    let sign_in = async || {
+        let request = reqwest::Client::builder().no_proxy().build().unwrap();
+        let request =
+            request.post(format!("{url}/auth/id-token/signin")).header("content-type", "application/json");
+        let text = request.body(body.clone()).send().await.unwrap().text().await.unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    assert_eq!(sign_in().await["requires_mfa"], false);
+    // The provider `dev` is in test mode: a refusal explains itself.
+    let refused = sign_in().await;
+    assert_eq!(refused["error"], "id_token_replayed");
+    assert_eq!(failed(&refused, "checks"), ["replay"]);
+    let refused = run(&["dev-token", "--sub", "", "--server", &url], "", dir.path()).await;
+    assert!(refused.ended(2).errors.contains("sub"), "{}", refused.errors);
+    run(&["doctor", "--dev", "--listen", &address], "", dir.path()).await.ended(0);
+}
