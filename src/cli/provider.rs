@@ -222,7 +222,9 @@ async fn run_audit(named: Named) -> Result<u8, Failure> {
             Verdict::Succeeded { seen, mend } => lines.fail(case.name, seen, mend),
         }
     }
-    let (withstood, succeeded) = (lines.count(Mark::Ok), lines.count(Mark::Fail));
+    // The control is not an attack.
+    let control = usize::from(report.first().is_some_and(|c| matches!(c.verdict, Verdict::Withstood { .. })));
+    let (withstood, succeeded) = (lines.count(Mark::Ok) - control, lines.count(Mark::Fail));
     let note = "A throw-away key stood in for the provider's; its rules, mapping and policies were the real ones.";
     if named.json {
         let value = json!({

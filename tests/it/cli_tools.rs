@@ -94,8 +94,8 @@ fn failed(report: &Value, list: &str) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn token_try_walks_to_the_decision_and_writes_nothing() {
     let service = Service::start().await;
-    service.sign_in(&service.issuer.token().subject("known").sign()).await.signed_in();
-    let token = service.issuer.token().subject("known").claim("email", "ada@example.com").sign();
+    service.sign_in(&service.issuer.token().subject("sub-4711").sign()).await.signed_in();
+    let token = service.issuer.token().subject("sub-4711").claim("email", "ada@example.com").sign();
     let before = contents(&service).await;
     assert!(before.iter().any(|row| row.starts_with("replays ")), "{before:?}");
 
@@ -109,7 +109,7 @@ async fn token_try_walks_to_the_decision_and_writes_nothing() {
     assert_eq!(report["checks"].as_array().unwrap().len(), 21);
     assert!(failed(&report, "checks").is_empty());
     assert!(report["assessment"]["score"].is_i64());
-    for secret in ["ada@example.com", "known", token.rsplit('.').next().unwrap()] {
+    for secret in ["ada@example.com", "sub-4711", token.rsplit('.').next().unwrap()] {
         assert!(!tried.text.contains(secret), "{secret} in {}", tried.text);
     }
     // Somebody new: the user is planned and not made; and a refusal leaves no record either.
@@ -221,7 +221,7 @@ async fn provider_audit_withstands_every_attack_by_default_and_finds_a_weak_conf
     let asked = service.issuer.fetches.load(std::sync::atomic::Ordering::SeqCst);
 
     let weak = "replay = \"allow\"\nclock_leeway = \"300s\"\nmax_token_age = \"24h\"\nlinking = \"verified_email\"\n\
-                email_trust = \"claim\"\nnonce = \"server_issued\"";
+                email_trust = \"claim\"\nnonce = \"required\"";
     let service = service.restart(Setup::provider(weak)).await;
     let ran = audit(service.dir.path()).await;
     let report = ran.ended(1).json();
@@ -238,9 +238,16 @@ async fn provider_audit_withstands_every_attack_by_default_and_finds_a_weak_conf
     assert!(text.ended(1).text.contains("replay = \"single_use\""), "{}", text.text);
     assert_eq!(service.issuer.fetches.load(std::sync::atomic::Ordering::SeqCst), asked);
 
-    let safe = "linking = \"verified_email\"\nemail_trust = [\"example.com\"]\nnonce = \"forbidden\"";
-    let service = service.restart(Setup::provider(safe)).await;
+    // Server-issued nonces stop a replay even where tokens may be used again; a tenant template is attacked too.
+    let safe = "linking = \"verified_email\"\nemail_trust = [\"example.com\"]\nnonce = \"server_issued\"\n\
+                replay = \"allow\"";
+    let entra = "[[providers]]\nname = \"entra\"\npreset = \"microsoft\"\nclient_ids = [\"web\"]\n\
+                 allowed_tenant_ids = [\"11111111-1111-4111-8111-111111111111\"]\n";
+    let service = service.restart(Setup { more_config: entra.to_owned(), ..Setup::provider(safe) }).await;
     audit(service.dir.path()).await.ended(0);
+    let report = run(&["provider", "audit", "entra", "--json"], "", service.dir.path()).await.ended(0).json();
+    let foreign = report["attacks"].as_array().unwrap().iter().find(|a| a["check"] == "a foreign tid").unwrap();
+    assert_eq!(foreign["found"], "id_token_tenant_not_allowed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
