@@ -24,7 +24,7 @@ use crate::mfa::enrol::Enrolment;
 use crate::mfa::ports::{Factors, StoredFactor};
 use crate::mfa::verify::{ChallengeVerifier, TOTP_PURPOSE};
 use crate::mfa::{Factor, MfaMethod, totp};
-use crate::oidc::{FetchSettings, Fetcher, KeyCache};
+use crate::oidc::KeyCache;
 use crate::plugin_host::PluginHost;
 use crate::scripts::PolicyHost;
 use crate::scripts::watch::{WatchGuard, watch};
@@ -141,11 +141,7 @@ impl App {
             None => Arc::new(PluginHost::none()),
         };
         let geo = GeoDatabases::open(settings.geoip_city.as_deref(), settings.geoip_asn.as_deref())?;
-        let fetcher = Fetcher::new(FetchSettings {
-            allow_insecure_issuers: settings.server.allow_insecure_issuers,
-            granted_networks: Vec::new(),
-            timeout: std::time::Duration::from_secs(3),
-        })?;
+        let fetcher = offline::fetcher(&settings)?;
         let jwk_set = ring.jwk_set();
         let issuer = Arc::new(TokenIssuer { settings: settings.tokens.clone(), ring });
         let pipeline = Arc::new(Pipeline {

@@ -1,8 +1,8 @@
 //! Step 4: signature first, then every claim check of OpenID Connect Core section 3.1.3.7.
 //!
 //! The one choke point: every way into the server that takes an ID token comes through [`verify`], which
-//! runs the table of [`checks`](super::checks) to the first that fails. The trace for developers runs the
-//! same table to its end. Plain functions of token, key, provider and time; no I/O.
+//! runs the table of `checks.rs` to the first that fails. The trace for developers runs the same table to
+//! its end. Plain functions of token, key, provider and time; no I/O.
 
 use std::sync::Arc;
 

@@ -144,3 +144,52 @@ async fn without_test_mode_no_refusal_has_a_list() {
     let answer = service.sign_in(&service.issuer.token().sign()).await;
     assert!(answer.signed_in().get("checks").is_none());
 }
+
+/// The trace is no second verifier: whatever is wrong with a token, the first check that it shows as failed is
+/// the refusal that was answered.
+#[tokio::test]
+async fn the_first_failed_check_is_the_refusal_that_was_answered() {
+    let service = in_test_mode("nonce = \"required\"").await;
+    let now = service.clock.now_s();
+    let (none, far) = (Value::Null, json!(now + 4000));
+    let wrong: [(&str, Value); 24] = [
+        ("iss", json!("https://other.example")),
+        ("iss", json!(["https://other.example"])),
+        ("aud", json!("other-app")),
+        ("aud", json!([])),
+        ("aud", json!(["app-web", "other-app"])),
+        ("azp", json!("other-app")),
+        ("azp", json!(1)),
+        ("exp", json!(now - 600)),
+        ("exp", json!("soon")),
+        ("exp", none.clone()),
+        ("iat", far.clone()),
+        ("iat", json!(now - 4000)),
+        ("iat", json!(-1)),
+        ("nbf", far.clone()),
+        ("nbf", json!(1.5)),
+        ("auth_time", far),
+        ("auth_time", json!("then")),
+        ("nonce", json!("another")),
+        ("nonce", json!("")),
+        ("at_hash", json!("another")),
+        ("sub", json!("")),
+        ("sub", json!("s".repeat(300))),
+        ("jti", json!(7)),
+        ("jti", json!("j".repeat(300))),
+    ];
+    for (i, (first, value)) in wrong.iter().enumerate() {
+        for (second, other) in wrong.iter().skip(i) {
+            let token = service.issuer.token().claim("nonce", "n-1").claim("at_hash", "unlike");
+            let token = token.claim(second, other.clone()).claim(first, value.clone()).sign();
+            let body = json!({"id_token": token, "provider": "acme", "nonce": "n-1", "access_token": "opaque"});
+            let answer = service.post("/auth/id-token/signin", body).await;
+            let checks =
+                answer.body["checks"].as_array().unwrap_or_else(|| panic!("{first} {second}: {}", answer.text));
+            let failed = checks.iter().find(|c| c["status"] == "failed").unwrap();
+            assert_eq!(failed["error"], answer.body["error"], "{first} {second}: {}", answer.text);
+            assert_eq!(failed["message"], answer.body["message"], "{first} {second}");
+            assert_eq!(check(&answer, "replay")["status"], "skipped");
+        }
+    }
+}
