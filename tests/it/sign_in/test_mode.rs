@@ -82,10 +82,18 @@ async fn claims_under_a_wrong_signature_are_never_shown_as_passed() {
 #[tokio::test]
 async fn a_header_that_is_refused_leaves_everything_else_unlooked_at() {
     let service = in_test_mode("").await;
-    let answer = service.sign_in(&service.issuer.token().header("jku", "https://evil.example").sign()).await;
-    answer.expect(401, "id_token_header_refused");
-    // The provider is not known before the header is accepted, so there is nobody whose test mode it could be.
-    assert!(answer.body.get("checks").is_none(), "{}", answer.text);
+    let token = service.issuer.token().header("typ", "at+jwt").sign();
+    let answer = service.sign_in(&token).await;
+    answer.expect(401, "id_token_type_refused");
+    assert_eq!(statuses(&answer, "passed"), ["shape"]);
+    assert_eq!(statuses(&answer, "failed"), ["header"]);
+    assert_eq!(statuses(&answer, "skipped"), ORDER[2..]);
+    let answer = service.sign_in("no.token").await;
+    answer.expect(400, "malformed_id_token");
+    assert_eq!(statuses(&answer, "failed"), ["shape"]);
+    // A request that names no provider names nobody whose test mode it could be.
+    let answer = service.post("/auth/id-token/signin", json!({"id_token": token})).await;
+    assert!(answer.expect(401, "id_token_type_refused").body.get("checks").is_none());
 }
 
 #[tokio::test]
