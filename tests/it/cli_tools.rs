@@ -360,3 +360,30 @@ async fn a_development_token_is_tried_without_being_spent_and_then_signs_in() {
     assert!(refused.ended(2).errors.contains("sub"), "{}", refused.errors);
     run(&["doctor", "--dev", "--listen", &address], "", dir.path()).await.ended(0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn token_try_shows_the_points_and_ends_with_1_when_the_rules_would_deny() {
+    let policies = TempDir::new().unwrap();
+    let rule = "fn assess(s, risk) {\n    risk.add(45, \"new_device\");\n}\n";
+    let service = Service::start_with(Setup::with_policies(policies.path(), &[("risk/_default.rhai", rule)])).await;
+    let token = service.issuer.token().sign();
+    let report = try_token(&service, &token, &["--json"]).await.ended(1).json();
+    assert_eq!(
+        (report["outcome"].as_str(), report["refusal"]["error"].as_str()),
+        (Some("denied"), Some("sign_in_denied"))
+    );
+    assert_eq!(
+        (report["assessment"]["score"].as_i64(), report["assessment"]["level"].as_str()),
+        (Some(45), Some("medium"))
+    );
+    assert_eq!(report["assessment"]["reasons"][0]["code"], "new_device");
+    let text = try_token(&service, &token, &[]).await;
+    assert!(text.ended(1).text.contains("+45  new_device"), "{}", text.text);
+    // A script that fails asks for more, and its fault is shown.
+    let broken = "fn assess(s, risk) {\n    risk.add(1, s.nothing);\n}\n";
+    std::fs::write(policies.path().join("policies/risk/_default.rhai"), broken).unwrap();
+    let report = try_token(&service, &token, &["--json"]).await.ended(1).json();
+    assert!(report["assessment"]["fault"].as_str().unwrap().contains("_default.rhai:2"), "{report}");
+    let doctor = run(&["doctor", "--json"], "", service.dir.path()).await;
+    assert_eq!(failed(&doctor.ended(1).json(), "checks"), ["policy cases"]);
+}
