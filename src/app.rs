@@ -34,9 +34,10 @@ use crate::signin::history::{ContextPrint, PastEnd, Pseudonyms};
 use crate::signin::identity::Profile;
 use crate::signin::nonce::NonceIssuer;
 use crate::signin::pipeline::Pipeline;
-use crate::signin::ports::{NewOutcome, Outcomes, SignInCommit, StoreError, Users};
+use crate::signin::ports::{DecisionLog, NewOutcome, Outcomes, SignInCommit, StoreError, Users};
 use crate::signin::record::SignInRecord;
 use crate::signin::user::{IdentityKey, PlannedChange, User, UserStatus};
+use crate::store::decisions::DecisionRecords;
 use crate::store::{Store, StoreOptions};
 use crate::vault::Vault;
 
@@ -79,6 +80,17 @@ pub enum StartError {
     /// Metrics were set up before.
     #[error("metrics: {0}")]
     Metrics(String),
+}
+
+/// The store and the keys of decision records, for commands that work beside a running server.
+///
+/// # Errors
+/// When the master key or the store cannot be opened.
+pub async fn open_records(settings: &Settings) -> Result<(Arc<Store>, DecisionRecords), StartError> {
+    let vault = Vault::new(master_key(&settings.master_key_file, false, &SystemEntropy)?);
+    let pseudonyms = Pseudonyms::new(vault.derive("pseudonyms"));
+    let store = Store::open(&StoreOptions { url: settings.store_url.clone() }).await?;
+    Ok((store, DecisionRecords::new(vault, pseudonyms, settings.keep_records)))
 }
 
 /// A server that is ready to listen.
@@ -135,6 +147,7 @@ impl App {
         })?;
         let jwk_set = ring.jwk_set();
         let issuer = Arc::new(TokenIssuer { settings: settings.tokens.clone(), ring });
+        let records = Arc::new(DecisionRecords::new(vault.clone(), pseudonyms.clone(), settings.keep_records));
         let pipeline = Arc::new(Pipeline {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
@@ -148,6 +161,7 @@ impl App {
             signals: plugins,
             rules: Arc::<PolicyHost>::clone(&policies),
             outcomes: Arc::<Store>::clone(&store),
+            decisions: Arc::clone(&records) as Arc<dyn DecisionLog>,
             issuer: Arc::clone(&issuer),
             nonces: NonceIssuer::new(vault.derive("nonces")),
             pseudonyms: pseudonyms.clone(),
@@ -354,7 +368,7 @@ async fn seed_dev_user(
         session: None,
     };
     let change = PlannedChange::Create { user: Box::new(user), identity };
-    store.commit(SignInCommit { change, outcome: NewOutcome::Denial, record }).await?;
+    store.commit(SignInCommit { change, outcome: NewOutcome::Denial, record, sealed: None }).await?;
     let factor = FactorId::generate(now, entropy);
     let sealed_secret = vault.seal(TOTP_PURPOSE, factor.as_bytes(), secret);
     let described = Factor { id: factor, method: MfaMethod::Totp, enrolled_at: now, last_used_at: None };

@@ -1,6 +1,7 @@
 //! The commands. Exit codes: 0 fine, 1 findings, 2 wrong usage or configuration, 3 server or store out
 //! of reach.
 
+mod explain;
 mod migrate;
 mod openapi;
 mod plugin;
@@ -76,6 +77,14 @@ impl Failure {
 impl From<crate::config::ConfigError> for Failure {
     fn from(error: crate::config::ConfigError) -> Self {
         Self::new(USAGE, error.to_string())
+    }
+}
+
+impl From<crate::app::StartError> for Failure {
+    fn from(error: crate::app::StartError) -> Self {
+        use crate::app::StartError as E;
+        let code = if matches!(error, E::Store(_) | E::Seed(_)) { UNREACHABLE } else { USAGE };
+        Self::new(code, error.to_string())
     }
 }
 

@@ -1,4 +1,4 @@
-//! `countersign policy test`.
+//! `countersign policy`.
 
 use std::path::PathBuf;
 
@@ -14,13 +14,20 @@ pub(super) enum Policy {
         #[arg(long, value_name = "DIR", default_value = "policies")]
         dir: PathBuf,
     },
+    /// Tell why a sign-in was decided as it was.
+    #[command(after_help = "Example:\n  countersign policy explain evt_06f3e2… --config countersign.toml")]
+    Explain(super::explain::Explain),
 }
 
 impl Policy {
     pub(super) fn run(self) -> Result<u8, Failure> {
-        let Self::Test { dir } = self;
-        let report = run_cases(&dir).map_err(|error| Failure::new(USAGE, error.to_string()))?;
-        print!("{report}");
-        Ok(if report.passed() { FINE } else { FINDINGS })
+        match self {
+            Self::Test { dir } => {
+                let report = run_cases(&dir).map_err(|error| Failure::new(USAGE, error.to_string()))?;
+                print!("{report}");
+                Ok(if report.passed() { FINE } else { FINDINGS })
+            }
+            Self::Explain(explain) => explain.run(),
+        }
     }
 }

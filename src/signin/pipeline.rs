@@ -18,7 +18,7 @@ use super::history::{ContextPrint, PastEnd, Pseudonyms};
 use super::identity::{MappedIdentity, MappingError, MappingInput};
 use super::nonce::NonceIssuer;
 use super::ports::{
-    ClaimMapper, CommitResult, Directory, Enricher, GeoLookup, KeySource, NewOutcome, Outcomes, ReplayGuard,
+    ClaimMapper, CommitResult, DecisionLog, Directory, Enricher, GeoLookup, KeySource, NewOutcome, Outcomes, ReplayGuard,
     RiskRules, SignInCommit, SignalSource, Users,
 };
 use super::provider::{EnrichFailure, NoncePolicy, Provider, Tenant};
@@ -91,6 +91,8 @@ pub struct Pipeline {
     pub rules: Arc<dyn RiskRules>,
     /// Writes.
     pub outcomes: Arc<dyn Outcomes>,
+    /// Frozen decisions.
+    pub decisions: Arc<dyn DecisionLog>,
     /// Local tokens.
     pub issuer: Arc<TokenIssuer>,
     /// Server-issued nonces.
@@ -336,7 +338,8 @@ impl Pipeline {
                 (NewOutcome::Denial, Err(denial.clone()))
             }
         };
-        let commit = SignInCommit { change: assessed.resolved().change().clone(), outcome, record };
+        let sealed = self.decisions.freeze(record.id, assessed, decided.decision());
+        let commit = SignInCommit { change: assessed.resolved().change().clone(), outcome, record, sealed };
         let result = self.outcomes.commit(commit).instrument(tracing::debug_span!("signin.commit")).await?;
         if result == CommitResult::Conflict {
             return Ok(Carried::Conflict(Box::new(decided.into_assessed().into_resolved())));

@@ -8,7 +8,9 @@
 
 mod batch;
 mod challenges;
+pub mod decisions;
 mod factors;
+mod frozen;
 mod keys;
 mod maintenance;
 mod open;
