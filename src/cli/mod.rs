@@ -1,11 +1,11 @@
 //! The commands. Exit codes: 0 fine, 1 findings, 2 wrong usage or configuration, 3 server or store out
 //! of reach.
 
-mod explain;
 mod migrate;
 mod openapi;
 mod plugin;
 mod policy;
+mod policy_store;
 mod serve;
 
 use std::path::PathBuf;

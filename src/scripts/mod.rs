@@ -9,12 +9,16 @@ pub mod bundle;
 mod case_facts;
 pub mod cases;
 mod claims;
+mod corpus;
 mod engine;
 mod facts;
+pub mod follow;
+pub mod lab;
 mod lists;
 mod load;
 mod mapping;
 mod settings;
+pub mod shadow;
 #[cfg(test)]
 mod tests;
 pub mod watch;

@@ -177,6 +177,12 @@ pub trait DecisionLog: Send + Sync {
     fn freeze(&self, id: EventId, assessed: &AssessedSignIn, decision: &Decision) -> Option<SealedDecision>;
 }
 
+/// Looks at decisions after they are carried out.
+pub trait AfterDecision: Send + Sync {
+    /// Told once the decision is durable. Never waits.
+    fn decided(&self, id: EventId, facts: &Arc<Facts>, action: &'static str);
+}
+
 /// One sign-in's writes: all or nothing.
 #[derive(Debug)]
 pub struct SignInCommit {

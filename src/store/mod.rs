@@ -14,6 +14,7 @@ mod frozen;
 mod keys;
 mod maintenance;
 mod open;
+pub mod policies;
 mod reader;
 mod rows;
 mod sessions;

@@ -75,6 +75,7 @@ fn migrations() -> Migrator {
     let all = [
         (1, "start", include_str!("migrations/sqlite/0001_start.sql")),
         (40, "decisions", include_str!("migrations/sqlite/0040_decisions.sql")),
+        (41, "policies", include_str!("migrations/sqlite/0041_policies.sql")),
     ];
     let migration = |(version, name, sql): (i64, &'static str, &'static str)| {
         Migration::new(version, name.into(), MigrationType::Simple, sqlx::SqlSafeStr::into_sql_str(sql), false)
