@@ -238,7 +238,12 @@ fn bench_store(c: &mut Criterion) {
                     let (session, _) = issuer.issue(grant(id), None, now, &SystemEntropy).unwrap();
                     let outcome = NewOutcome::Session(session);
                     store
-                        .commit(SignInCommit { change: PlannedChange::None, outcome, record: record(id, now), sealed: None })
+                        .commit(SignInCommit {
+                            change: PlannedChange::None,
+                            outcome,
+                            record: record(id, now),
+                            sealed: None,
+                        })
                         .await
                         .unwrap()
                 };

@@ -25,11 +25,11 @@ use crate::mfa::{Factor, MfaMethod, totp};
 use crate::oidc::{FetchSettings, Fetcher, KeyCache};
 use crate::plugin_host::PluginHost;
 use crate::policy::service::PolicyService;
-use crate::scripts::{PolicyHost, bundle};
 use crate::scripts::follow::{Follower, Progress};
 use crate::scripts::lab::Lab;
 use crate::scripts::shadow::Shadows;
 use crate::scripts::watch::{WatchGuard, watch};
+use crate::scripts::{PolicyHost, bundle};
 use crate::secret::{Entropy, Secret, SystemEntropy};
 use crate::session::bearer::BearerCheck;
 use crate::session::issue::TokenIssuer;
@@ -207,6 +207,7 @@ impl App {
                     store: Arc::<Store>::clone(&store),
                     shadows,
                     clock: Arc::clone(&clock),
+                    entropy: Arc::clone(&entropy),
                     node: format!("nod_{}", data_encoding::HEXLOWER.encode(&node)),
                     cache: private_folder(&settings).join("policy-bundles"),
                 };
@@ -250,6 +251,7 @@ impl App {
                 vault: vault.clone(),
             },
             bearer: BearerCheck { clock: Arc::clone(&clock), issuer, sessions: Arc::<Store>::clone(&store) },
+            policies: policy_service(&settings, &store, records, Arc::clone(&clock)),
             admin: Administration {
                 keys: KeyCheck {
                     clock: Arc::clone(&clock),

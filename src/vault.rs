@@ -93,8 +93,10 @@ impl Sealer {
     /// Seals; the context is authenticated.
     #[must_use]
     pub fn seal(&self, context: &[u8], mut plain: Vec<u8>) -> Vec<u8> {
-        let nonce =
-            self.0.seal_in_place_append_tag(Aad::from(context), &mut plain).expect("a small plaintext can be sealed");
+        let nonce = self
+            .0
+            .seal_in_place_append_tag(Aad::from(context), &mut plain)
+            .expect("a small plaintext can be sealed");
         plain.extend_from_slice(nonce.as_ref());
         plain
     }

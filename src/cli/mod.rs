@@ -7,6 +7,7 @@ mod openapi;
 mod plugin;
 mod policy;
 mod policy_store;
+mod policy_test;
 mod serve;
 
 use std::path::PathBuf;

@@ -2,21 +2,19 @@
 
 use std::path::PathBuf;
 
-use super::{FINDINGS, FINE, Failure, USAGE, policy_store};
+use super::{FINDINGS, FINE, Failure, USAGE, policy_store, policy_test};
 use crate::policy::ports::PolicyLab;
 use crate::scripts::bundle::read_folder;
-use crate::scripts::cases::run_cases;
 use crate::scripts::lab::Lab;
 
 #[derive(clap::Subcommand)]
 pub(super) enum Policy {
     /// Run the test files beside the scripts.
-    #[command(after_help = "Example:\n  countersign policy test --dir policies")]
-    Test {
-        /// The policies folder.
-        #[arg(long, value_name = "DIR", default_value = "policies")]
-        dir: PathBuf,
-    },
+    #[command(after_help = "Example:\n  countersign policy test --dir policies --min 80 --junit cases.xml")]
+    Test(policy_test::Test),
+    /// Write a risk script with cases for a tenant, to begin with.
+    #[command(after_help = "Example:\n  countersign policy new acme --dir policies")]
+    New(policy_test::New),
     /// Run every script over some hundred generated sign-ins: every word of every fact, every "not known".
     #[command(after_help = "Example:\n  countersign policy check --dir policies")]
     Check {
@@ -40,7 +38,9 @@ pub(super) enum Policy {
     #[command(after_help = "Example:\n  countersign policy shadow --tenant acme --candidate ./policies")]
     Shadow(policy_store::Shadow),
     /// Make a folder or a kept bundle active, once it has passed the gates.
-    #[command(after_help = "Example:\n  countersign policy activate ./policies --tenant acme --note \"hosting networks\"")]
+    #[command(
+        after_help = "Example:\n  countersign policy activate ./policies --tenant acme --note \"hosting networks\""
+    )]
     Activate(policy_store::Activate),
     /// Go back to what was active before.
     #[command(after_help = "Example:\n  countersign policy rollback --tenant acme")]
@@ -56,11 +56,8 @@ pub(super) enum Policy {
 impl Policy {
     pub(super) fn run(self) -> Result<u8, Failure> {
         match self {
-            Self::Test { dir } => {
-                let report = run_cases(&dir).map_err(|error| Failure::new(USAGE, error.to_string()))?;
-                print!("{report}");
-                Ok(if report.passed() { FINE } else { FINDINGS })
-            }
+            Self::Test(command) => command.run(),
+            Self::New(command) => command.run(),
             Self::Check { dir, json } => {
                 let bundle = read_folder(&dir).map_err(|error| Failure::new(USAGE, error.to_string()))?;
                 let report = Lab.check(&bundle).map_err(|error| Failure::new(USAGE, error))?;

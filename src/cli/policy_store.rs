@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::{ConfigFile, FINDINGS, FINE, Failure, UNREACHABLE, USAGE, runtime};
+use crate::admin::audit::Author;
 use crate::app::open_policies;
 use crate::ids::{EventId, TenantId};
 use crate::policy::bundle::Bundle;
@@ -17,6 +18,8 @@ use crate::policy::diff::unified;
 use crate::policy::service::{PolicyError, PolicyService};
 use crate::policy::{Activation, Scope};
 use crate::scripts::bundle::read_folder;
+use crate::scripts::record::case_of;
+use crate::secret::SystemEntropy;
 
 impl From<PolicyError> for Failure {
     fn from(error: PolicyError) -> Self {
@@ -51,16 +54,16 @@ fn with<T>(
     })
 }
 
-fn tenant(text: &str) -> Result<TenantId, String> {
+pub(super) fn tenant(text: &str) -> Result<TenantId, String> {
     TenantId::parse(text).map_err(|error| error.to_string())
 }
 
-fn event(text: &str) -> Result<EventId, String> {
+pub(super) fn event(text: &str) -> Result<EventId, String> {
     EventId::from_str(text).map_err(|error| error.to_string())
 }
 
-fn actor() -> String {
-    format!("command line, {}", std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned()))
+fn author(service: &PolicyService, scope: &Scope) -> Author {
+    Author::command_line(scope.tenant().cloned(), service.clock.now(), &SystemEntropy)
 }
 
 /// A kept bundle by its name, or a folder.
@@ -79,7 +82,15 @@ async fn kept(service: &PolicyService, text: &str, owner: Scope, note: &str) -> 
         return Ok(bundle.id());
     }
     let bundle = Arc::unwrap_or_clone(bundle);
-    Ok(service.keep(bundle, owner, &actor(), note).await?.id)
+    let author = author(service, &owner);
+    Ok(service.keep(bundle, owner, note, author).await?.id)
+}
+
+/// A recorded sign-in as a case.
+pub(super) fn print_case(config: &ConfigFile, id: EventId) -> Result<u8, Failure> {
+    let explanation = with(config, async |service| Ok(service.explain(id, &Scope::All).await?))?;
+    print!("{}", case_of(&explanation.decision));
+    Ok(FINE)
 }
 
 #[derive(clap::Args)]
@@ -210,7 +221,7 @@ impl Shadow {
                 for candidate in &self.candidate {
                     ids.push(kept(service, candidate, scope.clone(), "candidate").await?);
                 }
-                service.shadow(&self.tenant, ids).await?;
+                service.shadow(&self.tenant, ids, author(service, &scope)).await?;
             }
             Ok(service.status(&scope).await?.shadows)
         })?;
@@ -276,7 +287,7 @@ impl Activate {
         let scope = Scope::of(self.tenant);
         let activation = with(&self.config, async |service| {
             let id = kept(service, &self.bundle, scope.clone(), &self.note).await?;
-            Ok(service.activate(&id, scope.clone(), &actor(), &self.note).await?)
+            Ok(service.activate(&id, scope.clone(), &self.note, author(service, &scope)).await?)
         })?;
         tell(&activation, self.json);
         Ok(FINE)
@@ -314,7 +325,8 @@ impl Rollback {
     pub(super) fn run(self) -> Result<u8, Failure> {
         let scope = Scope::of(self.tenant);
         let activation = with(&self.config, async |service| {
-            Ok(service.roll_back(scope, self.to.as_deref(), &actor(), &self.note).await?)
+            let author = author(service, &scope);
+            Ok(service.roll_back(scope, self.to.as_deref(), &self.note, author).await?)
         })?;
         tell(&activation, self.json);
         Ok(FINE)
@@ -338,9 +350,9 @@ impl Status {
         let newest = status.in_force.iter().map(|a| a.seq).max().unwrap_or(0);
         let behind = |node: &crate::policy::NodeState| node.seq < newest || node.error.is_some();
         if self.json {
-            let nodes = status.nodes.iter().map(|n| {
-                json!({"node": n.node, "seq": n.seq, "error": n.error, "seen_at": n.seen_at.to_rfc3339()})
-            });
+            let nodes = status.nodes.iter().map(
+                |n| json!({"node": n.node, "seq": n.seq, "error": n.error, "seen_at": n.seen_at.to_rfc3339()}),
+            );
             let versions = versions.iter().map(|(info, state)| {
                 json!({"bundle": info.id, "state": state.as_str(), "tenant": info.owner.tenant().map(TenantId::as_str),
                        "created_at": info.created_at.to_rfc3339(), "created_by": info.created_by, "note": info.note})
@@ -401,7 +413,9 @@ pub(super) struct LabelCommand {
 impl LabelCommand {
     pub(super) fn run(self) -> Result<u8, Failure> {
         let disputed = matches!(self.verdict, Verdict::Bad);
-        with(&self.config, async |service| Ok(service.label(self.id, &Scope::All, disputed, &actor()).await?))?;
+        with(&self.config, async |service| {
+            Ok(service.label(self.id, &Scope::All, disputed, author(service, &Scope::All)).await?)
+        })?;
         Ok(FINE)
     }
 }

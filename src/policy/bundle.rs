@@ -157,8 +157,17 @@ mod tests {
     #[test]
     fn a_name_that_leads_elsewhere_is_refused() {
         for name in [
-            "risk/../x.rhai", "../policy.toml", "/etc/passwd", "risk/.rhai", "risk/a/b.rhai", "risk/x.so", "x.rhai",
-            "other/x.rhai", "risk/x .rhai", "risk/\0.rhai", "",
+            "risk/../x.rhai",
+            "../policy.toml",
+            "/etc/passwd",
+            "risk/.rhai",
+            "risk/a/b.rhai",
+            "risk/x.so",
+            "x.rhai",
+            "other/x.rhai",
+            "risk/x .rhai",
+            "risk/\0.rhai",
+            "",
         ] {
             assert!(bundle(&[(name, "")]).is_err(), "{name}");
         }

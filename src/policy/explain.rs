@@ -298,7 +298,8 @@ impl Explanation {
             trace.score,
             trace.level
         );
-        let _ = writeln!(text, "Bundle {}, {}, {} operations, {} µs.", trace.bundle, trace.file, trace.ops, trace.us);
+        let _ =
+            writeln!(text, "Bundle {}, {}, {} operations, {} µs.", trace.bundle, trace.file, trace.ops, trace.us);
         for reason in self.reasons() {
             let place = reason.line.map_or(String::new(), |line| format!(" (line {line})"));
             let calls = match reason.calls.as_slice() {

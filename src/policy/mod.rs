@@ -17,6 +17,7 @@ use std::fmt;
 
 use crate::clock::UnixTime;
 use crate::ids::{EventId, TenantId, UserId};
+use crate::signin::history::PastEnd;
 
 /// For whom a bundle is active. A tenant's own comes before the one for all.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -148,6 +149,21 @@ pub struct Label {
     pub actor: String,
     /// When.
     pub at: UnixTime,
+}
+
+/// A user's own sign-in, as the user sees it.
+#[derive(Debug, Clone)]
+pub struct OwnSignIn {
+    /// The sign-in.
+    pub id: EventId,
+    /// When.
+    pub at: UnixTime,
+    /// With which provider.
+    pub provider: String,
+    /// How it ended.
+    pub end: PastEnd,
+    /// From which country.
+    pub country: Option<String>,
 }
 
 /// What a shadowed candidate did beside the active bundle.

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde_json::{Map, Value};
 
 use super::bundle::Bundle;
 use super::check::{CaseSummary, CheckReport};
 use super::explain::{ShadowOutcome, StoredDecision};
-use super::{Activation, BundleInfo, Label, NodeState, Scope, Shadow, ShadowCounts, ShadowDifference};
+use super::{Activation, BundleInfo, Label, NodeState, OwnSignIn, Scope, Shadow, ShadowCounts, ShadowDifference};
+use crate::admin::audit::Author;
 use crate::clock::UnixTime;
-use crate::ids::{EventId, TenantId};
+use crate::ids::{EventId, TenantId, UserId};
 use crate::signin::facts::Facts;
 use crate::signin::ports::StoreError;
 use crate::signin::rules::RuleRun;
@@ -21,12 +23,10 @@ pub struct NewActivation {
     pub scope: Scope,
     /// The bundle; `None`: none of its own.
     pub bundle: Option<String>,
-    /// Who.
-    pub actor: String,
     /// Why.
     pub note: String,
-    /// When.
-    pub at: UnixTime,
+    /// Who, when, by which request.
+    pub author: Author,
 }
 
 /// Bundles, activations, shadows and labels.
@@ -34,7 +34,7 @@ pub struct NewActivation {
 pub trait PolicyStore: Send + Sync {
     /// Keeps a bundle. `false`: another one has this name, and nothing was kept. The same one again is
     /// fine, and keeps its first owner.
-    async fn put_bundle(&self, bundle: Arc<Bundle>, info: BundleInfo) -> Result<bool, StoreError>;
+    async fn put_bundle(&self, bundle: Arc<Bundle>, info: BundleInfo, author: Author) -> Result<bool, StoreError>;
     /// A bundle whose content still is what its name says.
     async fn find_bundle(&self, id: &str) -> Result<Option<(Bundle, BundleInfo)>, StoreError>;
     /// Bundles, newest first, of an owner or of all.
@@ -52,7 +52,7 @@ pub trait PolicyStore: Send + Sync {
     /// Nodes that live.
     async fn nodes(&self) -> Result<Vec<NodeState>, StoreError>;
     /// Replaces the candidates of a tenant.
-    async fn set_shadows(&self, tenant: &TenantId, bundles: Vec<String>, at: UnixTime) -> Result<(), StoreError>;
+    async fn set_shadows(&self, tenant: &TenantId, bundles: Vec<String>, author: Author) -> Result<(), StoreError>;
     /// Candidates with their counts, of a tenant or of all.
     async fn shadows(&self, tenant: Option<&TenantId>) -> Result<Vec<Shadow>, StoreError>;
     /// Adds to the counts, and keeps differences.
@@ -63,8 +63,10 @@ pub trait PolicyStore: Send + Sync {
     ) -> Result<(), StoreError>;
     /// What candidates would have decided of one sign-in.
     async fn shadow_outcomes(&self, sign_in: EventId) -> Result<Vec<ShadowOutcome>, StoreError>;
+    /// The newest sign-ins of a user.
+    async fn sign_ins_of(&self, user: UserId, limit: i64) -> Result<Vec<OwnSignIn>, StoreError>;
     /// Keeps a label, in place of the same person's earlier one.
-    async fn put_label(&self, label: Label) -> Result<(), StoreError>;
+    async fn put_label(&self, label: Label, author: Author) -> Result<(), StoreError>;
     /// Labels of a tenant.
     async fn labels(&self, tenant: &TenantId) -> Result<Vec<Label>, StoreError>;
 }
@@ -83,8 +85,12 @@ pub trait Decisions: Send + Sync {
     /// How many there are from a moment on.
     async fn count(&self, tenant: &TenantId, since: UnixTime) -> Result<u64, StoreError>;
     /// Some of them in order, from a moment on or after one of them.
-    async fn page(&self, tenant: &TenantId, since: UnixTime, after: Option<EventId>)
-    -> Result<DecisionPage, StoreError>;
+    async fn page(
+        &self,
+        tenant: &TenantId,
+        since: UnixTime,
+        after: Option<EventId>,
+    ) -> Result<DecisionPage, StoreError>;
     /// One, of this tenant or, for an operator, of any.
     async fn find(&self, tenant: Option<&TenantId>, id: EventId) -> Result<Option<StoredDecision>, StoreError>;
 }
@@ -102,6 +108,11 @@ pub trait PolicyLab: Send + Sync {
     /// # Errors
     /// The first fault, with file, line and column.
     fn prepare(&self, bundle: &Bundle) -> Result<Arc<dyn PreparedBundle>, String>;
+    /// An ordinary sign-in of a tenant, with some facts set by the paths that scripts read them by.
+    ///
+    /// # Errors
+    /// A path that is no fact, or a value that it cannot have.
+    fn facts(&self, tenant: &TenantId, set: &Map<String, Value>) -> Result<Facts, String>;
     /// Runs every entry over generated facts. Costs processor time.
     ///
     /// # Errors

@@ -3,14 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 use super::bundle::{Bundle, BundleError};
-use super::check::{CheckReport, GateFindings};
-use super::explain::Explanation;
+use super::check::{CaseSummary, CheckReport, GateFindings};
+use super::explain::{Explanation, StoredDecision, Trace};
 use super::ports::{Decisions, NewActivation, PolicyLab, PolicyStore};
 use super::replay::{Comparison, Disputes, ReplayReport};
 use super::{Activation, BundleInfo, BundleState, Label, NodeState, Scope, Shadow};
+use crate::admin::audit::{Actor, Author};
 use crate::clock::{Clock, UnixTime};
 use crate::ids::{EventId, TenantId};
+use crate::signin::assessment::combine;
+use crate::signin::decision::decide_again;
 use crate::signin::ports::StoreError;
 
 /// The most candidates of one tenant.
@@ -89,10 +94,10 @@ impl PolicyService {
         &self,
         files: BTreeMap<String, Arc<str>>,
         owner: Scope,
-        actor: &str,
         note: &str,
+        author: Author,
     ) -> Result<BundleInfo, PolicyError> {
-        self.keep(Bundle::new(files)?, owner, actor, note).await
+        self.keep(Bundle::new(files)?, owner, note, author).await
     }
 
     /// Keeps a bundle as a draft.
@@ -103,21 +108,21 @@ impl PolicyService {
         &self,
         bundle: Bundle,
         owner: Scope,
-        actor: &str,
         note: &str,
+        author: Author,
     ) -> Result<BundleInfo, PolicyError> {
         let bundle = Arc::new(bundle);
         self.in_lab(&bundle, |lab, bundle| lab.prepare(bundle).map(|_| ())).await?;
         let info = BundleInfo {
             id: bundle.id(),
             owner,
-            created_at: self.clock.now(),
-            created_by: actor.to_owned(),
+            created_at: author.at,
+            created_by: author.actor.to_string(),
             note: note.to_owned(),
             checked_at: None,
         };
         let id = info.id.clone();
-        if !self.store.put_bundle(bundle, info).await? {
+        if !self.store.put_bundle(bundle, info, author).await? {
             return Err(PolicyError::NameTaken(id));
         }
         let (_, info) = self.store.find_bundle(&id).await?.ok_or(PolicyError::UnknownBundle(id))?;
@@ -147,6 +152,38 @@ impl PolicyService {
         self.in_lab(&bundle, |lab, bundle| lab.check(bundle)).await
     }
 
+    /// Runs the cases beside a bundle's scripts.
+    ///
+    /// # Errors
+    /// When there is none, or it does not compile.
+    pub async fn test(&self, id: &str, scope: &Scope) -> Result<CaseSummary, PolicyError> {
+        let (bundle, _) = self.bundle(id, scope).await?;
+        self.in_lab(&bundle, |lab, bundle| lab.cases(bundle)).await
+    }
+
+    /// Runs a bundle on an ordinary sign-in with some facts set, by the paths that scripts read them by.
+    ///
+    /// # Errors
+    /// When there is no such bundle or fact.
+    pub async fn simulate(
+        &self,
+        id: &str,
+        tenant: &TenantId,
+        set: Map<String, Value>,
+    ) -> Result<Explanation, PolicyError> {
+        let (bundle, _) = self.bundle(id, &Scope::Tenant(tenant.clone())).await?;
+        let of = tenant.clone();
+        let ran = self.in_lab(&bundle, move |lab, bundle| {
+            let facts = Arc::new(lab.facts(&of, &set)?);
+            Ok((combine(lab.prepare(bundle)?.assess(Arc::clone(&facts))), facts))
+        });
+        let (assessment, facts) = ran.await?;
+        let trace = Trace::of(&assessment, &decide_again(&assessment, &facts));
+        let (id, tenant) = (EventId::from_bytes([0; 16]), tenant.clone());
+        let decision = StoredDecision { id, tenant, facts: Arc::unwrap_or_clone(facts), trace };
+        Ok(Explanation { decision, shadow: Vec::new() })
+    }
+
     /// Runs everything that stands before an activation, and notes that the bundle passed.
     ///
     /// # Errors
@@ -170,11 +207,11 @@ impl PolicyService {
         &self,
         id: &str,
         scope: Scope,
-        actor: &str,
         note: &str,
+        author: Author,
     ) -> Result<Activation, PolicyError> {
         self.gate(id, &scope).await?;
-        self.add(scope, Some(id.to_owned()), actor, note).await
+        self.add(scope, Some(id.to_owned()), note, author).await
     }
 
     /// Goes back to what was active before, or to a certain bundle that was active once. The folder is
@@ -186,8 +223,8 @@ impl PolicyService {
         &self,
         scope: Scope,
         to: Option<&str>,
-        actor: &str,
         note: &str,
+        author: Author,
     ) -> Result<Activation, PolicyError> {
         let earlier = self.store.activations(Some(&scope), 1000).await?;
         let Some(last) = earlier.first() else { return Err(PolicyError::NothingBefore(scope)) };
@@ -196,18 +233,17 @@ impl PolicyService {
             Some(id) if earlier.iter().any(|a| a.bundle.as_deref() == Some(id)) => Some(id.to_owned()),
             Some(id) => return Err(PolicyError::UnknownBundle(id.to_owned())),
         };
-        self.add(scope, bundle, actor, note).await
+        self.add(scope, bundle, note, author).await
     }
 
     async fn add(
         &self,
         scope: Scope,
         bundle: Option<String>,
-        actor: &str,
         note: &str,
+        author: Author,
     ) -> Result<Activation, PolicyError> {
-        let (actor, note) = (actor.to_owned(), note.to_owned());
-        Ok(self.store.activate(NewActivation { scope, bundle, actor, note, at: self.clock.now() }).await?)
+        Ok(self.store.activate(NewActivation { scope, bundle, note: note.to_owned(), author }).await?)
     }
 
     /// What is active where.
@@ -273,7 +309,7 @@ impl PolicyService {
     ///
     /// # Errors
     /// When there are too many, or one does not exist.
-    pub async fn shadow(&self, tenant: &TenantId, bundles: Vec<String>) -> Result<(), PolicyError> {
+    pub async fn shadow(&self, tenant: &TenantId, bundles: Vec<String>, author: Author) -> Result<(), PolicyError> {
         if bundles.len() > CANDIDATES {
             return Err(PolicyError::TooManyCandidates);
         }
@@ -281,7 +317,7 @@ impl PolicyService {
         for id in &bundles {
             self.bundle(id, &scope).await?;
         }
-        Ok(self.store.set_shadows(tenant, bundles, self.clock.now()).await?)
+        Ok(self.store.set_shadows(tenant, bundles, author).await?)
     }
 
     /// Why a sign-in was decided as it was.
@@ -298,7 +334,13 @@ impl PolicyService {
     ///
     /// # Errors
     /// When nothing is kept of it for this scope.
-    pub async fn label(&self, id: EventId, scope: &Scope, disputed: bool, actor: &str) -> Result<(), PolicyError> {
+    pub async fn label(
+        &self,
+        id: EventId,
+        scope: &Scope,
+        disputed: bool,
+        author: Author,
+    ) -> Result<(), PolicyError> {
         let found = self.decisions.find(scope.tenant(), id).await?;
         let decision = found.ok_or(PolicyError::UnknownDecision(id))?;
         let label = Label {
@@ -306,11 +348,16 @@ impl PolicyService {
             sign_in: id,
             user: decision.facts.user.id,
             disputed,
-            by_user: false,
-            actor: actor.to_owned(),
-            at: self.clock.now(),
+            by_user: matches!(author.actor, Actor::User(_)),
+            actor: author.actor.to_string(),
+            at: author.at,
         };
-        Ok(self.store.put_label(label).await?)
+        if let Actor::User(user) = author.actor
+            && user != label.user
+        {
+            return Err(PolicyError::UnknownDecision(id));
+        }
+        Ok(self.store.put_label(label, author).await?)
     }
 
     /// Runs a candidate over a tenant's recorded sign-ins, beside the bundle that decides now.

@@ -30,8 +30,8 @@ pub fn read_folder(dir: &Path) -> Result<Bundle, LoadError> {
             let file = entry.file_name();
             let Some(file) = file.to_str().filter(|f| counts(folder, f)) else { continue };
             let name = format!("{folder}/{file}");
-            let text = read(&entry.path())
-                .map_err(|e| LoadError::new(&name, 0, 0, format!("cannot be read: {e}")))?;
+            let text =
+                read(&entry.path()).map_err(|e| LoadError::new(&name, 0, 0, format!("cannot be read: {e}")))?;
             files.insert(name, text);
         }
     }

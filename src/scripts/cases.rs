@@ -74,9 +74,18 @@ pub struct CaseReport {
     pub cases: Vec<CaseResult>,
     /// Reasons of reasons.toml that no case made any script give.
     pub never_given: Vec<String>,
+    /// How many reasons there are.
+    pub reasons: usize,
 }
 
 impl CaseReport {
+    /// Reasons that some case makes a script give, in percent of all in reasons.toml.
+    #[must_use]
+    pub fn reason_coverage(&self) -> u8 {
+        let given = self.reasons - self.never_given.len();
+        u8::try_from((given * 100).checked_div(self.reasons).unwrap_or(100)).unwrap_or(100)
+    }
+
     /// Whether all cases passed, and there was one at least.
     #[must_use]
     pub fn passed(&self) -> bool {
@@ -134,6 +143,7 @@ pub fn run_bundle_cases(bundle: &Bundle) -> Result<CaseReport, LoadError> {
     }
     report.never_given = snapshot.reasons.iter().filter(|code| !given.contains(*code)).cloned().collect();
     report.never_given.sort();
+    report.reasons = snapshot.reasons.len();
     Ok(report)
 }
 

@@ -122,6 +122,7 @@ pub(super) fn register(engine: &mut Engine) {
         })
         .register_fn("path", |context: NativeCallContext, claims: &mut Claims, path: &str| -> Answer {
             claims.note(path);
-            find_path(&claims.claims, path).map_or(Ok(Dynamic::UNIT), |value| to_dynamic(value, context.call_position()))
+            find_path(&claims.claims, path)
+                .map_or(Ok(Dynamic::UNIT), |value| to_dynamic(value, context.call_position()))
         });
 }

@@ -10,7 +10,7 @@ use crate::ids::TenantId;
 use crate::signin::facts::Facts;
 
 /// Mixtures beside the single changes.
-const MIXTURES: u64 = 260;
+const MIXTURES: u64 = 290;
 
 /// What a fact is set to, by the path that scripts read it by.
 const VALUES: &[(&str, &str)] = &[
@@ -154,8 +154,17 @@ mod tests {
         let samples = samples(&tenant);
         assert!(samples.len() >= 400, "{}", samples.len());
         let fixed = [
-            "contract", "tenant.id", "tenant.first_sign_in", "claims", "provider.issuer", "user.id", "user.status",
-            "user.has_password", "history.last_sign_in", "history.known_device", "request.ip_prefix",
+            "contract",
+            "tenant.id",
+            "tenant.first_sign_in",
+            "claims",
+            "provider.issuer",
+            "user.id",
+            "user.status",
+            "user.has_password",
+            "history.last_sign_in",
+            "history.known_device",
+            "request.ip_prefix",
         ];
         for path in PATHS.iter().map(|p| p.name).filter(|p| !fixed.contains(p) && !p.starts_with("signals.")) {
             assert!(VALUES.iter().any(|(known, _)| *known == path), "{path} is never changed");

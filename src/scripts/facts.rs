@@ -30,7 +30,13 @@ pub(super) struct Seen {
 impl Seen {
     /// Nothing is read yet. `first_sign_in` is that of policy.toml.
     pub fn new(facts: Arc<Facts>, first_sign_in: ImmutableString) -> Arc<Self> {
-        Arc::new(Self { facts, first_sign_in, since: Default::default(), ever: Default::default(), named: Mutex::default() })
+        Arc::new(Self {
+            facts,
+            first_sign_in,
+            since: Default::default(),
+            ever: Default::default(),
+            named: Mutex::default(),
+        })
     }
 
     fn note(&self, position: usize) {

@@ -12,11 +12,13 @@ use std::time::Duration;
 use super::active::{Active, InForce, Slot};
 use super::shadow::Shadows;
 use super::{PolicyHost, case_facts, run_assess};
+use crate::admin::audit::{Actor, Author};
 use crate::clock::{Clock, UnixTime};
-use crate::ids::TenantId;
+use crate::ids::{EventId, TenantId};
 use crate::policy::bundle::Bundle;
 use crate::policy::ports::{NewActivation, PolicyStore};
 use crate::policy::{Activation, NodeState, Scope};
+use crate::secret::Entropy;
 use crate::signin::ports::StoreError;
 
 /// How often the store is asked.
@@ -36,6 +38,8 @@ pub struct Follower {
     pub shadows: Arc<Shadows>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Identifiers.
+    pub entropy: Arc<dyn Entropy>,
     /// This process: random.
     pub node: String,
     /// Where verified bundles are kept for a start when the store has lost one.
@@ -217,11 +221,16 @@ impl Follower {
             metrics::counter!("countersign_policy_breaker_total").increment(1);
             self.store
                 .activate(NewActivation {
+                    author: Author {
+                        event: EventId::generate(now, &*self.entropy),
+                        at: now,
+                        actor: Actor::System,
+                        tenant: scope.tenant().cloned(),
+                        request: None,
+                    },
                     scope,
                     bundle: current.previous.clone(),
-                    actor: "breaker".to_owned(),
                     note: format!("{} errors of its scripts within {} s", last - first, breaker.window.as_secs()),
-                    at: now,
                 })
                 .await?;
         }

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 use super::cases::run_bundle_cases;
 use super::corpus::{Sample, samples};
 use super::engine::operated;
 use super::load::{Script, Snapshot};
-use super::{run_assess, run_map, run_script};
+use super::{case_facts, run_assess, run_map, run_script};
 use crate::ids::TenantId;
 use crate::policy::bundle::Bundle;
 use crate::policy::check::{CaseSummary, CheckFault, CheckReport, ScriptCheck};
@@ -33,6 +35,16 @@ impl PolicyLab for Lab {
         Ok(Arc::new(Prepared(Snapshot::build(bundle).map_err(|error| error.to_string())?)))
     }
 
+    fn facts(&self, tenant: &TenantId, set: &Map<String, Value>) -> Result<Facts, String> {
+        let mut facts = case_facts::ordinary(tenant);
+        for (path, value) in set.iter().filter(|(path, _)| *path != "tenant.id") {
+            let value = toml::Value::try_from(value)
+                .map_err(|_| format!("\"{path}\" cannot be null; write \"unknown\""))?;
+            case_facts::set(&mut facts, path, &value)?;
+        }
+        Ok(facts)
+    }
+
     fn check(&self, bundle: &Bundle) -> Result<CheckReport, String> {
         let snapshot = Snapshot::build(bundle).map_err(|error| error.to_string())?;
         let mut scripts = Vec::new();
@@ -53,12 +65,10 @@ impl PolicyLab for Lab {
             let first = case.differences.first()?;
             Some(format!("{}: {}: {first}", case.file, case.name))
         });
-        let reasons = snapshot.reasons.len();
-        let given = reasons - report.never_given.len();
         Ok(CaseSummary {
             cases: report.cases.len(),
             failed: failed.collect(),
-            reason_coverage: u8::try_from((given * 100).checked_div(reasons).unwrap_or(100)).unwrap_or(100),
+            reason_coverage: report.reason_coverage(),
             wanted_coverage: snapshot.settings.reason_coverage,
         })
     }
@@ -93,8 +103,7 @@ fn check_risk(snapshot: &Snapshot, script: &Script, stem: &str, name: &str, text
     check.denies_everything &= check.ran > check.faults.iter().map(|f| f.times).sum();
     check.always = always.unwrap_or_default().into_iter().collect();
     let written = |code: &&String| text.contains(&format!("\"{code}\""));
-    check.never =
-        snapshot.reasons.iter().filter(written).filter(|code| !given.contains(*code)).cloned().collect();
+    check.never = snapshot.reasons.iter().filter(written).filter(|code| !given.contains(*code)).cloned().collect();
     check.never.sort();
     check.faults.sort_by_key(|fault| std::cmp::Reverse(fault.times));
     check

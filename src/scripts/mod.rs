@@ -11,12 +11,15 @@ pub mod cases;
 mod claims;
 mod corpus;
 mod engine;
+#[cfg(test)]
+mod explain_tests;
 mod facts;
 pub mod follow;
 pub mod lab;
 mod lists;
 mod load;
 mod mapping;
+pub mod record;
 mod settings;
 pub mod shadow;
 #[cfg(test)]

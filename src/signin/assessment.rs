@@ -271,7 +271,13 @@ mod tests {
     fn run(effects: Vec<(&str, Effect)>) -> RuleRun {
         let steps = effects
             .into_iter()
-            .map(|(code, effect)| Step { code: code.into(), effect, line: None, detail: None, because: Because::default() })
+            .map(|(code, effect)| Step {
+                code: code.into(),
+                effect,
+                line: None,
+                detail: None,
+                because: Because::default(),
+            })
             .collect();
         RuleRun {
             policy: "pol_test".into(),

@@ -211,8 +211,10 @@ mod tests {
     use crate::signin::rules::{Effect, PolicySettings, RuleOutput, RuleRun, Step};
 
     fn assessment(settings: PolicySettings, effects: Vec<Effect>) -> Assessment {
-        let steps =
-            effects.into_iter().map(|effect| Step { code: "r".into(), effect, line: None, detail: None, because: Default::default() }).collect();
+        let steps = effects
+            .into_iter()
+            .map(|effect| Step { code: "r".into(), effect, line: None, detail: None, because: Default::default() })
+            .collect();
         combine(RuleRun {
             policy: "p".into(),
             file: "f".into(),

@@ -142,7 +142,11 @@ impl SealedPage {
     /// # Errors
     /// When one does not open.
     pub fn open(&self, records: &DecisionRecords) -> Result<Vec<StoredDecision>, StoreError> {
-        self.rows.iter().map(|(id, sealed)| records.open(&self.tenant, *id, sealed)).collect::<Result<_, _>>().map_err(failed)
+        self.rows
+            .iter()
+            .map(|(id, sealed)| records.open(&self.tenant, *id, sealed))
+            .collect::<Result<_, _>>()
+            .map_err(failed)
     }
 }
 
@@ -187,12 +191,13 @@ impl Store {
         tenant: Option<&TenantId>,
         id: EventId,
     ) -> Result<Option<StoredDecision>, StoreError> {
-        let row = sqlx::query("SELECT tenant, sealed FROM decisions WHERE id = ?1 AND tenant = coalesce(?2, tenant)")
-            .bind(id.as_bytes().to_vec())
-            .bind(tenant.map(TenantId::as_str))
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(failed)?;
+        let row =
+            sqlx::query("SELECT tenant, sealed FROM decisions WHERE id = ?1 AND tenant = coalesce(?2, tenant)")
+                .bind(id.as_bytes().to_vec())
+                .bind(tenant.map(TenantId::as_str))
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(failed)?;
         let Some(row) = row else { return Ok(None) };
         let tenant = super::rows::tenant(row.try_get(0).map_err(failed)?).map_err(failed)?;
         let sealed: Vec<u8> = row.try_get(1).map_err(failed)?;

@@ -126,17 +126,10 @@ const NETWORKS: [NetworkKind; 7] = [
     NetworkKind::Private,
 ];
 const GEO: [GeoQuality; 4] = [GeoQuality::Missing, GeoQuality::Ok, GeoQuality::Private, GeoQuality::Coarse];
-const LINKS: [LinkMethod; 3] =
-    [LinkMethod::Existing, LinkMethod::LinkedByVerifiedEmail, LinkMethod::Provisioned];
-const DEVICES: [DeviceMatch; 5] = [
-    DeviceMatch::Unknown,
-    DeviceMatch::Match,
-    DeviceMatch::Partial,
-    DeviceMatch::New,
-    DeviceMatch::First,
-];
-const TRAVELS: [Travel; 5] =
-    [Travel::Unknown, Travel::None, Travel::Plausible, Travel::Fast, Travel::Impossible];
+const LINKS: [LinkMethod; 3] = [LinkMethod::Existing, LinkMethod::LinkedByVerifiedEmail, LinkMethod::Provisioned];
+const DEVICES: [DeviceMatch; 5] =
+    [DeviceMatch::Unknown, DeviceMatch::Match, DeviceMatch::Partial, DeviceMatch::New, DeviceMatch::First];
+const TRAVELS: [Travel; 5] = [Travel::Unknown, Travel::None, Travel::Plausible, Travel::Fast, Travel::Impossible];
 
 /// A number never changes its word: new ones are added at the end.
 fn number<T: PartialEq>(all: &[T], one: &T) -> u8 {
@@ -247,7 +240,10 @@ impl FrozenFacts {
         Some(Facts {
             tenant,
             client_id: self.client.unwrap_or_default(),
-            provider: ProviderFacts { id: self.provider.unwrap_or_default(), issuer: self.issuer.unwrap_or_default() },
+            provider: ProviderFacts {
+                id: self.provider.unwrap_or_default(),
+                issuer: self.issuer.unwrap_or_default(),
+            },
             upstream: UpstreamFacts {
                 amr: u.amr,
                 acr: u.acr,

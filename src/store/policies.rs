@@ -4,22 +4,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde_json::{Value, json};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::batch::json;
+use super::batch::json as json_list;
 use super::decisions::DecisionRecords;
 use super::rows::{bytes, from_json, tenant as tenant_of};
-use super::{Store, failed, unreadable};
+use super::{Store, audit, failed, unreadable};
+use crate::admin::audit::{Author, Change};
 use crate::clock::UnixTime;
 use crate::ids::{EventId, TenantId, UserId};
 use crate::policy::bundle::Bundle;
 use crate::policy::explain::{ShadowOutcome, StoredDecision};
 use crate::policy::ports::{DecisionPage, Decisions, NewActivation, PolicyStore};
 use crate::policy::{
-    Activation, BundleInfo, Label, NodeState, Scope, Shadow, ShadowCounts, ShadowDifference,
+    Activation, BundleInfo, Label, NodeState, OwnSignIn, Scope, Shadow, ShadowCounts, ShadowDifference,
 };
 use crate::secret::same;
+use crate::signin::history::PastEnd;
 use crate::signin::ports::StoreError;
 
 /// Records of one page of a replay.
@@ -86,22 +89,27 @@ fn count(n: u64) -> i64 {
 
 #[async_trait]
 impl PolicyStore for Store {
-    async fn put_bundle(&self, bundle: Arc<Bundle>, info: BundleInfo) -> Result<bool, StoreError> {
+    async fn put_bundle(&self, bundle: Arc<Bundle>, info: BundleInfo, author: Author) -> Result<bool, StoreError> {
         self.write(move |c| {
             Box::pin(async move {
-                sqlx::query(
+                let added = sqlx::query(
                     "INSERT INTO policy_bundles (id, sha256, files, owner, created_at, created_by, note) \
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (id) DO NOTHING",
                 )
                 .bind(&info.id)
                 .bind(bundle.sha256().to_vec())
-                .bind(json(bundle.files())?)
+                .bind(json_list(bundle.files())?)
                 .bind(scope_text(&info.owner))
                 .bind(info.created_at.as_millis())
                 .bind(&info.created_by)
                 .bind(&info.note)
                 .execute(&mut *c)
                 .await?;
+                if added.rows_affected() == 1 {
+                    let after = json!({"note": info.note, "files": bundle.files().len()});
+                    let change = Change::between("policy.draft", info.id.clone(), &Value::Null, &after);
+                    audit::record(&mut *c, &author, &change).await?;
+                }
                 let row = sqlx::query("SELECT sha256 FROM policy_bundles WHERE id = ?1").bind(&info.id);
                 let held: Vec<u8> = row.fetch_one(&mut *c).await?.try_get(0)?;
                 Ok(same(&held, bundle.sha256()))
@@ -150,12 +158,16 @@ impl PolicyStore for Store {
                 )
                 .bind(scope_text(&new.scope))
                 .bind(&new.bundle)
-                .bind(&new.actor)
+                .bind(new.author.actor.to_string())
                 .bind(&new.note)
-                .bind(new.at.as_millis())
-                .fetch_one(c)
+                .bind(new.author.at.as_millis())
+                .fetch_one(&mut *c)
                 .await?;
-                activation(&row)
+                let made = activation(&row)?;
+                let (before, after) = (json!({"bundle": made.previous}), json!({"bundle": made.bundle}));
+                let change = Change::between("policy.activate", made.scope.to_string(), &before, &after);
+                audit::record(c, &new.author, &change).await?;
+                Ok(made)
             })
         })
         .await
@@ -205,11 +217,11 @@ impl PolicyStore for Store {
         })
     }
 
-    async fn set_shadows(&self, tenant: &TenantId, bundles: Vec<String>, at: UnixTime) -> Result<(), StoreError> {
+    async fn set_shadows(&self, tenant: &TenantId, bundles: Vec<String>, author: Author) -> Result<(), StoreError> {
         let tenant = tenant.as_str().to_owned();
         self.write(move |c| {
             Box::pin(async move {
-                let wanted = json(&bundles)?;
+                let wanted = json_list(&bundles)?;
                 sqlx::query(
                     "DELETE FROM policy_shadows WHERE tenant = ?1 AND bundle NOT IN (SELECT value FROM json_each(?2))",
                 )
@@ -223,10 +235,11 @@ impl PolicyStore for Store {
                 )
                 .bind(&tenant)
                 .bind(&wanted)
-                .bind(at.as_millis())
-                .execute(c)
-                .await
-                .map(|_| ())
+                .bind(author.at.as_millis())
+                .execute(&mut *c)
+                .await?;
+                let after = json!({"candidates": bundles});
+                audit::record(c, &author, &Change::between("policy.shadow", tenant, &Value::Null, &after)).await
             })
         })
         .await
@@ -284,7 +297,7 @@ impl PolicyStore for Store {
                      SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4 \
                      FROM json_each(?1) WHERE true ON CONFLICT DO NOTHING",
                 )
-                .bind(json(&rows)?)
+                .bind(json_list(&rows)?)
                 .execute(&mut *c)
                 .await?;
                 sqlx::query(
@@ -306,7 +319,23 @@ impl PolicyStore for Store {
         all(&rows, |row| Ok(ShadowOutcome { bundle: row.try_get(0)?, action: row.try_get(1)? }))
     }
 
-    async fn put_label(&self, label: Label) -> Result<(), StoreError> {
+    async fn sign_ins_of(&self, user: UserId, limit: i64) -> Result<Vec<OwnSignIn>, StoreError> {
+        let sql =
+            "SELECT id, at, provider, \"end\", country FROM sign_ins WHERE user_id = ?1 ORDER BY id DESC LIMIT ?2";
+        let query = sqlx::query(sql).bind(user.as_bytes().to_vec()).bind(limit);
+        all(&query.fetch_all(&self.pool).await.map_err(failed)?, |row| {
+            let end = usize::try_from(row.try_get::<i64, _>("end")?).ok();
+            Ok(OwnSignIn {
+                id: EventId::from_bytes(bytes(row.try_get("id")?)?),
+                at: time(row, "at")?,
+                provider: row.try_get("provider")?,
+                end: end.and_then(|n| PastEnd::ALL.get(n)).copied().ok_or_else(|| unreadable("an end"))?,
+                country: row.try_get("country")?,
+            })
+        })
+    }
+
+    async fn put_label(&self, label: Label, author: Author) -> Result<(), StoreError> {
         self.write(move |c| {
             Box::pin(async move {
                 sqlx::query(
@@ -321,9 +350,11 @@ impl PolicyStore for Store {
                 .bind(label.disputed)
                 .bind(&label.actor)
                 .bind(label.at.as_millis())
-                .execute(c)
-                .await
-                .map(|_| ())
+                .execute(&mut *c)
+                .await?;
+                let after = json!({"disputed": label.disputed});
+                let change = Change::between("sign_in.label", label.sign_in.to_string(), &Value::Null, &after);
+                audit::record(c, &author, &change).await
             })
         })
         .await

@@ -73,7 +73,12 @@ fn create(subject: &str, email: Option<&str>) -> SignInCommit {
 }
 
 fn again(user: UserId, at: UnixTime) -> SignInCommit {
-    SignInCommit { change: PlannedChange::None, outcome: NewOutcome::Denial, record: record(user, at), sealed: None }
+    SignInCommit {
+        change: PlannedChange::None,
+        outcome: NewOutcome::Denial,
+        record: record(user, at),
+        sealed: None,
+    }
 }
 
 #[tokio::test]
