@@ -25,7 +25,7 @@ use crate::admin::access::{Permit, Resource, Verb};
 use crate::codes::ErrorCode as E;
 use crate::policy::diff::unified;
 use crate::policy::service::PolicyError;
-use crate::policy::{BundleInfo, Scope};
+use crate::policy::{BundleInfo, BundleState, Scope};
 
 pub(super) struct AdminPoliciesApi(pub Arc<State>);
 

@@ -13,3 +13,4 @@ mod policy_life;
 mod session;
 mod sign_in;
 mod support;
+mod verification;
