@@ -10,6 +10,7 @@ use super::StartError;
 use crate::clock::{Clock, SystemClock, UnixTime};
 use crate::config::{Settings, master_key};
 use crate::geo::GeoDatabases;
+use crate::ids::EventId;
 use crate::oidc::{FetchSettings, FetchSetupError, Fetcher, KeyCache};
 use crate::plugin_host::PluginHost;
 use crate::scripts::PolicyHost;
@@ -17,14 +18,20 @@ use crate::secret::{Secret, SystemEntropy};
 use crate::session::issue::TokenIssuer;
 use crate::session::keys::{KeyRing, SigningAlgorithm};
 use crate::session::ports::{SigningKeys, StoredSigningKey};
+use crate::signin::assessment::AssessedSignIn;
 use crate::signin::audit::Stage;
+use crate::signin::decision::Decision;
+use crate::signin::facts::Facts;
 use crate::signin::history::Pseudonyms;
 use crate::signin::nonce::NonceIssuer;
 use crate::signin::pipeline::{Pipeline, Preview};
-use crate::signin::ports::{Enricher, KeySource, Outcomes, ReplayGuard, SignalSource, StoreError, Users};
+use crate::signin::ports::{
+    AfterDecision, DecisionLog, Enricher, KeySource, Outcomes, ReplayGuard, SealedDecision, SignalSource,
+    StoreError, Users,
+};
 use crate::signin::provider::Provider;
 use crate::signin::request::SignInRequest;
-use crate::store::{Peek, Store, StoreOptions};
+use crate::store::{OpenError, Peek, Store, StoreOptions};
 use crate::vault::Vault;
 
 /// The path with the real store, keys and plugins behind it, for reading.
@@ -36,13 +43,18 @@ pub struct Offline {
 }
 
 impl Offline {
-    /// Opens what the server would open; `at` is the moment to walk at, the present one by default.
+    /// Opens what the server would open; `at` is the moment to walk at, the present one by default. The
+    /// policies are those that are activated in the store, or the folder's alone, as in development.
     ///
     /// # Errors
     /// The first part that cannot be opened, and how to mend it.
-    pub async fn open(settings: &Settings, at: Option<UnixTime>) -> Result<Self, StartError> {
+    pub async fn open(settings: &Settings, at: Option<UnixTime>, activated: bool) -> Result<Self, StartError> {
         let vault = Vault::new(master_key(&settings.master_key_file, false, &SystemEntropy)?);
         let store = Store::open_read_only(&StoreOptions { url: settings.store_url.clone() }).await?;
+        let policies = PolicyHost::load(&settings.policies_dir)?;
+        if activated {
+            policies.take_over(&*store).await?;
+        }
         let (plugins, copies) = load_plugins(settings)?;
         let plugins = Arc::new(plugins);
         let world = World {
@@ -56,7 +68,7 @@ impl Offline {
             Some(moment) => Arc::new(Standing(moment)),
             None => Arc::new(SystemClock),
         };
-        let pipeline = pipeline(settings, clock, &vault, world).await?;
+        let pipeline = pipeline(settings, clock, &vault, policies, world).await?;
         Ok(Self { pipeline, peek: Peek(Arc::clone(&store)), store, _copies: copies })
     }
 
@@ -88,14 +100,15 @@ pub struct World {
 /// The real path around a world. It signs nothing, so its signing key is a throw-away one.
 ///
 /// # Errors
-/// When policies or databases do not load.
+/// When databases do not load.
 pub async fn pipeline(
     settings: &Settings,
     clock: Arc<dyn Clock>,
     vault: &Vault,
+    policies: PolicyHost,
     world: World,
 ) -> Result<Pipeline, StartError> {
-    let policies = Arc::new(PolicyHost::load(&settings.policies_dir)?);
+    let policies = Arc::new(policies);
     let geo = GeoDatabases::open(settings.geoip_city.as_deref(), settings.geoip_asn.as_deref())?;
     let scratch = Vault::new(Secret::random(Vault::MASTER_KEY_BYTES, &SystemEntropy));
     let ring =
@@ -114,6 +127,8 @@ pub async fn pipeline(
         signals: world.signals,
         rules: policies,
         outcomes: world.outcomes,
+        decisions: Arc::new(Nobody),
+        after: Arc::new(Nobody),
         issuer: Arc::new(TokenIssuer { settings: settings.tokens.clone(), ring: Arc::new(ring) }),
         nonces: NonceIssuer::new(vault.derive("nonces")),
         pseudonyms: Pseudonyms::new(vault.derive("pseudonyms")),
@@ -124,9 +139,22 @@ pub async fn pipeline(
 /// plugin, since a plugin could write.
 ///
 /// # Errors
-/// When policies or databases do not load.
-pub async fn audited(settings: &Settings, provider: &Provider) -> Result<Pipeline, StartError> {
+/// When policies or databases do not load, or the store that holds the activated policies does not open.
+pub async fn audited(settings: &Settings, provider: &Provider, activated: bool) -> Result<Pipeline, StartError> {
     let now = SystemClock.now();
+    let policies = PolicyHost::load(&settings.policies_dir)?;
+    if activated {
+        match Store::open_read_only(&StoreOptions { url: settings.store_url.clone() }).await {
+            Ok(store) => {
+                let taken = policies.take_over(&*store).await;
+                store.close().await;
+                taken?;
+            }
+            // Before the first start there is nothing but the folder.
+            Err(OpenError::Absent { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
     let vault = Vault::new(Secret::random(Vault::MASTER_KEY_BYTES, &SystemEntropy));
     let stage = Arc::new(Stage::new(provider, now));
     let plugins = Arc::new(PluginHost::none());
@@ -137,7 +165,7 @@ pub async fn audited(settings: &Settings, provider: &Provider) -> Result<Pipelin
         users: Arc::<Stage>::clone(&stage),
         outcomes: stage,
     };
-    pipeline(settings, Arc::new(Standing(now)), &vault, world).await
+    pipeline(settings, Arc::new(Standing(now)), &vault, policies, world).await
 }
 
 /// The client for outbound fetches, as the server has it.
@@ -180,6 +208,17 @@ impl ReplayGuard for Nobody {
     async fn remember(&self, _: [u8; 32], _: UnixTime, _: UnixTime) -> Result<bool, StoreError> {
         Ok(false)
     }
+}
+
+/// A preview keeps no decision.
+impl DecisionLog for Nobody {
+    fn freeze(&self, _: EventId, _: &AssessedSignIn, _: &Decision) -> Option<SealedDecision> {
+        None
+    }
+}
+
+impl AfterDecision for Nobody {
+    fn decided(&self, _: EventId, _: &Arc<Facts>, _: &'static str) {}
 }
 
 /// Holds the throw-away signing key.

@@ -9,6 +9,8 @@ mod openapi;
 mod paint;
 mod plugin;
 mod policy;
+mod policy_store;
+mod policy_test;
 mod provider;
 mod serve;
 mod token;
@@ -124,17 +126,17 @@ impl From<crate::config::ConfigError> for Failure {
     }
 }
 
-impl From<crate::store::OpenError> for Failure {
-    fn from(error: crate::store::OpenError) -> Self {
-        Self::new(UNREACHABLE, format!("store: {error}"))
-    }
-}
-
 impl From<crate::app::StartError> for Failure {
     fn from(error: crate::app::StartError) -> Self {
         use crate::app::StartError as E;
-        let code = if matches!(error, E::Store(_) | E::Seed(_) | E::Keys { .. }) { UNREACHABLE } else { USAGE };
+        let code = if matches!(error, E::Store(_) | E::Seed(_)) { UNREACHABLE } else { USAGE };
         Self::new(code, error.to_string())
+    }
+}
+
+impl From<crate::store::OpenError> for Failure {
+    fn from(error: crate::store::OpenError) -> Self {
+        Self::new(UNREACHABLE, format!("store: {error}"))
     }
 }
 

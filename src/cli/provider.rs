@@ -212,7 +212,7 @@ fn short(text: &str) -> String {
 
 async fn run_audit(named: Named) -> Result<u8, Failure> {
     let (settings, provider) = named.find()?;
-    let pipeline = offline::audited(&settings, &provider).await?;
+    let pipeline = offline::audited(&settings, &provider, !named.place.dev).await?;
     let report = audit(pipeline, &provider).await;
     let mut lines = Lines::default();
     for case in &report {

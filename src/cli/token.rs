@@ -91,7 +91,7 @@ impl Try {
         let settings = self.place.load()?;
         let at = self.at.as_deref().map(moment).transpose()?;
         let request = self.request(&settings)?;
-        let offline = Offline::open(&settings, at).await?;
+        let offline = Offline::open(&settings, at, !self.place.dev).await?;
         let preview = offline.preview(&request).await;
         offline.close().await;
         if self.json {

@@ -78,6 +78,7 @@ pub mod audit;
 mod checks;
 pub mod decision;
 pub mod error;
+pub mod fact_paths;
 pub mod facts;
 pub mod history;
 pub mod identity;
