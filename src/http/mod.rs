@@ -37,6 +37,7 @@ use serde_json::Value;
 use crate::clock::Clock;
 use crate::codes::ErrorCode;
 use crate::ids::RequestId;
+use crate::mfa::delivery::CodeSender;
 use crate::mfa::enrol::Enrolment;
 use crate::mfa::verify::ChallengeVerifier;
 use crate::secret::Entropy;
@@ -81,6 +82,8 @@ pub struct State {
     pub pipeline: Arc<Pipeline>,
     /// Answers to challenges.
     pub challenges: ChallengeVerifier,
+    /// Codes for challenges.
+    pub codes: CodeSender,
     /// Refresh and logout.
     pub sessions: SessionService,
     /// Bearer tokens.

@@ -6,7 +6,7 @@ use data_encoding::HEXLOWER;
 use serde::Deserialize;
 
 use super::error::PluginLoadError;
-use super::hooks::Hook;
+use super::hook::Hook;
 use super::lock::DEFAULT_DEADLINE_MS;
 use super::{instance, load};
 
@@ -22,6 +22,9 @@ struct Manifest {
 struct Requests {
     facts: Vec<String>,
     claims: Vec<String>,
+    http: Vec<String>,
+    secrets: Vec<String>,
+    kv_kib: u64,
 }
 
 /// The entry to paste into `plugins.lock` for a file: what the plugin says of itself and what it asks for.
@@ -61,13 +64,26 @@ pub fn lock_entry(file: &Path) -> Result<String, PluginLoadError> {
         lines.push("# The plugin has no manifest: name its hooks.".to_owned());
     }
     lines.push(format!("hooks = [{}]", list(&manifest.hooks)));
-    if manifest.hooks.iter().any(|h| h == Hook::Enrich.name()) {
+    let hooks: Vec<Hook> = manifest.hooks.iter().filter_map(|name| Hook::find(name)).collect();
+    if hooks.iter().any(|h| h.is_bound()) {
         lines.push("bind = []          # name the providers it is asked for, or \"*\"".to_owned());
     }
+    if hooks.iter().any(|h| h.is_mfa()) {
+        lines.push("method = \"\"        # what it delivers: \"email\" or \"sms\"".to_owned());
+    }
     lines.push(format!("deadline_ms = {DEFAULT_DEADLINE_MS}"));
-    lines.push("# It asks to see these; strike what you do not grant.".to_owned());
-    let (facts, claims) = (list(&manifest.requests.facts), list(&manifest.requests.claims));
-    lines.push(format!("grants = {{ facts = [{facts}], claims = [{claims}] }}"));
+    lines.push("# It asks to see and use these; strike what you do not grant.".to_owned());
+    let requests = &manifest.requests;
+    let mut grants = format!("facts = [{}], claims = [{}]", list(&requests.facts), list(&requests.claims));
+    for (name, items) in [("http", &requests.http), ("secrets", &requests.secrets)] {
+        if !items.is_empty() {
+            grants.push_str(&format!(", {name} = [{}]", list(items)));
+        }
+    }
+    if requests.kv_kib > 0 {
+        grants.push_str(&format!(", kv_kib = {}", requests.kv_kib));
+    }
+    lines.push(format!("grants = {{ {grants} }}"));
     lines.push("config = {}".to_owned());
     lines.push(String::new());
     Ok(lines.join("\n"))

@@ -78,12 +78,14 @@ impl Decided {
     }
 }
 
-/// Decides. Deny before what cannot be met before MFA before tokens.
+/// Decides. Deny before what cannot be met before MFA before tokens. `channels` are those to addresses
+/// that the user had verified before this sign-in: for a user without a factor that would do, if the
+/// tenant's `unenrolled` rule is `known_channel`.
 #[must_use]
-pub fn decide(assessed: AssessedSignIn) -> Decided {
+pub fn decide(assessed: AssessedSignIn, channels: &[MfaMethod]) -> Decided {
     let upstream = &assessed.facts().upstream;
     let factors = &assessed.resolved().known().factors;
-    let decision = outcome(assessed.assessment(), upstream.trusted_mfa, upstream.auth_time_age_s, factors);
+    let decision = outcome(assessed.assessment(), upstream.trusted_mfa, upstream.auth_time_age_s, factors, channels);
     Decided { assessed, decision }
 }
 
@@ -92,6 +94,7 @@ fn outcome(
     trusted_upstream_mfa: bool,
     auth_time_age_s: Option<i64>,
     factors: &[Factor],
+    channels: &[MfaMethod],
 ) -> Decision {
     let (demand, settings) = (&assessment.demand, &assessment.settings);
     if let Some(reason) = &demand.deny {
@@ -123,7 +126,11 @@ fn outcome(
         return Decision::Issue { caps: demand.caps };
     }
     let level_strength = (action == LevelAction::StrongMfa).then_some(Strength::Strong);
-    let methods = usable(factors, demand.methods.as_deref(), demand.strength.max(level_strength));
+    let strength = demand.strength.max(level_strength);
+    let mut methods = usable(factors, demand.methods.as_deref(), strength);
+    if methods.is_empty() && settings.unenrolled == Unenrolled::KnownChannel {
+        methods = that_do(channels.iter().copied(), demand.methods.as_deref(), strength);
+    }
     let reason = match &demand.mfa {
         Some(code) if !by_level => Arc::clone(code),
         _ => level_reason(),
@@ -131,7 +138,6 @@ fn outcome(
     if methods.is_empty() {
         return Decision::Deny(match settings.unenrolled {
             Unenrolled::UpstreamStepUp => Denial::UpstreamStepUp { reason, max_age_s: 0 },
-            // No method that sends a code is built in yet, so a known channel cannot be used.
             Unenrolled::KnownChannel | Unenrolled::Deny => Denial::NoFactor { reason },
         });
     }
@@ -140,9 +146,15 @@ fn outcome(
 
 fn usable(factors: &[Factor], named: Option<&[MfaMethod]>, strength: Option<Strength>) -> Vec<MfaMethod> {
     let enrolled = |method: &MfaMethod| factors.iter().any(|f| f.method == *method);
-    MfaMethod::SUPPORTED
-        .into_iter()
-        .filter(enrolled)
+    that_do(MfaMethod::SUPPORTED.into_iter().filter(enrolled), named, strength)
+}
+
+fn that_do(
+    methods: impl Iterator<Item = MfaMethod>,
+    named: Option<&[MfaMethod]>,
+    strength: Option<Strength>,
+) -> Vec<MfaMethod> {
+    methods
         .filter(|m| named.is_none_or(|list| list.contains(m)))
         .filter(|m| strength.is_none_or(|s| m.strength() >= s))
         .collect()

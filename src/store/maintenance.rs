@@ -71,6 +71,16 @@ impl Keeper {
                  (SELECT id FROM (SELECT id, at FROM mfa_attempts ORDER BY id LIMIT ?2) WHERE at < ?1)",
                 before(LOCK_WINDOW),
             ),
+            (
+                "DELETE FROM mfa_deliveries WHERE (challenge, method) IN \
+                 (SELECT challenge, method FROM mfa_deliveries WHERE sent_at < ?1 ORDER BY sent_at LIMIT ?2)",
+                before(LOCK_WINDOW),
+            ),
+            (
+                "DELETE FROM plugin_values WHERE (plugin, key) IN \
+                 (SELECT plugin, key FROM plugin_values WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
+                self.now_ms,
+            ),
             ("DELETE FROM mfa_locks WHERE until <= ?1 AND ?2 > 0", self.now_ms),
             (
                 "DELETE FROM refresh_tokens WHERE id IN \

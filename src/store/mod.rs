@@ -8,6 +8,7 @@
 
 mod batch;
 mod challenges;
+mod deliveries;
 mod factors;
 mod keys;
 mod maintenance;
