@@ -59,6 +59,8 @@ pub struct Settings {
     pub policies_dir: PathBuf,
     /// The list of plugins; absent: no plugin is loaded.
     pub plugins_lock: Option<PathBuf>,
+    /// A directory with one file for each secret that plugins are granted.
+    pub plugins_secrets_dir: Option<PathBuf>,
     /// The database of places; absent: places are unknown.
     pub geoip_city: Option<PathBuf>,
     /// The database of networks; absent: networks are unknown.
@@ -180,6 +182,7 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
     let master_key_file = path(&layers.table("secrets"), "master_key_file", findings);
     let policies_dir = path(&layers.table("policies"), "dir", findings);
     let plugins_lock = path(&layers.table("plugins"), "lock", findings);
+    let plugins_secrets_dir = path(&layers.table("plugins"), "secrets_dir", findings);
     let geoip_city = path(&layers.table("geoip"), "city", findings);
     let geoip_asn = path(&layers.table("geoip"), "asn", findings);
     let server = server?;
@@ -193,6 +196,7 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
         signing_algorithm,
         policies_dir: policies_dir?,
         plugins_lock,
+        plugins_secrets_dir,
         geoip_city,
         geoip_asn,
         tenants,

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::MfaMethod;
 use super::ports::{AttemptRequest, AttemptStart, Deliveries, DeliveryStart, NewDelivery};
 use super::verify::{ChallengeError, parse};
-use super::MfaMethod;
 use crate::clock::Clock;
 use crate::codes::ErrorCode;
 use crate::ids::TenantId;
@@ -183,8 +183,9 @@ impl CodeSender {
         let device = request.device_id.map(|d| self.pseudonyms.of(request.tenant.as_str(), "device", d));
         let kind = self.channels.find(method);
         let code = (kind == Some(ChannelKind::Delivers)).then(|| six_digits(&*self.entropy));
-        let sealed_code =
-            code.as_ref().map(|code| self.vault.seal(CODE_PURPOSE, challenge.as_bytes(), &Secret::new(code.clone())));
+        let sealed_code = code
+            .as_ref()
+            .map(|code| self.vault.seal(CODE_PURPOSE, challenge.as_bytes(), &Secret::new(code.clone())));
         let attempt = AttemptRequest { tenant: request.tenant, challenge, secret_hash, device, method, now };
         let delivery_id = Secret::random(16, &*self.entropy).to_base64url();
         let new = NewDelivery { delivery_id: delivery_id.clone(), sealed_code };

@@ -112,11 +112,7 @@ pub enum DeliveryStart {
 pub trait Deliveries: Send + Sync {
     /// Checks the challenge as [`Challenges::begin_attempt`] does, and counts a message instead of an
     /// attempt: [`super::delivery::MESSAGES_PER_CHALLENGE`], [`super::delivery::MESSAGES_PER_USER`].
-    async fn begin_delivery(
-        &self,
-        request: AttemptRequest,
-        new: NewDelivery,
-    ) -> Result<DeliveryStart, StoreError>;
+    async fn begin_delivery(&self, request: AttemptRequest, new: NewDelivery) -> Result<DeliveryStart, StoreError>;
     /// Keeps what the channel calls the message, unless a newer one was sent.
     async fn set_reference(
         &self,

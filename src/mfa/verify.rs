@@ -181,12 +181,7 @@ impl ChallengeVerifier {
         Ok(Answered { tokens, user: attempt.user, assessment: attempt.challenge.assessment })
     }
 
-    fn passing_factor(
-        &self,
-        attempt: &OpenAttempt,
-        code: &str,
-        now: crate::clock::UnixTime,
-    ) -> Option<Passed> {
+    fn passing_factor(&self, attempt: &OpenAttempt, code: &str, now: crate::clock::UnixTime) -> Option<Passed> {
         attempt.factors.iter().find_map(|stored| {
             let id = stored.factor.id;
             let secret = self.vault.open(TOTP_PURPOSE, id.as_bytes(), &stored.sealed_secret);

@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 
 use countersign_plugin_sdk::abi::{CS_TIMEOUT, CS_UNAVAILABLE, CsStatus};
 
+use super::confine;
 use super::hook::Hook;
 use super::instance::{self, Instance};
 use super::load::check_identity;
 use super::pool::Pool;
 use super::services::{HostServices, Service};
 use super::wire::{self, Frame, Kind, Start, Started};
-use super::confine;
 use crate::clock::{Clock, SystemClock};
 use crate::secret::{Entropy, SystemEntropy};
 
@@ -104,10 +104,13 @@ fn call(calls: &Pool, instance: &Mutex<Option<Arc<Instance>>>, out: &Arc<Mutex<U
     }));
 }
 
+/// Status and value.
+type Served = (CsStatus, Vec<u8>);
+
 /// The services of the server, over the wire.
 struct Remote {
     out: Arc<Mutex<UnixStream>>,
-    waiting: Mutex<HashMap<u64, SyncSender<(CsStatus, Vec<u8>)>>>,
+    waiting: Mutex<HashMap<u64, SyncSender<Served>>>,
     next: AtomicU64,
     offers_fetch: bool,
     offers_kv: bool,

@@ -7,7 +7,7 @@ use nix::sys::resource::{Resource, setrlimit};
 /// Files, sockets and pipes that it may hold.
 const FILES: u64 = 256;
 
-/// Limits this process for good: memory for data, no core file, few descriptors, nothing written to disk,
+/// Limits this process for good: further memory for data, no core file, few descriptors, nothing written to disk,
 /// no new privileges, and no network where the system lets it give that up. Must be called while the
 /// process has one thread. Tells whether the network is gone.
 ///
@@ -18,7 +18,7 @@ const FILES: u64 = 256;
 pub(super) fn confine(memory_bytes: u64) -> io::Result<bool> {
     let has_no_network = leave_network();
     for (resource, limit) in [
-        (Resource::RLIMIT_DATA, memory_bytes),
+        (Resource::RLIMIT_DATA, held_bytes().saturating_add(memory_bytes)),
         (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_FSIZE, 0),
         (Resource::RLIMIT_NOFILE, FILES),
@@ -26,6 +26,14 @@ pub(super) fn confine(memory_bytes: u64) -> io::Result<bool> {
         setrlimit(resource, limit, limit)?;
     }
     Ok(has_no_network)
+}
+
+/// What this process holds for data already: its allocator sets aside much more than it uses.
+fn held_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let held = status.lines().find_map(|line| line.strip_prefix("VmData:"));
+    let kib = held.and_then(|h| h.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kib.unwrap_or(0) << 10
 }
 
 #[cfg(target_os = "linux")]

@@ -282,13 +282,7 @@ unsafe extern "C" fn random(ctx: *mut c_void, buffer: *mut u8, len: usize) -> Cs
 }
 
 /// `cs_host_env.count`.
-unsafe extern "C" fn count(
-    ctx: *mut c_void,
-    _call: *const CsCall,
-    metric: CsStr,
-    value: f64,
-    labels_json: CsStr,
-) {
+unsafe extern "C" fn count(ctx: *mut c_void, _call: *const CsCall, metric: CsStr, value: f64, labels_json: CsStr) {
     // SAFETY: the plugin vouches for pointers and lengths; `ctx` is ours.
     let (Some(side), Some(metric), Some(labels)) = (unsafe { (side(ctx), borrow(metric), borrow(labels_json)) })
     else {

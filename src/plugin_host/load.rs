@@ -130,14 +130,14 @@ pub(super) struct Ground<'a> {
 /// Checks, copies and starts one plugin.
 pub(super) fn load(entry: Entry, ground: &Ground<'_>) -> Result<Plugin, PluginLoadError> {
     let copy = check_and_copy(&entry, ground.store)?;
-    start(&entry, copy, ground).map(|(runner, traits)| Plugin::new(entry.clone(), runner, traits)).map_err(|fault| {
-        PluginLoadError::Refused {
+    start(&entry, copy, ground).map(|(runner, traits)| Plugin::new(entry.clone(), runner, traits)).map_err(
+        |fault| PluginLoadError::Refused {
             id: entry.id.clone(),
             file: entry.file.clone(),
             sha256: HEXLOWER.encode(&entry.sha256),
             fault: Box::new(fault),
-        }
-    })
+        },
+    )
 }
 
 /// The private copy of the file that the lock names.

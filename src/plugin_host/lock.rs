@@ -31,7 +31,6 @@ use toml::Spanned;
 
 use super::error::PluginLoadError;
 use super::hook::Hook;
-use super::load;
 use super::lock_grants::RawGrants;
 pub use super::manifest::lock_entry;
 use super::services::ServiceGrants;
@@ -208,12 +207,13 @@ impl Place<'_> {
                 let memory_mib = memory_mib.map(|m| self.number("memory_mib", m, 16, 65_536)).transpose()?;
                 Ok(Isolation::Process { memory_bytes: memory_mib.unwrap_or(DEFAULT_MEMORY_MIB) << 20 })
             }
-            None | Some("in_process") => match memory_mib {
-                Some(memory) => {
-                    Err(self.error(memory.span(), "memory_mib is for isolation = \"process\"; strike it".to_owned()))
+            None | Some("in_process") => {
+                match memory_mib {
+                    Some(memory) => Err(self
+                        .error(memory.span(), "memory_mib is for isolation = \"process\"; strike it".to_owned())),
+                    None => Ok(Isolation::InProcess),
                 }
-                None => Ok(Isolation::InProcess),
-            },
+            }
             Some(other) => {
                 let what = format!("isolation \"{other}\" is not offered; \"in_process\" and \"process\" are");
                 Err(self.error(isolation.map(|i| i.span()).unwrap_or_default(), what))
@@ -241,7 +241,13 @@ impl Place<'_> {
         }
     }
 
-    pub(super) fn number(&self, key: &str, value: Spanned<u64>, least: u64, most: u64) -> Result<u64, PluginLoadError> {
+    pub(super) fn number(
+        &self,
+        key: &str,
+        value: Spanned<u64>,
+        least: u64,
+        most: u64,
+    ) -> Result<u64, PluginLoadError> {
         let span = value.span();
         let value = value.into_inner();
         if (least..=most).contains(&value) {

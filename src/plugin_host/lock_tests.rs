@@ -1,7 +1,13 @@
 //! Lock files as operators write them.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
 use super::lock::*;
-use super::lock_grants::*;
+use super::view::ClaimGrant;
 
 const HEAD: &str = "[[plugin]]\nid = \"a.b\"\nversion = \"1\"\nfile = \"a.so\"\n";
 
@@ -76,8 +82,7 @@ fn an_id_a_hash_and_a_second_entry_are_checked() {
 
 #[test]
 fn config_reaches_the_plugin_as_json() {
-    let rest =
-        "hooks = [\"signal.signals\"]\nconfig = { a = [1, 2.5, true], t = 1979-05-27, s = { x = \"y\" } }";
+    let rest = "hooks = [\"signal.signals\"]\nconfig = { a = [1, 2.5, true], t = 1979-05-27, s = { x = \"y\" } }";
     let json: Value = serde_json::from_str(&with(rest).unwrap()[0].config_json).unwrap();
     assert_eq!(json, serde_json::json!({ "a": [1, 2.5, true], "t": "1979-05-27", "s": { "x": "y" } }));
 }

@@ -26,7 +26,7 @@ const DEATHS_FILE: &str = "deaths";
 
 /// The places of this process.
 pub(super) struct Marker {
-    file: Option<File>,
+    file: File,
     free: Mutex<Vec<usize>>,
 }
 
@@ -53,11 +53,6 @@ impl Death {
 }
 
 impl Marker {
-    /// One that marks nothing, for commands.
-    pub(super) fn none() -> Arc<Self> {
-        Arc::new(Self { file: None, free: Mutex::default() })
-    }
-
     /// Reads what dead processes left in the private directory, and takes places there.
     ///
     /// # Errors
@@ -69,15 +64,16 @@ impl Marker {
         let (file, _) = file.keep().map_err(|e| e.error)?;
         file.lock()?;
         let free = (0..PLACES).rev().collect();
-        Ok((Arc::new(Self { file: Some(file), free: Mutex::new(free) }), deaths))
+        Ok((Arc::new(Self { file, free: Mutex::new(free) }), deaths))
     }
 
     /// Marks that the plugin is entered, until the guard goes.
     pub(super) fn enter(self: &Arc<Self>, label: &Label, op: Option<Hook>) -> Inside {
         let place = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        if let (Some(place), Some(file)) = (place, &self.file) {
+        if let Some(place) = place {
             // Without the mark a death has no name; the call is worth more.
-            let _ = file.write_all_at(&label.0[op.map_or(0, |op| op as usize + 1)], (place * PLACE_BYTES) as u64);
+            let _ =
+                self.file.write_all_at(&label.0[op.map_or(0, |op| op as usize + 1)], (place * PLACE_BYTES) as u64);
         }
         Inside { marker: Arc::clone(self), place }
     }
@@ -102,9 +98,7 @@ pub(super) struct Inside {
 impl Drop for Inside {
     fn drop(&mut self) {
         let Some(place) = self.place else { return };
-        if let Some(file) = &self.marker.file {
-            let _ = file.write_all_at(&[0], (place * PLACE_BYTES) as u64);
-        }
+        let _ = self.marker.file.write_all_at(&[0], (place * PLACE_BYTES) as u64);
         self.marker.free.lock().unwrap_or_else(PoisonError::into_inner).push(place);
     }
 }
@@ -178,7 +172,7 @@ mod tests {
         for (plugin, op) in inside {
             std::mem::forget(marker.enter(&Label::new(plugin, "abc"), Some(*op)));
         }
-        marker.file.as_ref().unwrap().unlock().unwrap();
+        marker.file.unlock().unwrap();
         deaths
     }
 
@@ -207,7 +201,7 @@ mod tests {
         assert_eq!(verdict(&later, "a", "abc", at(1000)), None);
         let (marker, _) = Marker::open(dir, at(2000)).unwrap();
         drop(marker.enter(&Label::new("a", "abc"), Some(Hook::Signals)));
-        marker.file.as_ref().unwrap().unlock().unwrap();
+        marker.file.unlock().unwrap();
         assert!(Marker::open(dir, at(2001)).unwrap().1.is_empty());
     }
 

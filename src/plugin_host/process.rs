@@ -239,7 +239,8 @@ fn serve(services: &Arc<Granted>, link: &Arc<Link>, workers: &Pool, frame: Frame
                 let Some((left_ms, input)) = wire::split_u32(rest) else { return };
                 let deadline = Instant::now() + Duration::from_millis(left_ms.min(30_000).into());
                 let (status, value) = services.ask(service, input, deadline);
-                if wire::write(&link.writer, Kind::Served, frame.number, &[&status.to_le_bytes(), &value]).is_err() {
+                if wire::write(&link.writer, Kind::Served, frame.number, &[&status.to_le_bytes(), &value]).is_err()
+                {
                     link.kill();
                 }
             }));

@@ -190,11 +190,8 @@ impl Granted {
         }
         let left = deadline.saturating_duration_since(Instant::now()).min(FETCH_LIMIT);
         let begun = Instant::now();
-        let answer = if left.is_zero() {
-            Err(FetchFault::Timeout)
-        } else {
-            http.fetch(&self.grants.fetch, request, left)
-        };
+        let answer =
+            if left.is_zero() { Err(FetchFault::Timeout) } else { http.fetch(&self.grants.fetch, request, left) };
         let (status, outcome, answer) = match answer {
             Ok(response) => (CS_OK, "ok", serde_json::to_vec(&response).unwrap_or_default()),
             Err(FetchFault::Invalid) => (CS_INVALID, "invalid", Vec::new()),
@@ -207,7 +204,8 @@ impl Granted {
             .increment(1);
         metrics::counter!("countersign_plugin_fetched_bytes_total", "plugin" => id.clone())
             .increment(answer.len() as u64);
-        metrics::histogram!("countersign_plugin_fetch_seconds", "plugin" => id).record(begun.elapsed().as_secs_f64());
+        metrics::histogram!("countersign_plugin_fetch_seconds", "plugin" => id)
+            .record(begun.elapsed().as_secs_f64());
         (status, answer)
     }
 
@@ -315,7 +313,11 @@ impl HostServices for Granted {
         }
         drop(known);
         // Whole numbers: a counter of this exporter holds no others.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be finite and not negative")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "checked to be finite and not negative"
+        )]
         metrics::counter!("countersign_plugin_custom_total", &labels).increment(value.min(1e15) as u64);
     }
 

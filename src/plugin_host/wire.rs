@@ -106,7 +106,9 @@ pub(super) fn read(from: &mut impl Read) -> io::Result<Option<Frame>> {
     let (kind, number) = rest.split_first().expect("the head is longer");
     let length = u32::from_le_bytes(*length) as usize;
     let kind = Kind::ALL.into_iter().find(|k| *k as u8 == *kind);
-    let (Some(kind), true) = (kind, length <= BODY_LIMIT_BYTES) else { return Err(io::ErrorKind::InvalidData.into()) };
+    let (Some(kind), true) = (kind, length <= BODY_LIMIT_BYTES) else {
+        return Err(io::ErrorKind::InvalidData.into());
+    };
     let number = u64::from_le_bytes(number.try_into().expect("eight bytes are left"));
     let mut body = vec![0; length];
     from.read_exact(&mut body)?;

@@ -85,7 +85,8 @@ impl Decided {
 pub fn decide(assessed: AssessedSignIn, channels: &[MfaMethod]) -> Decided {
     let upstream = &assessed.facts().upstream;
     let factors = &assessed.resolved().known().factors;
-    let decision = outcome(assessed.assessment(), upstream.trusted_mfa, upstream.auth_time_age_s, factors, channels);
+    let decision =
+        outcome(assessed.assessment(), upstream.trusted_mfa, upstream.auth_time_age_s, factors, channels);
     Decided { assessed, decision }
 }
 
@@ -252,7 +253,7 @@ mod tests {
         for (effects, upstream, own, expected) in table {
             let shown = format!("{effects:?} upstream={upstream} own={own}");
             let factors = if own { totp() } else { Vec::new() };
-            let got = outcome(&assessment(PolicySettings::default(), effects), upstream, Some(300), &factors);
+            let got = outcome(&assessment(PolicySettings::default(), effects), upstream, Some(300), &factors, &[]);
             assert_eq!(word(&got), expected, "{shown}");
         }
     }
@@ -260,7 +261,7 @@ mod tests {
     #[test]
     fn a_step_up_is_asked_when_the_provider_does_not_tell_the_time() {
         let a = assessment(PolicySettings::default(), vec![Effect::UpstreamStepUp { max_age_s: 600 }]);
-        assert_eq!(word(&outcome(&a, true, None, &totp())), "step up");
+        assert_eq!(word(&outcome(&a, true, None, &totp(), &[])), "step up");
     }
 
     #[test]
@@ -272,7 +273,26 @@ mod tests {
         ] {
             let settings = PolicySettings { unenrolled, ..PolicySettings::default() };
             let a = assessment(settings, vec![Effect::Add(45)]);
-            assert_eq!(word(&outcome(&a, false, Some(0), &[])), expected);
+            assert_eq!(word(&outcome(&a, false, Some(0), &[], &[])), expected);
+        }
+    }
+
+    #[test]
+    fn a_known_channel_serves_a_user_without_a_factor_when_the_tenant_says_so() {
+        let email = [MfaMethod::Email];
+        for (unenrolled, effects, factors, expected) in [
+            (Unenrolled::KnownChannel, vec![Effect::RequireMfa(None)], vec![], Some(MfaMethod::Email)),
+            (Unenrolled::KnownChannel, vec![Effect::RequireMfa(None)], totp(), Some(MfaMethod::Totp)),
+            (Unenrolled::KnownChannel, vec![Effect::RequireMfa(Some(vec![MfaMethod::Totp]))], vec![], None),
+            (Unenrolled::Deny, vec![Effect::RequireMfa(None)], vec![], None),
+            (Unenrolled::UpstreamStepUp, vec![Effect::RequireMfa(None)], vec![], None),
+        ] {
+            let a = assessment(PolicySettings { unenrolled, ..PolicySettings::default() }, effects);
+            let methods = match outcome(&a, false, Some(0), &factors, &email) {
+                Decision::Challenge { methods, .. } => methods,
+                _ => Vec::new(),
+            };
+            assert_eq!(methods, Vec::from_iter(expected), "{unenrolled:?}");
         }
     }
 }

@@ -187,11 +187,7 @@ impl Pipeline {
 
     /// Step 1 and the second half of step 2. A token of another format than ours is let through to the
     /// verifier of the provider that the request names, and to no other.
-    fn receive(
-        &self,
-        tenant: &Tenant,
-        request: &SignInRequest,
-    ) -> Result<(Arc<Provider>, Received), SignInError> {
+    fn receive(&self, tenant: &Tenant, request: &SignInRequest) -> Result<(Arc<Provider>, Received), SignInError> {
         if request.id_token.is_empty() {
             return Err(SignInError::MissingToken);
         }

@@ -16,11 +16,7 @@ use crate::signin::ports::StoreError;
 
 #[async_trait]
 impl Deliveries for Store {
-    async fn begin_delivery(
-        &self,
-        request: AttemptRequest,
-        new: NewDelivery,
-    ) -> Result<DeliveryStart, StoreError> {
+    async fn begin_delivery(&self, request: AttemptRequest, new: NewDelivery) -> Result<DeliveryStart, StoreError> {
         self.write(move |connection| Box::pin(begin(connection, request, new))).await
     }
 
@@ -64,11 +60,7 @@ impl Deliveries for Store {
         .await
         .map_err(failed)?;
         let read = |row: sqlx::sqlite::SqliteRow| {
-            Ok(Delivery {
-                delivery_id: row.try_get(0)?,
-                sealed_code: row.try_get(1)?,
-                reference: row.try_get(2)?,
-            })
+            Ok(Delivery { delivery_id: row.try_get(0)?, sealed_code: row.try_get(1)?, reference: row.try_get(2)? })
         };
         row.map(read).transpose().map_err(failed)
     }
@@ -145,14 +137,13 @@ impl Store {
         key: &[u8],
         now: UnixTime,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        let row =
-            sqlx::query("SELECT value FROM plugin_values WHERE plugin = ?1 AND key = ?2 AND expires_at > ?3")
-                .bind(plugin)
-                .bind(key)
-                .bind(now.as_millis())
-                .fetch_optional(&self.pool)
-                .await
-                .map_err(failed)?;
+        let row = sqlx::query("SELECT value FROM plugin_values WHERE plugin = ?1 AND key = ?2 AND expires_at > ?3")
+            .bind(plugin)
+            .bind(key)
+            .bind(now.as_millis())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed)?;
         row.map(|row| row.try_get(0)).transpose().map_err(failed)
     }
 

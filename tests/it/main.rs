@@ -8,6 +8,7 @@ mod http_form;
 mod mfa;
 mod openapi;
 mod plugin_abi;
+mod plugin_process;
 mod policies;
 mod session;
 mod sign_in;
