@@ -222,6 +222,7 @@ impl App {
                     keys: Arc::<Store>::clone(&store),
                 },
                 audit: Arc::<Store>::clone(&store),
+                plugins: Arc::<PluginHost>::clone(&plugins),
             },
             enrolment: Enrolment {
                 clock,

@@ -7,6 +7,7 @@ mod admin;
 mod admin_audit;
 mod admin_examples;
 mod admin_keys;
+mod admin_plugins;
 pub mod body;
 mod client;
 pub mod docs;
@@ -39,6 +40,7 @@ use poem_openapi::{ExtraHeader, OpenApi, OpenApiService, SecurityScheme, Tags};
 use serde_json::Value;
 
 use crate::admin::keys::{KeyCheck, KeyError};
+use crate::admin::plugins::Plugins;
 use crate::admin::ports::AuditLog;
 use crate::clock::Clock;
 use crate::codes::ErrorCode;
@@ -116,6 +118,8 @@ pub struct Administration {
     pub keys: KeyCheck,
     /// The audit log.
     pub audit: Arc<dyn AuditLog>,
+    /// The plugins of this node.
+    pub plugins: Arc<dyn Plugins>,
 }
 
 impl State {
@@ -184,11 +188,15 @@ enum MaybeBearer {
 }
 
 type Apis = (sign_in::SignInApi, me::MeApi, AdminApis, ops::OpsApi);
-type AdminApis = (admin_audit::AdminAuditApi, admin_keys::AdminKeysApi);
+type AdminApis = (admin_audit::AdminAuditApi, admin_keys::AdminKeysApi, admin_plugins::AdminPluginsApi);
 
 fn admin_apis(state: &Arc<State>) -> AdminApis {
     let state = || Arc::clone(state);
-    (admin_audit::AdminAuditApi(state()), admin_keys::AdminKeysApi(state()))
+    (
+        admin_audit::AdminAuditApi(state()),
+        admin_keys::AdminKeysApi(state()),
+        admin_plugins::AdminPluginsApi(state()),
+    )
 }
 
 fn described<A: OpenApi>(api: A) -> OpenApiService<A, ()> {

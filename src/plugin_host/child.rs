@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use countersign_plugin_sdk::abi::{CS_TIMEOUT, CS_UNAVAILABLE, CsStatus};
 
 use super::confine;
+use super::error::HandshakeFault;
 use super::hook::Hook;
-use super::instance::{self, Instance};
+use super::instance::{self, Instance, Opened};
 use super::load::check_identity;
 use super::pool::Pool;
 use super::services::{HostServices, Service};
@@ -58,6 +59,23 @@ pub fn run() -> io::Result<()> {
             instance.lock().unwrap_or_else(PoisonError::into_inner).take();
         })?
     };
+    let describe = |opened: &Opened| -> Result<Started, HandshakeFault> {
+        Ok(Started {
+            manifest: opened.manifest()?,
+            is_thread_safe: opened.is_thread_safe(),
+            may_block: opened.may_block(),
+            id: opened.id.clone(),
+            version: opened.version.clone(),
+            vendor: opened.vendor.clone(),
+            has_no_network,
+        })
+    };
+    if start.describe_only {
+        return match instance::open(Path::new(&start.copy)).and_then(|opened| describe(&opened)) {
+            Ok(started) => wire::write(&out, Kind::Started, 0, &[&serde_json::to_vec(&started)?]),
+            Err(fault) => wire::write(&out, Kind::Refused, 0, &[fault.to_string().as_bytes()]),
+        };
+    }
     let hooks: Vec<Hook> = start.hooks.iter().filter_map(|name| Hook::find(name)).collect();
     let made = instance::open(Path::new(&start.copy)).and_then(|opened| {
         if let Some((id, version)) = &start.identity {
@@ -65,18 +83,10 @@ pub fn run() -> io::Result<()> {
         }
         opened.selftest()?;
         let (instance, ending) = opened.create(&start.config_json, &hooks, remote)?;
-        Ok((opened, instance, ending))
+        Ok((describe(&opened)?, instance, ending))
     });
     match made {
-        Ok((opened, made, ending)) => {
-            let started = Started {
-                is_thread_safe: opened.is_thread_safe(),
-                may_block: opened.may_block(),
-                id: opened.id,
-                version: opened.version,
-                vendor: opened.vendor,
-                has_no_network,
-            };
+        Ok((started, made, ending)) => {
             *instance.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(made));
             wire::write(&out, Kind::Started, 0, &[&serde_json::to_vec(&started)?])?;
             ending.wait();

@@ -140,6 +140,15 @@ pub(super) fn load(entry: Entry, ground: &Ground<'_>) -> Result<Plugin, PluginLo
     )
 }
 
+/// Loads a plugin into this process for a command, which ends with it.
+pub(super) fn load_for_command(entry: Entry, services: &Services) -> Result<Plugin, PluginLoadError> {
+    let directory = tempfile::tempdir();
+    let store = directory.map_err(io_error(&entry.file, "no private directory for a copy can be made"))?;
+    let marker = Marker::open(store.path(), services.clock.now());
+    let (marker, _) = marker.map_err(io_error(store.path(), "the private directory cannot be used"))?;
+    load(entry, &Ground { store: store.path(), services, marker: &marker })
+}
+
 /// The private copy of the file that the lock names.
 pub(super) fn check_and_copy(entry: &Entry, store: &Path) -> Result<PathBuf, PluginLoadError> {
     let (bytes, found) = read_checked(&entry.file)?;
@@ -176,6 +185,7 @@ fn start(entry: &Entry, copy: PathBuf, ground: &Ground<'_>) -> Result<(Runner, T
             let start = Start {
                 copy: copy.to_string_lossy().into_owned(),
                 identity: Some((entry.id.clone(), entry.version.clone())),
+                describe_only: false,
                 config_json: entry.config_json.clone(),
                 hooks: entry.hooks.iter().map(|h| h.name().to_owned()).collect(),
                 threads: entry.max_in_flight.unwrap_or(64),

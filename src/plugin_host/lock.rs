@@ -31,6 +31,7 @@ use toml::Spanned;
 
 use super::error::PluginLoadError;
 use super::hook::Hook;
+use super::load;
 use super::lock_grants::RawGrants;
 pub use super::manifest::lock_entry;
 use super::services::ServiceGrants;
@@ -109,6 +110,53 @@ struct RawPlugin {
     deadline_ms: Option<Spanned<u64>>,
     max_in_flight: Option<Spanned<u64>>,
     max_queued: Option<Spanned<u64>>,
+}
+
+/// A plugin that a lock file names.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// Its identifier.
+    pub id: String,
+    /// Its version.
+    pub version: String,
+    /// The hash in the lock.
+    pub sha256: String,
+    /// Its file.
+    pub file: PathBuf,
+    /// What it is asked for.
+    pub hooks: Vec<String>,
+    /// Where it runs.
+    pub isolation: String,
+    /// Why its file would not be loaded now.
+    pub trouble: Option<String>,
+}
+
+/// What a lock file names, and whether the files are the locked ones. Runs nothing of them.
+///
+/// # Errors
+/// When the lock cannot be read or says something unusable.
+pub fn lock_list(lock: &Path) -> Result<Vec<Listed>, PluginLoadError> {
+    let entries = parse(lock, &load::read_lock_text(lock)?)?;
+    let listed = entries.into_iter().map(|entry| {
+        let trouble = match load::read_checked(&entry.file) {
+            Err(error) => Some(error.to_string()),
+            Ok((_, found)) if found == entry.sha256 => None,
+            Ok((_, found)) => {
+                let (found, locked) = (HEXLOWER.encode(&found), HEXLOWER.encode(&entry.sha256));
+                Some(format!("its sha256 is {found}, but the lock says {locked}"))
+            }
+        };
+        Listed {
+            id: entry.id,
+            version: entry.version,
+            sha256: HEXLOWER.encode(&entry.sha256),
+            file: entry.file,
+            hooks: entry.hooks.iter().map(|h| h.name().to_owned()).collect(),
+            isolation: entry.isolation.name().to_owned(),
+            trouble,
+        }
+    });
+    Ok(listed.collect())
 }
 
 /// Reads and checks the text of a lock file; touches no plugin file.
@@ -325,7 +373,7 @@ impl Bind {
     }
 }
 
-fn is_plugin_id(text: &str) -> bool {
+pub(super) fn is_plugin_id(text: &str) -> bool {
     let mut bytes = text.bytes();
     text.len() <= 64
         && bytes.next().is_some_and(|b| b.is_ascii_lowercase())

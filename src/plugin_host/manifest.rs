@@ -12,18 +12,25 @@ use super::{instance, load};
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Manifest {
-    hooks: Vec<String>,
-    requests: Requests,
+pub(super) struct Manifest {
+    pub(super) hooks: Vec<String>,
+    pub(super) requests: Requests,
+}
+
+impl Manifest {
+    /// What a plugin says of itself; empty when it says nothing that can be read.
+    pub(super) fn parse(text: Option<&str>) -> Self {
+        text.and_then(|m| serde_json::from_str(m).ok()).unwrap_or_default()
+    }
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Requests {
+pub(super) struct Requests {
     facts: Vec<String>,
     claims: Vec<String>,
     http: Vec<String>,
-    secrets: Vec<String>,
+    pub(super) secrets: Vec<String>,
     kv_kib: u64,
 }
 
@@ -49,7 +56,7 @@ pub fn lock_entry(file: &Path) -> Result<String, PluginLoadError> {
     };
     let opened = instance::open(&copy).map_err(|fault| refused("?", fault))?;
     let manifest = opened.manifest().map_err(|fault| refused(&opened.id, fault))?;
-    let manifest: Manifest = manifest.and_then(|m| serde_json::from_str(&m).ok()).unwrap_or_default();
+    let manifest = Manifest::parse(manifest.as_deref());
     let quote = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let list = |items: &[String]| items.iter().map(|i| quote(i)).collect::<Vec<_>>().join(", ");
     let mut lines = vec![

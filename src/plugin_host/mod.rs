@@ -8,6 +8,7 @@
 //! | `plugin`, `pool`, `marker` | one plugin's permits, deadline, stuck calls and threads; who was inside |
 //! | `process`, [`child`], `wire`, `confine` | a plugin in a process of its own, from both ends |
 //! | `services` | what plugins may ask of the host |
+//! | [`check`], `sample`, [`template`] | the commands for plugins: try, measure, begin one |
 //! | `hook`, `view` | the operations; what a plugin gets to see, as JSON |
 //! | `hooks`, `keys`, `pem`, `events` | the ports that the core asks |
 //!
@@ -18,6 +19,7 @@
 //! with a `pthread_key` destructor takes the process with it when a thread ends later. So a mapping is
 //! leaked on purpose, that of a refused library too.
 
+pub mod check;
 pub mod child;
 mod confine;
 mod error;
@@ -39,7 +41,9 @@ mod plugin;
 mod pool;
 mod process;
 mod reload;
+mod sample;
 mod services;
+pub mod template;
 mod view;
 mod wire;
 
@@ -47,6 +51,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+
+use crate::admin::plugins::{PluginState, Plugins};
 
 pub use error::{HandshakeFault, PluginLoadError};
 pub use keys::PluginKeys;
@@ -120,6 +126,22 @@ impl PluginHost {
         Ok(Self::with(plugins, Some(origin)))
     }
 
+    fn states(&self) -> Vec<PluginState> {
+        let state = |info: PluginInfo| PluginState {
+            id: info.id,
+            version: info.version,
+            vendor: info.vendor,
+            sha256: info.sha256,
+            hooks: info.hooks,
+            isolation: info.isolation,
+            process_deaths: info.process_deaths,
+            in_flight: info.in_flight,
+            stuck: info.stuck,
+            trouble: info.trouble,
+        };
+        self.describe().into_iter().map(state).collect()
+    }
+
     fn plugins(&self) -> Arc<Vec<Arc<plugin::Plugin>>> {
         self.plugins.load_full()
     }
@@ -128,5 +150,11 @@ impl PluginHost {
     #[must_use]
     pub fn describe(&self) -> Vec<PluginInfo> {
         self.plugins().iter().map(|p| p.info()).collect()
+    }
+}
+
+impl Plugins for PluginHost {
+    fn list(&self) -> Vec<PluginState> {
+        self.states()
     }
 }

@@ -33,7 +33,7 @@ const DEFAULT_IN_FLIGHT_BLOCKING: usize = 32;
 pub(super) struct Plugin {
     info: PluginInfo,
     pub(super) entry: Entry,
-    runner: Runner,
+    pub(super) runner: Runner,
     permits: Arc<Semaphore>,
     max_in_flight: usize,
     queued: AtomicUsize,
@@ -79,7 +79,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Unavailable => "unavailable",
             Self::Busy => "busy",
@@ -205,7 +205,8 @@ impl Plugin {
         answer
     }
 
-    async fn run(&self, hook: Hook, input: Vec<u8>, begun: Instant) -> Result<RawReply, Failure> {
+    /// Calls, and waits at most for the deadline and its grace.
+    pub(super) async fn run(&self, hook: Hook, input: Vec<u8>, begun: Instant) -> Result<RawReply, Failure> {
         let deadline = begun + self.entry.deadline;
         let hard = deadline + GRACE;
         if self.in_flight.stuck(begun) >= self.stuck_limit() {
@@ -314,7 +315,7 @@ impl Drop for Entered {
     }
 }
 
-fn judge(reply: &RawReply, limit: usize) -> Answer {
+pub(super) fn judge(reply: &RawReply, limit: usize) -> Answer {
     let failed = Answer::Failed;
     match reply.status {
         _ if reply.overflowed => failed(Failure::Invalid),

@@ -56,6 +56,8 @@ pub(super) struct Start {
     pub(super) copy: String,
     /// What the library must say of itself; absent: whatever it says.
     pub(super) identity: Option<(String, String)>,
+    /// Opens the library and tells what it is; makes no instance.
+    pub(super) describe_only: bool,
     pub(super) config_json: String,
     pub(super) hooks: Vec<String>,
     pub(super) threads: usize,
@@ -70,6 +72,7 @@ pub(super) struct Started {
     pub(super) id: String,
     pub(super) version: String,
     pub(super) vendor: String,
+    pub(super) manifest: Option<String>,
     pub(super) is_thread_safe: bool,
     pub(super) may_block: bool,
     /// Whether the process has no network.

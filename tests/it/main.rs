@@ -9,6 +9,7 @@ mod mfa;
 mod openapi;
 mod plugin_abi;
 mod plugin_process;
+mod plugin_tools;
 mod policies;
 mod session;
 mod sign_in;
