@@ -57,6 +57,8 @@ pub struct Settings {
     pub signing_algorithm: SigningAlgorithm,
     /// Where the rhai scripts are.
     pub policies_dir: PathBuf,
+    /// How long frozen decisions are kept; zero keeps none.
+    pub keep_records: std::time::Duration,
     /// The list of plugins; absent: no plugin is loaded.
     pub plugins_lock: Option<PathBuf>,
     /// A directory with one file for each secret that plugins are granted.
@@ -181,6 +183,7 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
     let tokens = tokens(&layers.table("tokens"), findings);
     let master_key_file = path(&layers.table("secrets"), "master_key_file", findings);
     let policies_dir = path(&layers.table("policies"), "dir", findings);
+    let keep_records = keep_records(&layers.table("records"), findings);
     let plugins_lock = path(&layers.table("plugins"), "lock", findings);
     let plugins_secrets_dir = path(&layers.table("plugins"), "secrets_dir", findings);
     let geoip_city = path(&layers.table("geoip"), "city", findings);
@@ -195,6 +198,7 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
         tokens,
         signing_algorithm,
         policies_dir: policies_dir?,
+        keep_records: keep_records?,
         plugins_lock,
         plugins_secrets_dir,
         geoip_city,
@@ -255,6 +259,11 @@ fn tokens(table: &Table<'_>, findings: &mut Findings) -> Option<(TokenSettings, 
     }
     let settings = TokenSettings { issuer: String::new(), access_ttl, refresh_ttl, refresh_grace: refresh_grace? };
     Some((settings, algorithm?))
+}
+
+fn keep_records(table: &Table<'_>, findings: &mut Findings) -> Option<std::time::Duration> {
+    let w = table.text("keep")?;
+    findings.take(&w.at, values::duration("keep", &w.value, &Bounds { least: "0d", most: "400d" }))
 }
 
 fn path(table: &Table<'_>, name: &str, findings: &mut Findings) -> Option<PathBuf> {

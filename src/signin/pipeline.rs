@@ -18,8 +18,8 @@ use super::history::{ContextPrint, PastEnd, Pseudonyms};
 use super::identity::{MappedIdentity, MappingError, MappingInput};
 use super::nonce::NonceIssuer;
 use super::ports::{
-    ClaimMapper, CommitResult, Directory, Enricher, GeoLookup, KeySource, NewOutcome, Observer, Outcomes,
-    ReplayGuard, RiskRules, SignInCommit, SignalSource, TokenVerifier, Users,
+    AfterDecision, ClaimMapper, CommitResult, DecisionLog, Directory, Enricher, GeoLookup, KeySource, NewOutcome,
+    Observer, Outcomes, ReplayGuard, RiskRules, SignInCommit, SignalSource, TokenVerifier, Users,
 };
 use super::provider::{EnrichFailure, NoncePolicy, Provider, Tenant};
 use super::record::{AssessmentRecord, SignInRecord};
@@ -98,6 +98,10 @@ pub struct Pipeline {
     pub observer: Arc<dyn Observer>,
     /// Channels that send codes.
     pub channels: Arc<dyn CodeChannels>,
+    /// Frozen decisions.
+    pub decisions: Arc<dyn DecisionLog>,
+    /// Who looks at decisions afterwards.
+    pub after: Arc<dyn AfterDecision>,
     /// Local tokens.
     pub issuer: Arc<TokenIssuer>,
     /// Server-issued nonces.
@@ -386,7 +390,9 @@ impl Pipeline {
             }
         };
         let observed = (!self.observer.is_idle()).then(|| record.clone());
-        let commit = SignInCommit { change: assessed.resolved().change().clone(), outcome, record };
+        let sealed = self.decisions.freeze(record.id, assessed, decided.decision());
+        let id = record.id;
+        let commit = SignInCommit { change: assessed.resolved().change().clone(), outcome, record, sealed };
         let result = self.outcomes.commit(commit).instrument(tracing::debug_span!("signin.commit")).await?;
         if result == CommitResult::Conflict {
             return Ok(Carried::Conflict(Box::new(decided.into_assessed().into_resolved())));
@@ -395,6 +401,7 @@ impl Pipeline {
         if let Some(record) = observed {
             self.observer.observe(record);
         }
+        self.after.decided(id, decided.assessed().facts(), decided.decision().action());
         Ok(Carried::Outcome(Box::new(answer?)))
     }
 

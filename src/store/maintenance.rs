@@ -81,6 +81,11 @@ impl Keeper {
                  (SELECT plugin, key FROM plugin_values WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
                 self.now_ms,
             ),
+            (
+                "DELETE FROM decisions WHERE seq IN \
+                 (SELECT seq FROM (SELECT seq, expires_at FROM decisions ORDER BY seq LIMIT ?2) WHERE expires_at <= ?1)",
+                self.now_ms,
+            ),
             ("DELETE FROM mfa_locks WHERE until <= ?1 AND ?2 > 0", self.now_ms),
             (
                 "DELETE FROM refresh_tokens WHERE id IN \

@@ -11,6 +11,7 @@ mod plugin_abi;
 mod plugin_process;
 mod plugin_tools;
 mod policies;
+mod policy_life;
 mod session;
 mod sign_in;
 mod support;
