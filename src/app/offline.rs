@@ -12,9 +12,9 @@ use crate::config::{Settings, master_key};
 use crate::geo::GeoDatabases;
 use crate::ids::EventId;
 use crate::oidc::{FetchSettings, FetchSetupError, Fetcher, KeyCache};
-use crate::plugin_host::PluginHost;
+use crate::plugin_host::{PluginHost, PluginKeys, Services};
 use crate::scripts::PolicyHost;
-use crate::secret::{Secret, SystemEntropy};
+use crate::secret::{Entropy, Secret, SystemEntropy};
 use crate::session::issue::TokenIssuer;
 use crate::session::keys::{KeyRing, SigningAlgorithm};
 use crate::session::ports::{SigningKeys, StoredSigningKey};
@@ -26,8 +26,7 @@ use crate::signin::history::Pseudonyms;
 use crate::signin::nonce::NonceIssuer;
 use crate::signin::pipeline::{Pipeline, Preview};
 use crate::signin::ports::{
-    AfterDecision, DecisionLog, Enricher, KeySource, Outcomes, ReplayGuard, SealedDecision, SignalSource,
-    StoreError, Users,
+    AfterDecision, DecisionLog, KeySource, Outcomes, ReplayGuard, SealedDecision, StoreError, Users,
 };
 use crate::signin::provider::Provider;
 use crate::signin::request::SignInRequest;
@@ -55,12 +54,12 @@ impl Offline {
         if activated {
             policies.take_over(&*store).await?;
         }
-        let (plugins, copies) = load_plugins(settings)?;
+        let (plugins, copies) = load_plugins(settings, Some(&store))?;
         let plugins = Arc::new(plugins);
+        let cache = Arc::new(KeyCache::new(fetcher(settings)?, Arc::new(SystemClock)));
         let world = World {
-            keys: Arc::new(KeyCache::new(fetcher(settings)?, Arc::new(SystemClock))),
-            enricher: Arc::<PluginHost>::clone(&plugins),
-            signals: plugins,
+            keys: Arc::new(PluginKeys::new(Arc::clone(&plugins), cache, Arc::new(SystemClock))),
+            plugins,
             users: Arc::<Store>::clone(&store),
             outcomes: Arc::<Store>::clone(&store),
         };
@@ -87,10 +86,8 @@ impl Offline {
 pub struct World {
     /// Provider keys.
     pub keys: Arc<dyn KeySource>,
-    /// Plugins that add claims.
-    pub enricher: Arc<dyn Enricher>,
-    /// Plugins that add signals.
-    pub signals: Arc<dyn SignalSource>,
+    /// Plugins.
+    pub plugins: Arc<PluginHost>,
     /// Users.
     pub users: Arc<dyn Users>,
     /// Writes; a preview never comes to them.
@@ -120,11 +117,15 @@ pub async fn pipeline(
         directory: Arc::new(settings.directory()),
         keys: world.keys,
         replays: Arc::new(Nobody),
-        enricher: world.enricher,
+        verifiers: Arc::<PluginHost>::clone(&world.plugins),
+        enricher: Arc::<PluginHost>::clone(&world.plugins),
         mapper: Arc::<PolicyHost>::clone(&policies),
         users: world.users,
         geo: Arc::new(geo),
-        signals: world.signals,
+        signals: Arc::<PluginHost>::clone(&world.plugins),
+        // Nobody is told: a preview is no sign-in.
+        observer: Arc::new(PluginHost::none()),
+        channels: world.plugins,
         rules: policies,
         outcomes: world.outcomes,
         decisions: Arc::new(Nobody),
@@ -157,11 +158,9 @@ pub async fn audited(settings: &Settings, provider: &Provider, activated: bool) 
     }
     let vault = Vault::new(Secret::random(Vault::MASTER_KEY_BYTES, &SystemEntropy));
     let stage = Arc::new(Stage::new(provider, now));
-    let plugins = Arc::new(PluginHost::none());
     let world = World {
         keys: Arc::new(KeyCache::new(fetcher(settings)?, Arc::new(SystemClock))),
-        enricher: Arc::<PluginHost>::clone(&plugins),
-        signals: plugins,
+        plugins: Arc::new(PluginHost::none()),
         users: Arc::<Stage>::clone(&stage),
         outcomes: stage,
     };
@@ -180,14 +179,24 @@ pub fn fetcher(settings: &Settings) -> Result<Fetcher, FetchSetupError> {
     })
 }
 
-/// The plugins, from copies in a folder that goes away with the second value.
+/// The plugins, from copies in a folder that goes away with the second value. They keep nothing: the host's
+/// store of values is out of reach for them.
 ///
 /// # Errors
 /// The first plugin that is not what the lock file says.
-pub fn load_plugins(settings: &Settings) -> Result<(PluginHost, Option<tempfile::TempDir>), StartError> {
+pub fn load_plugins(
+    settings: &Settings,
+    store: Option<&Arc<Store>>,
+) -> Result<(PluginHost, Option<tempfile::TempDir>), StartError> {
     let Some(lock) = &settings.plugins_lock else { return Ok((PluginHost::none(), None)) };
     let copies = tempfile::tempdir().map_err(StartError::Scratch)?;
-    let plugins = PluginHost::load(lock, &copies.path().join("plugins"))?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+    let services = match store {
+        Some(store) => super::plugins::services(settings, store, &clock, &entropy),
+        None => Services { secrets_dir: settings.plugins_secrets_dir.clone(), ..Services::default() },
+    };
+    let plugins = PluginHost::load(lock, &copies.path().join("plugins"), Services { kv: None, ..services })?;
     Ok((plugins, Some(copies)))
 }
 

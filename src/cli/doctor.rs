@@ -155,7 +155,7 @@ fn examine_policies(settings: &Settings, findings: &mut Findings) {
 }
 
 fn examine_files(settings: &Settings, findings: &mut Findings) {
-    match offline::load_plugins(settings) {
+    match offline::load_plugins(settings, None) {
         Ok(_) if settings.plugins_lock.is_none() => findings.lines.idle("plugins", "none are configured"),
         Ok((host, _copies)) => {
             let shown: Vec<String> = host

@@ -23,8 +23,12 @@ use crate::secret::{same, sha256};
 const LAST_SECOND: i64 = 253_402_300_799;
 
 /// What the rows look at. `key` is absent in a trace whose key could not be had; no signature is valid then.
+/// `token` is absent when a verifier of the provider read it: the rows of the claims alone are run then.
 pub(super) struct Input<'a> {
-    pub token: &'a UnverifiedToken,
+    pub claims: &'a Map<String, Value>,
+    pub token: Option<&'a UnverifiedToken>,
+    /// An algorithm with the hash that `at_hash` is made with.
+    pub hashed_by: Option<SignatureAlgorithm>,
     pub key: Option<&'a VerificationKey>,
     pub provider: &'a Provider,
     pub expected: &'a Expected<'a>,
@@ -66,7 +70,10 @@ pub(super) static CHECKS: [Row; 15] = [
     Row {
         check: Check::Algorithm,
         needs: &[],
-        run: |input, _| check_algorithm(input.token.algorithm(), input.provider),
+        run: |input, _| match input.token {
+            Some(token) => check_algorithm(token.algorithm(), input.provider),
+            None => Err(VerifyError::BadSignature),
+        },
         show: show_algorithm,
     },
     Row { check: Check::Signature, needs: &[Check::Key], run: check_signature, show: show_signature },
@@ -85,14 +92,17 @@ pub(super) static CHECKS: [Row; 15] = [
     Row { check: Check::TokenId, needs: &[], run: check_token_id, show: show_token_id },
 ];
 
+/// Where the rows begin that look at claims alone.
+pub(super) const FIRST_OF_CLAIMS: usize = 2;
+
 fn check_signature<'a>(input: &Input<'a>, _: &mut Found<'a>) -> Result<(), VerifyError> {
-    let token = input.token;
+    let token = input.token.ok_or(VerifyError::BadSignature)?;
     let valid = |key: &VerificationKey| key.verifies(token.algorithm(), token.signing_input(), token.signature());
     if input.key.is_some_and(valid) { Ok(()) } else { Err(VerifyError::BadSignature) }
 }
 
 fn check_issuer<'a>(input: &Input<'a>, found: &mut Found<'a>) -> Result<(), VerifyError> {
-    let claims = input.token.claims();
+    let claims = input.claims;
     let rule = &input.provider.issuer;
     let seen = needed_text(claims, "iss", 1024)?;
     let ours = match rule {
@@ -112,7 +122,7 @@ fn check_issuer<'a>(input: &Input<'a>, found: &mut Found<'a>) -> Result<(), Veri
 /// The allow-list of a `{tenantid}` template. That `tid` and `iss` name the same tenant was checked there.
 fn check_upstream_tenant<'a>(input: &Input<'a>, _: &mut Found<'a>) -> Result<(), VerifyError> {
     let IssuerRule::PerTenant { allowed_tenant_ids, .. } = &input.provider.issuer else { return Ok(()) };
-    let tid = needed_text(input.token.claims(), "tid", 256)?;
+    let tid = needed_text(input.claims, "tid", 256)?;
     if allowed_tenant_ids.iter().any(|a| a == tid) {
         Ok(())
     } else {
@@ -122,7 +132,7 @@ fn check_upstream_tenant<'a>(input: &Input<'a>, _: &mut Found<'a>) -> Result<(),
 
 /// Step 3 of OpenID Connect Core section 3.1.3.7: one audience is ours.
 fn check_audience<'a>(input: &Input<'a>, found: &mut Found<'a>) -> Result<(), VerifyError> {
-    let seen = audiences(input.token.claims())
+    let seen = audiences(input.claims)
         .ok_or(VerifyError::Claim { claim: "aud", problem: "absent, or neither a text nor a list of texts" })?;
     let Some(ours) = seen.iter().copied().find(|a| input.provider.knows_client(a)) else {
         return Err(VerifyError::Audience {
@@ -141,7 +151,7 @@ fn check_party<'a>(input: &Input<'a>, found: &mut Found<'a>) -> Result<(), Verif
     let provider = input.provider;
     let known = |p: &str| provider.knows_client(p) || provider.authorized_parties.iter().any(|a| a == p);
     let all_ours = found.client_id.is_some() && found.audiences.iter().all(|a| provider.knows_client(a));
-    match optional_text(input.token.claims(), "azp", 1024)? {
+    match optional_text(input.claims, "azp", 1024)? {
         Some(p) if !known(p) => Err(VerifyError::AuthorizedParty { seen: shortened(p) }),
         None if !all_ours => Err(VerifyError::AuthorizedParty { seen: "(none)".to_owned() }),
         _ => Ok(()),
@@ -149,7 +159,7 @@ fn check_party<'a>(input: &Input<'a>, found: &mut Found<'a>) -> Result<(), Verif
 }
 
 fn check_expiry<'a>(input: &Input<'a>, found: &mut Found<'a>) -> Result<(), VerifyError> {
-    let at = needed_date(input.token.claims(), "exp")?;
+    let at = needed_date(input.claims, "exp")?;
     if input.now >= at.plus(input.provider.clock_leeway) {
         return Err(VerifyError::Expired { late_s: input.now.as_secs() - at.as_secs() });
     }
@@ -158,21 +168,21 @@ fn check_expiry<'a>(input: &Input<'a>, found: &mut Found<'a>) -> Result<(), Veri
 }
 
 fn check_issued_at<'a>(input: &Input<'a>, found: &mut Found<'a>) -> Result<(), VerifyError> {
-    let at = needed_date(input.token.claims(), "iat")?;
+    let at = needed_date(input.claims, "iat")?;
     check_not_ahead("iat", at, input)?;
     found.issued_at = Some(at);
     Ok(())
 }
 
 fn check_not_before<'a>(input: &Input<'a>, _: &mut Found<'a>) -> Result<(), VerifyError> {
-    match date(input.token.claims(), "nbf")? {
+    match date(input.claims, "nbf")? {
         Some(at) => check_not_ahead("nbf", at, input),
         None => Ok(()),
     }
 }
 
 fn check_auth_time<'a>(input: &Input<'a>, found: &mut Found<'a>) -> Result<(), VerifyError> {
-    let Some(at) = date(input.token.claims(), "auth_time")? else { return Ok(()) };
+    let Some(at) = date(input.claims, "auth_time")? else { return Ok(()) };
     check_not_ahead("auth_time", at, input)?;
     found.auth_time = Some(at);
     Ok(())
@@ -188,7 +198,7 @@ fn check_not_ahead(claim: &'static str, at: UnixTime, input: &Input<'_>) -> Resu
 }
 
 fn check_age<'a>(input: &Input<'a>, _: &mut Found<'a>) -> Result<(), VerifyError> {
-    let at = needed_date(input.token.claims(), "iat")?;
+    let at = needed_date(input.claims, "iat")?;
     let most = input.provider.max_token_age;
     if input.now.since(at) <= most + input.provider.clock_leeway {
         return Ok(());
@@ -197,7 +207,7 @@ fn check_age<'a>(input: &Input<'a>, _: &mut Found<'a>) -> Result<(), VerifyError
 }
 
 fn check_nonce<'a>(input: &Input<'a>, _: &mut Found<'a>) -> Result<(), VerifyError> {
-    let carried = optional_text(input.token.claims(), "nonce", 1024)?;
+    let carried = optional_text(input.claims, "nonce", 1024)?;
     let problem = match (input.provider.nonce, input.expected.nonce, carried) {
         (NoncePolicy::Forbidden, None, None) | (NoncePolicy::Optional, None, _) => return Ok(()),
         (NoncePolicy::Forbidden, ..) => NonceProblem::Forbidden,
@@ -225,10 +235,11 @@ fn check_access_token_hash<'a>(input: &Input<'a>, _: &mut Found<'a>) -> Result<(
     use SignatureAlgorithm as A;
     use aws_lc_rs::digest::{SHA256, SHA384, SHA512, digest};
     let Some(access_token) = input.expected.access_token else { return Ok(()) };
-    let Some(carried) = optional_text(input.token.claims(), "at_hash", 128)? else {
+    let Some(carried) = optional_text(input.claims, "at_hash", 128)? else {
         return Err(VerifyError::AccessTokenHash("is absent, so it does not cover"));
     };
-    let hash = match input.token.algorithm() {
+    let unknown = VerifyError::AccessTokenHash("is of an unknown kind, so it does not cover");
+    let hash = match input.hashed_by.ok_or(unknown)? {
         A::Rs256 | A::Ps256 | A::Es256 => &SHA256,
         A::Rs384 | A::Ps384 | A::Es384 => &SHA384,
         A::Rs512 | A::Ps512 | A::EdDsa => &SHA512,
@@ -244,7 +255,7 @@ fn check_access_token_hash<'a>(input: &Input<'a>, _: &mut Found<'a>) -> Result<(
 
 /// `sub` is at most 255 ASCII characters (OpenID Connect Core section 2).
 fn check_subject<'a>(input: &Input<'a>, found: &mut Found<'a>) -> Result<(), VerifyError> {
-    let subject = needed_text(input.token.claims(), "sub", 255)?;
+    let subject = needed_text(input.claims, "sub", 255)?;
     if !subject.bytes().all(|b| (0x20..0x7f).contains(&b)) {
         return Err(VerifyError::Claim { claim: "sub", problem: "not printable ASCII" });
     }
@@ -253,7 +264,7 @@ fn check_subject<'a>(input: &Input<'a>, found: &mut Found<'a>) -> Result<(), Ver
 }
 
 fn check_token_id<'a>(input: &Input<'a>, found: &mut Found<'a>) -> Result<(), VerifyError> {
-    found.jti = optional_text(input.token.claims(), "jti", 256)?;
+    found.jti = optional_text(input.claims, "jti", 256)?;
     Ok(())
 }
 
@@ -346,12 +357,14 @@ fn leeway(input: &Input<'_>) -> u64 {
 
 fn show_algorithm(input: &Input<'_>) -> Shown {
     let names: Vec<&str> = input.provider.algorithms.iter().map(|a| a.name()).collect();
-    shown(format!("one of {}", names.join(", ")), input.token.algorithm().name())
+    shown(format!("one of {}", names.join(", ")), input.token.map_or("none", |t| t.algorithm().name()))
 }
 
 fn show_signature(input: &Input<'_>) -> Shown {
-    let kid = input.token.unverified_kid().map_or_else(|| "no kid".to_owned(), |k| format!("kid {}", shortened(k)));
-    shown("valid for the provider's key", format!("{}, {kid}", input.token.algorithm().name()))
+    let kid = input.token.and_then(UnverifiedToken::unverified_kid);
+    let kid = kid.map_or_else(|| "no kid".to_owned(), |k| format!("kid {}", shortened(k)));
+    let algorithm = input.token.map_or("none", |t| t.algorithm().name());
+    shown("valid for the provider's key", format!("{algorithm}, {kid}"))
 }
 
 fn show_issuer(input: &Input<'_>) -> Shown {
@@ -359,11 +372,11 @@ fn show_issuer(input: &Input<'_>) -> Shown {
         IssuerRule::Exact(issuers) => issuers.join(" or "),
         rule @ IssuerRule::PerTenant { .. } => format!("{} with the token's tid", rule.shown()),
     };
-    shown(expected, open_text(input.token.claims(), "iss"))
+    shown(expected, open_text(input.claims, "iss"))
 }
 
 fn show_tenant(input: &Input<'_>) -> Shown {
-    let seen = presence(input.token.claims(), "tid");
+    let seen = presence(input.claims, "tid");
     match &input.provider.issuer {
         IssuerRule::Exact(_) => Shown { idle: true, ..shown("nothing: the issuer is exact", seen) },
         IssuerRule::PerTenant { allowed_tenant_ids, .. } => {
@@ -373,9 +386,9 @@ fn show_tenant(input: &Input<'_>) -> Shown {
 }
 
 fn show_audience(input: &Input<'_>) -> Shown {
-    let seen = match audiences(input.token.claims()) {
+    let seen = match audiences(input.claims) {
         Some(list) => shortened(&list.join(", ")),
-        None => presence(input.token.claims(), "aud").to_owned(),
+        None => presence(input.claims, "aud").to_owned(),
     };
     shown(format!("one of {} client ids", input.provider.client_ids.len()), seen)
 }
@@ -383,28 +396,28 @@ fn show_audience(input: &Input<'_>) -> Shown {
 fn show_party(input: &Input<'_>) -> Shown {
     let more = input.provider.authorized_parties.len();
     let expected = format!("none, a client id, or one of {more} authorized parties");
-    shown(expected, open_text(input.token.claims(), "azp"))
+    shown(expected, open_text(input.claims, "azp"))
 }
 
 fn show_expiry(input: &Input<'_>) -> Shown {
-    let seen = seconds(input.token.claims(), "exp", input.now);
+    let seen = seconds(input.claims, "exp", input.now);
     shown(format!("not passed, {} s leeway", leeway(input)), seen)
 }
 
 fn show_past(input: &Input<'_>, claim: &'static str, optional: bool) -> Shown {
-    let claims = input.token.claims();
+    let claims = input.claims;
     let expected = format!("{}not ahead, {} s leeway", if optional { "none, or " } else { "" }, leeway(input));
     Shown { idle: optional && !claims.contains_key(claim), ..shown(expected, seconds(claims, claim, input.now)) }
 }
 
 fn show_age(input: &Input<'_>) -> Shown {
     let most = input.provider.max_token_age.as_secs();
-    let seen = format!("issued {}", seconds(input.token.claims(), "iat", input.now));
+    let seen = format!("issued {}", seconds(input.claims, "iat", input.now));
     shown(format!("at most {most} s old, {} s leeway", leeway(input)), seen)
 }
 
 fn show_nonce(input: &Input<'_>) -> Shown {
-    let carried = input.token.claims().contains_key("nonce");
+    let carried = input.claims.contains_key("nonce");
     let expected = match input.provider.nonce {
         NoncePolicy::Optional => "equal, or its SHA-256, when the request brings one",
         NoncePolicy::Required => "one in the request, equal or its SHA-256 in the token",
@@ -419,7 +432,7 @@ fn show_nonce(input: &Input<'_>) -> Shown {
 }
 
 fn show_access_token_hash(input: &Input<'_>) -> Shown {
-    let seen = presence(input.token.claims(), "at_hash");
+    let seen = presence(input.claims, "at_hash");
     match input.expected.access_token {
         None => Shown { idle: true, ..shown("nothing: the request brings no access token", seen) },
         Some(_) => shown("the hash of the access token in the request", seen),
@@ -427,11 +440,11 @@ fn show_access_token_hash(input: &Input<'_>) -> Shown {
 }
 
 fn show_subject(input: &Input<'_>) -> Shown {
-    shown("1 to 255 printable ASCII characters", presence(input.token.claims(), "sub"))
+    shown("1 to 255 printable ASCII characters", presence(input.claims, "sub"))
 }
 
 fn show_token_id(input: &Input<'_>) -> Shown {
-    let claims = input.token.claims();
+    let claims = input.claims;
     Shown {
         idle: !claims.contains_key("jti"),
         ..shown("none, or a text of at most 256 bytes", presence(claims, "jti"))

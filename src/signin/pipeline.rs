@@ -10,16 +10,16 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tracing::Instrument;
 
-use super::assessment::{Assessment, assess};
+use super::assessment::{AssessedSignIn, Assessment, assess};
 use super::decision::{Decided, Decision, decide};
 use super::error::SignInError;
-use super::facts::{ProviderFacts, RequestFacts, UpstreamFacts};
+use super::facts::{LinkMethod, ProviderFacts, RequestFacts, UpstreamFacts};
 use super::history::{ContextPrint, PastEnd, Pseudonyms};
 use super::identity::{MappedIdentity, MappingError, MappingInput};
 use super::nonce::NonceIssuer;
 use super::ports::{
     AfterDecision, ClaimMapper, CommitResult, DecisionLog, Directory, Enricher, GeoLookup, KeySource, NewOutcome,
-    Outcomes, ReplayGuard, RiskRules, SignInCommit, SignalSource, Users,
+    Observer, Outcomes, ReplayGuard, RiskRules, SignInCommit, SignalSource, TokenVerifier, Users,
 };
 use super::provider::{EnrichFailure, NoncePolicy, Provider, Tenant};
 use super::record::{AssessmentRecord, SignInRecord};
@@ -27,13 +27,14 @@ use super::replay::{FreshToken, spend};
 use super::request::SignInRequest;
 use super::rules::PolicySettings;
 use super::signals::{gather, request_facts, upstream_facts};
-use super::token::UnverifiedToken;
+use super::token::{MAX_TOKEN_BYTES, TokenShapeError, UnverifiedToken};
 use super::trace::{Checked, Ending};
 use super::user::{ResolveError, ResolvedUser, User, resolve};
-use super::verify::{Expected, check_algorithm, verify};
+use super::verify::{Expected, VerifiedToken, admit, check_algorithm, verify};
 use crate::clock::{Clock, UnixTime};
 use crate::codes::ErrorCode;
 use crate::ids::{ChallengeId, EventId, TenantId, UserId};
+use crate::mfa::delivery::CodeChannels;
 use crate::mfa::{CHALLENGE_TTL, MfaMethod, NewChallenge};
 use crate::secret::{Entropy, Secret};
 use crate::session::issue::{IssuedTokens, TokenIssuer};
@@ -77,6 +78,8 @@ pub struct Pipeline {
     pub directory: Arc<dyn Directory>,
     /// Provider keys.
     pub keys: Arc<dyn KeySource>,
+    /// Verifiers of tokens that are no JWS of ours to read.
+    pub verifiers: Arc<dyn TokenVerifier>,
     /// What was used once.
     pub replays: Arc<dyn ReplayGuard>,
     /// Plugins that add claims.
@@ -93,6 +96,10 @@ pub struct Pipeline {
     pub rules: Arc<dyn RiskRules>,
     /// Writes.
     pub outcomes: Arc<dyn Outcomes>,
+    /// Who is told how it ended.
+    pub observer: Arc<dyn Observer>,
+    /// Channels that send codes.
+    pub channels: Arc<dyn CodeChannels>,
     /// Frozen decisions.
     pub decisions: Arc<dyn DecisionLog>,
     /// Who looks at decisions afterwards.
@@ -232,8 +239,7 @@ impl Pipeline {
     ) -> Result<Prepared, SignInError> {
         let tenant = self.resolve_tenant(request)?;
         trail.tenant = Some(tenant.id.clone());
-        let token = receive(request)?;
-        let provider = self.resolve_provider(&tenant, request, &token)?;
+        let (provider, token) = self.receive(&tenant, request)?;
         trail.provider = Some(Arc::clone(&provider.name));
         trail.test_mode = provider.test_mode;
         let token = self.verify(token, &provider, request, now, replays).await?;
@@ -271,7 +277,8 @@ impl Pipeline {
         let assessed = tracing::debug_span!("signin.assess").in_scope(|| assess(signals, &*self.rules));
         trail.assessment = Some(assessed.assessment().record());
         log_fault(assessed.assessment(), &assessed.facts().tenant);
-        Ok(decide(assessed))
+        let channels = self.known_channels(&assessed);
+        Ok(decide(assessed, &channels))
     }
 
     /// Step 2, first half.
@@ -279,6 +286,35 @@ impl Pipeline {
         self.directory
             .find_tenant(request.tenant_header.as_deref(), request.host.as_deref())
             .ok_or(SignInError::UnknownTenant)
+    }
+
+    /// Step 1 and the second half of step 2. A token of another format than ours is let through to the
+    /// verifier of the provider that the request names, and to no other.
+    pub(super) fn receive(
+        &self,
+        tenant: &Tenant,
+        request: &SignInRequest,
+    ) -> Result<(Arc<Provider>, Received), SignInError> {
+        if request.id_token.is_empty() {
+            return Err(SignInError::MissingToken);
+        }
+        if request.id_token.len() > MAX_TOKEN_BYTES {
+            return Err(TokenShapeError::TooLong.into());
+        }
+        let foreign = || Received::Foreign(request.id_token.as_str().into());
+        match UnverifiedToken::parse(&request.id_token) {
+            Ok(token) => {
+                let provider = self.resolve_provider(tenant, request, &token)?;
+                let is_foreign = self.verifiers.verifies(&provider);
+                Ok((provider, if is_foreign { foreign() } else { Received::Jws(Box::new(token)) }))
+            }
+            Err(shape) => {
+                let named = |p: &Arc<Provider>| request.provider.as_deref() == Some(&*p.name);
+                let provider = self.directory.providers(&tenant.id).into_iter().find(named);
+                let provider = provider.filter(|p| self.verifiers.verifies(p)).ok_or(shape)?;
+                Ok((provider, foreign()))
+            }
+        }
     }
 
     /// Step 2, second half. What the token says of itself only chooses among configured providers.
@@ -307,25 +343,42 @@ impl Pipeline {
     /// Steps 3 and 4.
     async fn verify(
         &self,
-        token: UnverifiedToken,
+        token: Received,
         provider: &Arc<Provider>,
         request: &SignInRequest,
         now: UnixTime,
         replays: &dyn ReplayGuard,
-    ) -> Result<super::verify::VerifiedToken, SignInError> {
-        check_algorithm(token.algorithm(), provider)?;
-        let key = self
-            .keys
-            .find_key(provider, token.unverified_kid(), token.algorithm())
-            .instrument(tracing::debug_span!("signin.key"))
-            .await?;
+    ) -> Result<VerifiedToken, SignInError> {
         let expected = Expected::of(request);
-        let verified = tracing::debug_span!("signin.verify")
-            .in_scope(|| verify(token, &key, Arc::clone(provider), &expected, now))?;
+        let verified = match token {
+            Received::Jws(token) => {
+                check_algorithm(token.algorithm(), provider)?;
+                let key = self
+                    .keys
+                    .find_key(provider, token.unverified_kid(), token.algorithm())
+                    .instrument(tracing::debug_span!("signin.key"))
+                    .await?;
+                tracing::debug_span!("signin.verify")
+                    .in_scope(|| verify(*token, &key, Arc::clone(provider), &expected, now))?
+            }
+            Received::Foreign(unverified) => {
+                let asked = self.verifiers.verify(provider, &unverified, now);
+                let foreign = asked.instrument(tracing::debug_span!("signin.verify")).await?;
+                admit(foreign, Arc::clone(provider), &expected, now)?
+            }
+        };
         if let (NoncePolicy::ServerIssued, Some(nonce)) = (provider.nonce, &request.nonce) {
             self.nonces.spend(&provider.tenant, nonce, now, replays).await??;
         }
         Ok(verified)
+    }
+
+    /// Channels to addresses that this user had verified before this sign-in.
+    fn known_channels(&self, assessed: &AssessedSignIn) -> Vec<MfaMethod> {
+        if assessed.resolved().link_method() == LinkMethod::Provisioned {
+            return Vec::new();
+        }
+        self.channels.usable(&assessed.resolved().known().user.profile)
     }
 
     /// Step 6, first half: plugins may add claims under `x.<plugin>`, and never replace one.
@@ -440,6 +493,7 @@ impl Pipeline {
                 (NewOutcome::Denial, Err(denial.clone()))
             }
         };
+        let observed = (!self.observer.is_idle()).then(|| record.clone());
         let sealed = self.decisions.freeze(record.id, assessed, decided.decision());
         let id = record.id;
         let commit = SignInCommit { change: assessed.resolved().change().clone(), outcome, record, sealed };
@@ -448,6 +502,9 @@ impl Pipeline {
             return Ok(Carried::Conflict(Box::new(decided.into_assessed().into_resolved())));
         }
         trail.recorded = true;
+        if let Some(record) = observed {
+            self.observer.observe(record);
+        }
         self.after.decided(id, decided.assessed().facts(), decided.decision().action());
         Ok(Carried::Outcome(Box::new(answer?)))
     }
@@ -504,7 +561,7 @@ impl Pipeline {
             return;
         };
         let now = self.clock.now();
-        self.outcomes.record_refusal(SignInRecord {
+        let record = SignInRecord {
             id: EventId::generate(now, &*self.entropy),
             at: now,
             tenant: tenant.clone(),
@@ -515,21 +572,25 @@ impl Pipeline {
             context: trail.context.clone(),
             assessment: trail.assessment.clone(),
             session: None,
-        });
+        };
+        if !self.observer.is_idle() {
+            self.observer.observe(record.clone());
+        }
+        self.outcomes.record_refusal(record);
     }
+}
+
+/// A token that passed step 1.
+pub(super) enum Received {
+    /// A compact JWS.
+    Jws(Box<UnverifiedToken>),
+    /// Whatever the provider's verifier reads.
+    Foreign(Arc<str>),
 }
 
 enum Carried {
     Outcome(Box<Outcome>),
     Conflict(Box<ResolvedUser>),
-}
-
-/// Step 1.
-pub(super) fn receive(request: &SignInRequest) -> Result<UnverifiedToken, SignInError> {
-    if request.id_token.is_empty() {
-        return Err(SignInError::MissingToken);
-    }
-    Ok(UnverifiedToken::parse(&request.id_token)?)
 }
 
 fn log_fault(assessment: &Assessment, tenant: &TenantId) {

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::checks::{CHECKS, Found, Input};
+use super::checks::{CHECKS, FIRST_OF_CLAIMS, Found, Input};
 use super::key::VerificationKey;
+use super::ports::ForeignClaims;
 use super::provider::{Provider, SignatureAlgorithm};
 use super::request::SignInRequest;
 use super::token::UnverifiedToken;
@@ -136,7 +137,7 @@ impl<'a> Expected<'a> {
     }
 }
 
-/// An ID token that passed every check. Only [`verify`] can build one.
+/// An ID token that passed every check. Only [`verify`] and [`admit`] can build one.
 pub struct VerifiedToken {
     provider: Arc<Provider>,
     issuer: Arc<str>,
@@ -243,35 +244,113 @@ pub fn verify(
     expected: &Expected<'_>,
     now: UnixTime,
 ) -> Result<VerifiedToken, VerifyError> {
-    let input = Input { token: &token, key: Some(key), provider: &provider, expected, now };
+    let (claims, hashed_by) = (token.claims(), Some(token.algorithm()));
+    let input =
+        Input { claims, token: Some(&token), key: Some(key), hashed_by, provider: &provider, expected, now };
     let mut found = Found::default();
     for row in &CHECKS {
         (row.run)(&input, &mut found)?;
     }
-    // A table that left one of these unread would be a defect; it refuses.
-    let unread = |claim| VerifyError::Claim { claim, problem: "unread" };
-    let issuer: Arc<str> = found.issuer.ok_or(unread("iss"))?.into();
-    let client_id: Arc<str> = found.client_id.ok_or(unread("aud"))?.into();
-    let subject: Arc<str> = found.subject.ok_or(unread("sub"))?.into();
-    let issued_at = found.issued_at.ok_or(unread("iat"))?;
-    let expires_at = found.expires_at.ok_or(unread("exp"))?;
-    let auth_time = found.auth_time;
-    let jti = found.jti.map(str::to_owned);
+    let read = Read::of(found)?;
     let digest = sha256(token.signing_input());
-    let claims = Arc::new(token.into_claims());
-    Ok(VerifiedToken {
-        provider,
-        issuer,
-        subject,
-        client_id,
-        claims,
-        issued_at,
-        expires_at,
-        auth_time,
-        jti,
-        digest,
-        verified_at: now,
-    })
+    Ok(read.into_token(provider, token.into_claims(), digest, now))
+}
+
+/// Checks the claims of a token whose signature a verifier of the provider checked: every check of
+/// [`verify`] but algorithm and signature.
+///
+/// The digest for the replay guard is that of the claims, with members in order: the format is not
+/// known here, and may have several texts for one token.
+///
+/// # Errors
+/// As [`verify`].
+pub fn admit(
+    foreign: ForeignClaims,
+    provider: Arc<Provider>,
+    expected: &Expected<'_>,
+    now: UnixTime,
+) -> Result<VerifiedToken, VerifyError> {
+    let digest = sha256(canonical(&Value::Object(foreign.claims.clone())).as_bytes());
+    let hashed_by = match foreign.alg.get(2..) {
+        Some("256") => Some(SignatureAlgorithm::Rs256),
+        Some("384") => Some(SignatureAlgorithm::Rs384),
+        Some("512") => Some(SignatureAlgorithm::Rs512),
+        _ => None,
+    };
+    let input =
+        Input { claims: &foreign.claims, token: None, key: None, hashed_by, provider: &provider, expected, now };
+    let mut found = Found::default();
+    for row in &CHECKS[FIRST_OF_CLAIMS..] {
+        (row.run)(&input, &mut found)?;
+    }
+    let read = Read::of(found)?;
+    Ok(read.into_token(provider, foreign.claims, digest, now))
+}
+
+/// What the table read of the claims, on its own feet.
+struct Read {
+    issuer: Arc<str>,
+    subject: Arc<str>,
+    client_id: Arc<str>,
+    issued_at: UnixTime,
+    expires_at: UnixTime,
+    auth_time: Option<UnixTime>,
+    jti: Option<String>,
+}
+
+impl Read {
+    /// A table that left one of these unread would be a defect; it refuses.
+    fn of(found: Found<'_>) -> Result<Self, VerifyError> {
+        let unread = |claim| VerifyError::Claim { claim, problem: "unread" };
+        Ok(Self {
+            issuer: found.issuer.ok_or(unread("iss"))?.into(),
+            client_id: found.client_id.ok_or(unread("aud"))?.into(),
+            subject: found.subject.ok_or(unread("sub"))?.into(),
+            issued_at: found.issued_at.ok_or(unread("iat"))?,
+            expires_at: found.expires_at.ok_or(unread("exp"))?,
+            auth_time: found.auth_time,
+            jti: found.jti.map(str::to_owned),
+        })
+    }
+
+    fn into_token(
+        self,
+        provider: Arc<Provider>,
+        claims: Map<String, Value>,
+        digest: [u8; 32],
+        verified_at: UnixTime,
+    ) -> VerifiedToken {
+        let Self { issuer, subject, client_id, issued_at, expires_at, auth_time, jti } = self;
+        let claims = Arc::new(claims);
+        VerifiedToken {
+            provider,
+            issuer,
+            subject,
+            client_id,
+            claims,
+            issued_at,
+            expires_at,
+            auth_time,
+            jti,
+            digest,
+            verified_at,
+        }
+    }
+}
+
+/// JSON without space, members sorted by name.
+fn canonical(value: &Value) -> String {
+    match value {
+        Value::Object(members) => {
+            let sorted: std::collections::BTreeMap<&String, String> =
+                members.iter().map(|(name, value)| (name, canonical(value))).collect();
+            let members: Vec<String> =
+                sorted.iter().map(|(name, value)| format!("{}:{value}", Value::from(name.as_str()))).collect();
+            format!("{{{}}}", members.join(","))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(canonical).collect::<Vec<_>>().join(",")),
+        other => other.to_string(),
+    }
 }
 
 /// Whether the provider's tokens may use this algorithm. Asked before a key is looked for as well.

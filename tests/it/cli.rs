@@ -17,12 +17,16 @@ fn help_and_wrong_usage_end_as_the_contract_says() {
         &["migrate", "--help"],
         &["openapi", "--help"],
         &["policy", "test", "--help"],
+        &["plugin", "new", "--help"],
+        &["plugin", "check", "--help"],
         &["plugin", "lock", "--help"],
         &["token", "try", "--help"],
         &["dev-token", "--help"],
         &["provider", "test", "--help"],
         &["provider", "audit", "--help"],
         &["doctor", "--help"],
+        &["plugin", "list", "--help"],
+        &["plugin", "bench", "--help"],
     ] {
         let output = program().args(command).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{command:?}");
