@@ -7,7 +7,7 @@ use countersign::clock::{Clock, SystemClock, UnixTime};
 use countersign::ids::{EventId, TenantId, UserId};
 use countersign::scripts::PolicyHost;
 use countersign::secret::{Entropy, Secret, SystemEntropy};
-use countersign::session::issue::{TokenIssuer, TokenSettings};
+use countersign::session::issue::{Holder, TokenIssuer, TokenSettings};
 use countersign::session::keys::{KeyRing, SigningAlgorithm};
 use countersign::session::{Caps, Grant};
 use countersign::signin::facts::{
@@ -67,6 +67,8 @@ fn provider(issuer: &str) -> Arc<Provider> {
         trust_amr: Vec::new(),
         mapping: vec!["default".to_owned()],
         allowed_groups: Vec::new(),
+        allowed_roles: Vec::new(),
+        remap: countersign::signin::provider::RemapRules::default(),
         enrich_failure: EnrichFailure::Deny,
         jwks_uri: None,
     })
@@ -187,7 +189,17 @@ fn bench_sign(c: &mut Criterion) {
         let issuer = runtime.block_on(async { token_issuer(&open(&dir).await, algorithm).await });
         let grant = grant(UserId::from_bytes([1; 16]));
         c.bench_function(&format!("sign {}", algorithm.name()), |b| {
-            b.iter(|| issuer.issue(grant.clone(), None, SystemClock.now(), &SystemEntropy).unwrap());
+            b.iter(|| {
+                issuer
+                    .issue(
+                        grant.clone(),
+                        Holder { groups: &[], roles: &[] },
+                        None,
+                        SystemClock.now(),
+                        &SystemEntropy,
+                    )
+                    .unwrap()
+            });
         });
     }
 }
@@ -235,7 +247,9 @@ fn bench_store(c: &mut Criterion) {
                     let until = now.plus(std::time::Duration::from_secs(600));
                     assert!(store.remember(key, until, now).await.unwrap());
                     store.find_by_identity(&identity, now).await.unwrap().unwrap();
-                    let (session, _) = issuer.issue(grant(id), None, now, &SystemEntropy).unwrap();
+                    let (session, _) = issuer
+                        .issue(grant(id), Holder { groups: &[], roles: &[] }, None, now, &SystemEntropy)
+                        .unwrap();
                     let outcome = NewOutcome::Session(session);
                     store
                         .commit(SignInCommit { change: PlannedChange::None, outcome, record: record(id, now) })
@@ -259,6 +273,7 @@ fn profile() -> Profile {
         locale: None,
         attributes: std::collections::BTreeMap::new(),
         groups: Vec::new(),
+        roles: Vec::new(),
     }
 }
 

@@ -12,7 +12,7 @@ use poem::{EndpointExt, Request, get, handler};
 use tokio::net::TcpListener;
 
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Settings, master_key};
+use crate::config::{Settings, StaticDirectory, master_key};
 use crate::dev::{self, DevIssuer};
 use crate::geo::GeoDatabases;
 use crate::http::{self, Assume, Assumed, Readiness, State, serve};
@@ -22,6 +22,7 @@ use crate::mfa::ports::{Factors, StoredFactor};
 use crate::mfa::verify::{ChallengeVerifier, TOTP_PURPOSE};
 use crate::mfa::{Factor, MfaMethod, totp};
 use crate::oidc::{FetchSettings, Fetcher, KeyCache};
+use crate::people::identities::IdentityService;
 use crate::plugin_host::PluginHost;
 use crate::scripts::PolicyHost;
 use crate::scripts::watch::{WatchGuard, watch};
@@ -135,10 +136,11 @@ impl App {
         })?;
         let jwk_set = ring.jwk_set();
         let issuer = Arc::new(TokenIssuer { settings: settings.tokens.clone(), ring });
+        let directory = Arc::new(settings.directory());
         let pipeline = Arc::new(Pipeline {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
-            directory: Arc::new(settings.directory()),
+            directory: Arc::<StaticDirectory>::clone(&directory),
             keys: Arc::new(KeyCache::new(fetcher, Arc::clone(&clock))),
             replays: Arc::<Store>::clone(&store),
             enricher: Arc::<PluginHost>::clone(&plugins),
@@ -188,11 +190,16 @@ impl App {
             },
             bearer: BearerCheck { clock: Arc::clone(&clock), issuer, sessions: Arc::<Store>::clone(&store) },
             enrolment: Enrolment {
-                clock,
+                clock: Arc::clone(&clock),
                 entropy,
                 factors: Arc::<Store>::clone(&store),
                 vault,
                 issuer_name: "Countersign".to_owned(),
+            },
+            identities: IdentityService {
+                clock: Arc::clone(&clock),
+                identities: Arc::<Store>::clone(&store),
+                directory,
             },
             ready: Arc::new(StoreReadiness(Arc::clone(&store))),
             jwk_set,
@@ -337,6 +344,7 @@ async fn seed_dev_user(
             locale: None,
             attributes: std::collections::BTreeMap::new(),
             groups: Vec::new(),
+            roles: Vec::new(),
         },
         created_at: now,
     };

@@ -109,6 +109,18 @@ codes! {
     IdentityRejected = "identity_rejected",
     /// The mapping failed.
     MappingFailed = "mapping_failed",
+    /// The account waits for its invitation to be accepted.
+    AccountPending = "account_pending",
+    /// The operation needs a session that began a moment ago.
+    FreshSessionNeeded = "fresh_session_needed",
+    /// The link token opens nothing for this user.
+    InvalidLinkToken = "invalid_link_token",
+    /// No such identity of this user.
+    UnknownIdentity = "unknown_identity",
+    /// The identity is linked to another account.
+    IdentityTaken = "identity_taken",
+    /// The last identity that the user can sign in with.
+    LastIdentity = "last_identity",
     /// The session may not enrol a factor.
     EnrolmentNotAllowed = "enrolment_not_allowed",
     /// No such address.

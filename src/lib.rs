@@ -4,7 +4,7 @@
 //!
 //! | room | what lives there |
 //! |---|---|
-//! | [`signin`], [`mfa`], [`session`] | the core: rules and types, no I/O |
+//! | [`signin`], [`mfa`], [`session`], [`people`] | the core: rules and types, no I/O |
 //! | [`http`], [`store`], [`oidc`], [`scripts`], [`plugin_host`], [`geo`], [`dev`], [`config`] | the edges: each touches one part of the world, and none imports another |
 //! | [`app`] | joins core and edges |
 //! | [`cli`] | the commands |
@@ -23,6 +23,7 @@ pub mod http;
 pub mod ids;
 pub mod mfa;
 pub mod oidc;
+pub mod people;
 pub mod plugin_host;
 pub mod scripts;
 pub mod secret;

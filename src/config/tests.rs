@@ -338,8 +338,6 @@ fn every_wrong_provider_is_told_once_with_its_line() {
         ("algorithms = [\"ES512\"]", format!("7: algorithms: \"ES512\" is not known; use one of {all}")),
         ("nonce = \"requird\"", "7: nonce = \"requird\" is not known; use \"optional\" or \"required\" or \"server_issued\" or \"forbidden\"; nearest is \"required\"".into()),
         ("replay = \"deny\"", "7: replay = \"deny\" is not known; use \"single_use\" or \"allow\"; nearest is \"single_use\"".into()),
-        ("linking = \"confirm\"", "7: linking = \"confirm\" is not supported by this build yet; use \"never\" or \"verified_email\"".into()),
-        ("provisioning = \"invite\"", "7: provisioning = \"invite\" is not supported by this build yet; use \"create\" or \"refuse\"".into()),
         ("max_token_age = \"0s\"", "7: max_token_age = \"0s\" is out of bounds; it must be from 1s to 24h".into()),
         ("clock_leeway = \"301s\"", "7: clock_leeway = \"301s\" is out of bounds; it must be from 0s to 300s".into()),
         ("clock_leeway = \"-1s\"", "7: clock_leeway = \"-1s\" is not a duration; write a whole number and s, m, h or d: \"30m\"".into()),
@@ -479,7 +477,7 @@ fn presets_fill_in_what_is_not_given() {
 fn a_disabled_provider_is_checked_and_left_out() {
     let disabled = "[server]\npublic_url = \"http://[::1]:8080\"\n[[providers]]\nname = \"a\"\npreset = \"google\"\nenabled = false\n";
     assert!(read(disabled, &[]).unwrap().providers.is_empty());
-    assert!(read(&format!("{disabled}linking = \"confirm\"\n"), &[]).is_err());
+    assert!(read(&format!("{disabled}linking = \"sometimes\"\n"), &[]).is_err());
 }
 
 #[test]

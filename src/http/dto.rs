@@ -290,7 +290,7 @@ impl MessageResponse {
 
 /// The signed-in user.
 #[derive(Debug, Object)]
-#[oai(rename = "dto.UserInfoResponse")]
+#[oai(rename = "dto.UserInfoResponse", skip_serializing_if_is_none)]
 pub struct UserInfoResponse {
     /// 0: success.
     pub code: u32,
@@ -300,6 +300,10 @@ pub struct UserInfoResponse {
     pub timestamp: String,
     /// The user.
     pub data: UserInfo,
+    /// Groups that the provider's mapping granted. Absent: none.
+    pub groups: Option<Vec<String>>,
+    /// Roles that the provider's mapping granted. Absent: none.
+    pub roles: Option<Vec<String>>,
 }
 
 /// A factor of the signed-in user.

@@ -8,6 +8,7 @@ mod client;
 pub mod docs;
 pub mod dto;
 mod me;
+mod me_identities;
 pub mod ops;
 pub mod problem;
 pub mod reply;
@@ -39,6 +40,7 @@ use crate::codes::ErrorCode;
 use crate::ids::RequestId;
 use crate::mfa::enrol::Enrolment;
 use crate::mfa::verify::ChallengeVerifier;
+use crate::people::identities::IdentityService;
 use crate::secret::Entropy;
 use crate::session::bearer::{BearerCheck, BearerError};
 use crate::session::ports::SessionUser;
@@ -87,6 +89,8 @@ pub struct State {
     pub bearer: BearerCheck,
     /// Enrolment of factors.
     pub enrolment: Enrolment,
+    /// Identities of signed-in users.
+    pub identities: IdentityService,
     /// The store's health.
     pub ready: Arc<dyn Readiness>,
     /// Public keys of local tokens.
@@ -162,7 +166,7 @@ enum MaybeBearer {
     Anonymous,
 }
 
-type Apis = (sign_in::SignInApi, me::MeApi, ops::OpsApi);
+type Apis = (sign_in::SignInApi, me::MeApi, me_identities::IdentitiesApi, ops::OpsApi);
 
 fn described<A: OpenApi>(api: A) -> OpenApiService<A, ()> {
     let tenant = ExtraHeader::new("X-Tenant-ID")
@@ -185,7 +189,12 @@ pub fn endpoint(
 ) -> BoxEndpoint<'static> {
     let entropy = Arc::clone(&state.entropy);
     let clock = Arc::clone(&state.clock);
-    let apis: Apis = (sign_in::SignInApi(Arc::clone(&state)), me::MeApi(Arc::clone(&state)), ops::OpsApi(state));
+    let apis: Apis = (
+        sign_in::SignInApi(Arc::clone(&state)),
+        me::MeApi(Arc::clone(&state)),
+        me_identities::IdentitiesApi(Arc::clone(&state)),
+        ops::OpsApi(state),
+    );
     let service = described(apis);
     let document = spec::document(&service.spec());
     let allow = Arc::new(spec::allowed_methods(&document));

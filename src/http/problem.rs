@@ -9,6 +9,7 @@ use poem_openapi::types::ToJSON;
 use crate::clock::{Clock, SystemClock};
 use crate::codes::ErrorCode;
 use crate::ids::RequestId;
+use crate::signin::error::OfferedLink;
 
 /// One row of the table.
 #[derive(Debug, Clone, Copy)]
@@ -133,11 +134,31 @@ pub const fn row(code: ErrorCode) -> Row {
             403_007,
             "This session may not enrol a factor: sign in at low risk, or with a factor that the user has.",
         ),
+        E::AccountPending => {
+            (403_160, "The account was invited and waits for its first sign-in by the invitation.")
+        }
+        E::FreshSessionNeeded => (
+            403_161,
+            "This needs a session that began within the last 10 minutes: sign in again. Refreshing does not make one fresh.",
+        ),
+        E::InvalidLinkToken => (
+            400_160,
+            "The link token is not known, has expired, was used, or is for another account than the one that is signed in.",
+        ),
+        E::UnknownIdentity => (404_160, "The user has no identity with this id."),
+        E::IdentityTaken => (409_160, "The identity is linked to another account."),
+        E::LastIdentity => (
+            409_161,
+            "Without this identity the user could not sign in any more: link another one of an enabled provider first.",
+        ),
         E::NotFound => (404_001, "There is nothing at this address."),
         E::UnknownTenant => (404_002, "No tenant is served under this header or host."),
         E::UnknownProvider => (404_003, "No provider with this name is enabled."),
         E::MethodNotAllowed => (405_001, "The address takes other methods."),
-        E::AccountExists => (409_001, "Another account holds this e-mail address: sign in as before."),
+        E::AccountExists => (
+            409_001,
+            "Another account holds this e-mail address: sign in as before. With a `link_token` beside it, that account can link this identity.",
+        ),
         E::SignInConflict => {
             (409_002, "Another sign-in of the same identity was being written: try again with a new ID token.")
         }
@@ -161,7 +182,7 @@ pub const fn row(code: ErrorCode) -> Row {
 
 /// The body of every refusal.
 #[derive(Debug, Clone, Object)]
-#[oai(rename = "dto.Error")]
+#[oai(rename = "dto.Error", skip_serializing_if_is_none)]
 pub struct ErrorBody {
     /// HTTP status × 1000 + a number that never changes its meaning.
     pub code: u32,
@@ -173,6 +194,9 @@ pub struct ErrorBody {
     pub timestamp: String,
     /// The request, for support and logs.
     pub request_id: String,
+    /// Only beside `account_exists`, at a provider that links after confirmation: hand it in at
+    /// `POST /auth/me/identities` with a fresh session of the existing account, within 10 minutes, once.
+    pub link_token: Option<String>,
 }
 
 /// A refusal on its way out.
@@ -186,6 +210,8 @@ pub struct Problem {
     pub retry_after_s: Option<u64>,
     /// The methods that the address takes, for 405.
     pub allow: Option<HeaderValue>,
+    /// What links the refused identity; see [`ErrorBody::link_token`].
+    pub link_token: Option<OfferedLink>,
 }
 
 impl Problem {
@@ -197,7 +223,7 @@ impl Problem {
             ErrorCode::StoreUnavailable | ErrorCode::RequestTimeout => Some(1),
             _ => None,
         };
-        Self { code, message: message.into(), retry_after_s, allow: None }
+        Self { code, message: message.into(), retry_after_s, allow: None, link_token: None }
     }
 
     /// With a time to wait.
@@ -217,6 +243,7 @@ impl Problem {
             message: self.message,
             timestamp: SystemClock.now().to_rfc3339(),
             request_id: request_id.to_string(),
+            link_token: self.link_token.map(|link| link.0),
         };
         let mut response = Response::builder()
             .status(row.status())

@@ -21,8 +21,8 @@ use crate::signin::ports::KeyError;
 use crate::signin::request::SignInRequest;
 
 /// The longest texts that a request may bring, in bytes.
-const SHORT_TEXT: usize = 256;
-const LONG_TEXT: usize = 8 * 1024;
+pub(super) const SHORT_TEXT: usize = 256;
+pub(super) const LONG_TEXT: usize = 8 * 1024;
 
 pub(super) struct SignInApi(pub Arc<State>);
 
@@ -57,6 +57,7 @@ impl Refusals for SignInRefusals {
         E::UserNotProvisioned,
         E::AccountDisabled,
         E::AccountLocked,
+        E::AccountPending,
         E::IdentityRejected,
         E::MappingFailed,
         E::UnknownTenant,
@@ -85,6 +86,7 @@ impl Refusals for ChallengeRefusals {
         E::ChallengeUsed,
         E::InvalidChallenge,
         E::MfaMethodNotAllowed,
+        E::IdentityTaken,
         E::UnknownTenant,
         E::BodyTooLarge,
         E::UnsupportedMediaType,
@@ -118,6 +120,7 @@ impl Refusals for LogoutRefusals {
         E::SessionEnded,
         E::AccountDisabled,
         E::AccountLocked,
+        E::AccountPending,
         E::UnknownTenant,
         E::BodyTooLarge,
         E::UnsupportedMediaType,
@@ -233,24 +236,7 @@ impl SignInApi {
         body: dto::SignInRequest,
     ) -> Result<dto::LoginResponse, Problem> {
         let state = &self.0;
-        let mut client = client::context(request, &state.trusted_proxies);
-        client.device_id = bounded(body.device_id, SHORT_TEXT, "device_id")?.map(Into::into);
-        if let Some(assume) = &state.assume {
-            let assumed = assume(request).map_err(|e| Problem::new(E::MalformedRequest, e))?;
-            client.ip = assumed.ip.or(client.ip);
-            client.assumed_location = assumed.location;
-        }
-        let sign_in = SignInRequest {
-            id: request.data::<RequestId>().copied().unwrap_or_else(|| RequestId::from_bytes([0; 16])),
-            tenant_header: client::tenant_header(request),
-            host: client::host(request),
-            provider: present(body.provider),
-            id_token: body.id_token.unwrap_or_default().0,
-            nonce: bounded(body.nonce, SHORT_TEXT, "nonce")?,
-            access_token: bounded(body.access_token, LONG_TEXT, "access_token")?,
-            name_hint: bounded(body.profile.and_then(|p| p.name), SHORT_TEXT, "profile.name")?,
-            client,
-        };
+        let sign_in = sign_in_request(state, request, body)?;
         // In a task of its own: a client that hangs up half way does not leave half a sign-in.
         let pipeline = Arc::clone(&state.pipeline);
         let walked = tokio::spawn(async move { pipeline.sign_in(sign_in).await }).await;
@@ -296,12 +282,38 @@ impl SignInApi {
     }
 }
 
+/// What came in, within its limits.
+pub(super) fn sign_in_request(
+    state: &State,
+    request: &Request,
+    body: dto::SignInRequest,
+) -> Result<SignInRequest, Problem> {
+    let mut client = client::context(request, &state.trusted_proxies);
+    client.device_id = bounded(body.device_id, SHORT_TEXT, "device_id")?.map(Into::into);
+    if let Some(assume) = &state.assume {
+        let assumed = assume(request).map_err(|e| Problem::new(E::MalformedRequest, e))?;
+        client.ip = assumed.ip.or(client.ip);
+        client.assumed_location = assumed.location;
+    }
+    Ok(SignInRequest {
+        id: request.data::<RequestId>().copied().unwrap_or_else(|| RequestId::from_bytes([0; 16])),
+        tenant_header: client::tenant_header(request),
+        host: client::host(request),
+        provider: present(body.provider),
+        id_token: body.id_token.unwrap_or_default().0,
+        nonce: bounded(body.nonce, SHORT_TEXT, "nonce")?,
+        access_token: bounded(body.access_token, LONG_TEXT, "access_token")?,
+        name_hint: bounded(body.profile.and_then(|p| p.name), SHORT_TEXT, "profile.name")?,
+        client,
+    })
+}
+
 /// An empty text counts as absent: generated clients send those.
-fn present(text: Option<Text>) -> Option<String> {
+pub(super) fn present(text: Option<Text>) -> Option<String> {
     text.map(|t| t.0).filter(|t| !t.is_empty())
 }
 
-fn bounded(text: Option<Text>, most: usize, field: &str) -> Result<Option<String>, Problem> {
+pub(super) fn bounded(text: Option<Text>, most: usize, field: &str) -> Result<Option<String>, Problem> {
     let text = present(text);
     match &text {
         Some(t) if t.len() > most => {
@@ -314,10 +326,11 @@ fn bounded(text: Option<Text>, most: usize, field: &str) -> Result<Option<String
     }
 }
 
-fn problem(error: &SignInError) -> Problem {
+pub(super) fn problem(error: &SignInError) -> Problem {
     let problem = Problem::new(error.code(), error.to_string());
     match error {
         SignInError::Key(KeyError::Unavailable { retry_after_s, .. }) => problem.retry_after(*retry_after_s),
+        SignInError::LinkOffered(link) => Problem { link_token: Some(link.clone()), ..problem },
         _ => problem,
     }
 }

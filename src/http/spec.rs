@@ -27,7 +27,7 @@ that is not known is passed over. Times are RFC 3339 in UTC; durations are integ
 /// The tags as the documentation page lists them: a client's way first.
 const TAGS: [&str; 5] = ["Sign-in", "MFA", "Session", "Me", "Operations"];
 /// Members that hold a time.
-const TIMES: [&str; 4] = ["created_at", "enrolled_at", "last_used_at", "timestamp"];
+const TIMES: [&str; 5] = ["created_at", "enrolled_at", "last_used_at", "linked_at", "timestamp"];
 const TENANT_HEADER: &str = "X-Tenant-ID";
 
 const EXAMPLE_TIME: &str = "2026-01-15T10:30:00Z";
@@ -165,6 +165,7 @@ fn request_example(operation: &str) -> Option<Value> {
             json!({"challenge_token": CHALLENGE, "code": "492039", "mfa_method": "totp", "device_id": "1f0c6a52-ios"})
         }
         "refresh" | "logout" => json!({"refresh_token": REFRESH}),
+        "linkMyIdentity" => json!({"id_token": JWT, "provider": "apple"}),
         "confirmTotpEnrolment" => json!({"factor_id": "fac_034xz6kz3cd5e6f7g8h9jkmnpq", "code": "492039"}),
         _ => return None,
     })
@@ -193,7 +194,13 @@ fn success_examples(operation: &str) -> Map<String, Value> {
         "getMe" => {
             let mut value = message("success");
             value["data"] = user().to_json().unwrap_or_default();
+            value["groups"] = json!(["staff"]);
             vec![one("user", "The signed-in user", value)]
+        }
+        "listMyIdentities" => vec![one("identities", "One identity", json!({"identities": [identity()]}))],
+        "linkMyIdentity" => vec![one("linked", "The linked identity", identity())],
+        "unlinkMyIdentity" => {
+            vec![one("unlinked", "The identity is unlinked", message("the identity is unlinked"))]
         }
         "listMyFactors" => {
             let factor = json!({
@@ -227,6 +234,16 @@ fn success_examples(operation: &str) -> Map<String, Value> {
         _ => Vec::new(),
     };
     examples.into_iter().collect()
+}
+
+fn identity() -> Value {
+    json!({
+        "id": "idn_034xz6kz5ef7g8h9jkmnpqrstv",
+        "provider": "apple",
+        "issuer": "https://appleid.apple.com",
+        "subject": "001234.5f6e7d8c9b0a",
+        "linked_at": EXAMPLE_TIME,
+    })
 }
 
 fn user() -> UserInfo {

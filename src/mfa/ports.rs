@@ -8,7 +8,7 @@ use crate::ids::{ChallengeId, FactorId, TenantId, UserId};
 use crate::session::NewSession;
 use crate::signin::ports::StoreError;
 use crate::signin::record::SignInRecord;
-use crate::signin::user::User;
+use crate::signin::user::{IdentityKey, User};
 
 /// A factor with its secret as it is stored.
 #[derive(Debug, Clone)]
@@ -61,6 +61,8 @@ pub struct Completion {
     pub factor: FactorId,
     /// The TOTP step that passed.
     pub step: i64,
+    /// The identity to link.
+    pub link: Option<IdentityKey>,
     /// The session that comes of it.
     pub session: NewSession,
     /// The record.
@@ -76,6 +78,8 @@ pub enum CompletionResult {
     ChallengeUsed,
     /// The same code was used before; the attempt stays counted.
     CodeUsed,
+    /// The identity was linked to another user in the meantime; nothing was written.
+    IdentityTaken,
 }
 
 /// Challenges and factors in the store.

@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::codes::ErrorCode;
 use crate::ids::{ChallengeId, EventId, TenantId};
 use crate::secret::{Entropy, sha256};
-use crate::session::issue::{IssuedTokens, TokenIssuer};
+use crate::session::issue::{Holder, IssuedTokens, TokenIssuer};
 use crate::session::ports::KeyRingError;
 use crate::signin::history::{PastEnd, Pseudonyms};
 use crate::signin::ports::StoreError;
@@ -43,6 +43,9 @@ pub enum ChallengeError {
     /// The code is wrong, too old, or was used before.
     #[error("the code is wrong, too old, or was used before")]
     WrongCode,
+    /// Somebody else has the identity that the answer would have linked.
+    #[error("this identity has been linked to another account in the meantime")]
+    IdentityTaken,
     /// The user's MFA is locked.
     #[error("too many wrong codes; try again in {retry_after_s} s")]
     Locked {
@@ -67,6 +70,7 @@ impl ChallengeError {
             Self::Used => ErrorCode::ChallengeUsed,
             Self::Method { .. } => ErrorCode::MfaMethodNotAllowed,
             Self::WrongCode => ErrorCode::InvalidMfaCode,
+            Self::IdentityTaken => ErrorCode::IdentityTaken,
             Self::Locked { .. } => ErrorCode::MfaLocked,
             Self::Store(_) | Self::Keys(_) => ErrorCode::StoreUnavailable,
         }
@@ -144,14 +148,17 @@ impl ChallengeVerifier {
         let OpenAttempt { challenge, user, .. } = &attempt;
         let mut grant = challenge.grant.clone();
         grant.add_factor(method);
-        let (session, tokens) = self.issuer.issue(grant, challenge.context.device, now, &*self.entropy)?;
+        let holder = Holder::from(&user.profile);
+        let (session, tokens) = self.issuer.issue(grant, holder, challenge.context.device, now, &*self.entropy)?;
         let mut record = self.record(&attempt, PastEnd::MfaPassed, now);
         record.session = Some(session.id);
-        let completion = Completion { challenge: challenge.id, user: user.id, factor, step, session, record };
+        let (challenge, user, link) = (challenge.id, user.id, challenge.link.clone());
+        let completion = Completion { challenge, user, factor, step, link, session, record };
         match self.challenges.complete(completion).await? {
             CompletionResult::Done => {}
             CompletionResult::ChallengeUsed => return Err(ChallengeError::Used),
             CompletionResult::CodeUsed => return Err(ChallengeError::WrongCode),
+            CompletionResult::IdentityTaken => return Err(ChallengeError::IdentityTaken),
         }
         Ok(Answered { tokens, user: attempt.user, assessment: attempt.challenge.assessment })
     }

@@ -114,6 +114,14 @@ pub(super) fn register(engine: &mut Engine) {
             inner.groups.push(group.to_owned());
             Ok(())
         })
+        .register_fn("role", |c: NativeCallContext, out: &mut Out, role: &str| -> Done {
+            let mut inner = out.inner();
+            if role.is_empty() || role.len() > 128 || inner.roles.len() >= 256 {
+                return refuse(c.call_position(), "a role has 1 to 128 bytes, and there are at most 256");
+            }
+            inner.roles.push(role.to_owned());
+            Ok(())
+        })
         .register_fn("reject", |c: NativeCallContext, out: &mut Out, code: &str| -> Done {
             if !is_code(code) {
                 return refuse(c.call_position(), "a reason is 1 to 48 characters of a-z, 0-9 and _");

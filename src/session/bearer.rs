@@ -35,6 +35,9 @@ pub enum BearerError {
     /// The user is locked.
     #[error("this account is locked")]
     Locked,
+    /// The user waits for its invitation.
+    #[error("this account waits for its invitation to be accepted")]
+    Pending,
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -51,6 +54,7 @@ impl BearerError {
             Self::SessionEnded => ErrorCode::SessionEnded,
             Self::Disabled => ErrorCode::AccountDisabled,
             Self::Locked => ErrorCode::AccountLocked,
+            Self::Pending => ErrorCode::AccountPending,
             Self::Store(_) => ErrorCode::StoreUnavailable,
         }
     }
@@ -90,6 +94,7 @@ impl BearerCheck {
             UserStatus::Active => Ok(living),
             UserStatus::Disabled => Err(BearerError::Disabled),
             UserStatus::Locked => Err(BearerError::Locked),
+            UserStatus::Pending => Err(BearerError::Pending),
         }
     }
 

@@ -12,6 +12,7 @@ use crate::clock::UnixTime;
 use crate::ids::{RefreshId, SessionId};
 use crate::secret::{Entropy, Secret};
 use crate::signin::history::Pseudonym;
+use crate::signin::identity::Profile;
 
 const REFRESH_SECRET_BYTES: usize = 32;
 
@@ -45,6 +46,21 @@ impl std::fmt::Debug for IssuedTokens {
     }
 }
 
+/// What tokens say of the user besides the grant: as the store has it now.
+#[derive(Clone, Copy)]
+pub struct Holder<'a> {
+    /// `groups` (RFC 9068 section 2.2.3.1).
+    pub groups: &'a [String],
+    /// `roles`.
+    pub roles: &'a [String],
+}
+
+impl<'a> From<&'a Profile> for Holder<'a> {
+    fn from(profile: &'a Profile) -> Self {
+        Self { groups: &profile.groups, roles: &profile.roles }
+    }
+}
+
 /// The claims of RFC 9068 section 2.2, and `sid`, `tenant_id`.
 #[derive(Serialize)]
 struct AccessClaims<'a> {
@@ -62,6 +78,10 @@ struct AccessClaims<'a> {
     amr: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     acr: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    groups: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    roles: &'a [String],
 }
 
 /// Makes local tokens.
@@ -80,6 +100,7 @@ impl TokenIssuer {
     pub fn issue(
         &self,
         grant: Grant,
+        holder: Holder<'_>,
         device: Option<Pseudonym>,
         now: UnixTime,
         entropy: &dyn Entropy,
@@ -93,7 +114,7 @@ impl TokenIssuer {
             let token = refresh_token(new.id, &secret);
             (Some(new), Some(token))
         };
-        let (access_token, expires_in) = self.access_token(&grant, id, ends_at, now, entropy)?;
+        let (access_token, expires_in) = self.access_token(&grant, holder, id, ends_at, now, entropy)?;
         let session = NewSession { id, grant, created_at: now, ends_at, refresh, device };
         Ok((session, IssuedTokens { access_token, refresh_token, expires_in }))
     }
@@ -116,6 +137,7 @@ impl TokenIssuer {
     pub(super) fn access_token(
         &self,
         grant: &Grant,
+        holder: Holder<'_>,
         session: SessionId,
         ends_at: Option<UnixTime>,
         now: UnixTime,
@@ -137,6 +159,8 @@ impl TokenIssuer {
             auth_time: grant.auth_time.as_secs(),
             amr: &grant.amr,
             acr: grant.acr.as_deref(),
+            groups: holder.groups,
+            roles: holder.roles,
         };
         let token = self.ring.active().sign(&claims).ok_or_else(|| KeyRingError("signing failed".into()))?;
         Ok((token, ttl))

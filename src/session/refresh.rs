@@ -9,7 +9,7 @@ use std::sync::Arc;
 use data_encoding::BASE64URL_NOPAD;
 
 use super::Caps;
-use super::issue::{IssuedTokens, TokenIssuer, refresh_token};
+use super::issue::{Holder, IssuedTokens, TokenIssuer, refresh_token};
 use super::ports::{KeyRingError, Rotation, RotationResult, SessionUser, Sessions};
 use crate::clock::Clock;
 use crate::codes::ErrorCode;
@@ -108,8 +108,9 @@ impl SessionService {
             RotationResult::UserInactive => return Err(RefreshError::UserInactive),
         };
         let session = &living.session;
+        let holder = Holder::from(&living.user.profile);
         let (access_token, expires_in) =
-            self.issuer.access_token(&session.grant, session.id, session.ends_at, now, &*self.entropy)?;
+            self.issuer.access_token(&session.grant, holder, session.id, session.ends_at, now, &*self.entropy)?;
         let tokens = IssuedTokens { access_token, refresh_token: Some(refresh_token), expires_in };
         Ok((living, tokens))
     }

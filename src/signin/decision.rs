@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::assessment::{AssessedSignIn, Assessment};
+use super::facts::LinkMethod;
 use super::rules::{Level, LevelAction, Unenrolled};
 use crate::mfa::{Factor, MfaMethod, Strength};
 use crate::session::Caps;
@@ -83,12 +84,35 @@ impl Decided {
 pub fn decide(assessed: AssessedSignIn) -> Decided {
     let upstream = &assessed.facts().upstream;
     let factors = &assessed.resolved().known().factors;
-    let decision = outcome(assessed.assessment(), upstream.trusted_mfa, upstream.auth_time_age_s, factors);
+    let floor = floor(assessed.resolved().link_method());
+    let decision = outcome(assessed.assessment(), &floor, upstream.trusted_mfa, upstream.auth_time_age_s, factors);
     Decided { assessed, decision }
+}
+
+/// The reason of a challenge that confirms a link.
+pub const LINK_CONFIRMATION: &str = "link_confirmation";
+
+/// What is asked for whatever the rules say.
+#[derive(Debug, Clone, Default)]
+struct Floor {
+    /// A second factor of at least this strength, for this reason; MFA at the provider does not stand for it.
+    factor: Option<(Strength, Arc<str>)>,
+}
+
+/// An identity that is not linked yet gives tokens only for a factor of the user that it would join.
+fn floor(link_method: LinkMethod) -> Floor {
+    match link_method {
+        LinkMethod::ConfirmedByFactor => Floor { factor: Some((Strength::Strong, LINK_CONFIRMATION.into())) },
+        LinkMethod::Existing
+        | LinkMethod::LinkedByVerifiedEmail
+        | LinkMethod::Invited
+        | LinkMethod::Provisioned => Floor::default(),
+    }
 }
 
 fn outcome(
     assessment: &Assessment,
+    floor: &Floor,
     trusted_upstream_mfa: bool,
     auth_time_age_s: Option<i64>,
     factors: &[Factor],
@@ -112,10 +136,11 @@ fn outcome(
         return Decision::Deny(Denial::UpstreamStepUp { reason: Arc::clone(reason), max_age_s: *max_age_s });
     }
     let by_level = action != LevelAction::Allow;
-    if !by_level && demand.mfa.is_none() {
+    if !by_level && demand.mfa.is_none() && floor.factor.is_none() {
         return Decision::Issue { caps: demand.caps };
     }
     let upstream_is_enough = trusted_upstream_mfa
+        && floor.factor.is_none()
         && demand.upstream_may_satisfy
         && action != LevelAction::StrongMfa
         && assessment.level <= Level::Medium;
@@ -123,9 +148,12 @@ fn outcome(
         return Decision::Issue { caps: demand.caps };
     }
     let level_strength = (action == LevelAction::StrongMfa).then_some(Strength::Strong);
-    let methods = usable(factors, demand.methods.as_deref(), demand.strength.max(level_strength));
-    let reason = match &demand.mfa {
-        Some(code) if !by_level => Arc::clone(code),
+    let floor_strength = floor.factor.as_ref().map(|(strength, _)| *strength);
+    let strength = demand.strength.max(level_strength).max(floor_strength);
+    let methods = usable(factors, demand.methods.as_deref(), strength);
+    let reason = match (&floor.factor, &demand.mfa) {
+        (Some((_, code)), _) => Arc::clone(code),
+        (None, Some(code)) if !by_level => Arc::clone(code),
         _ => level_reason(),
     };
     if methods.is_empty() {
@@ -240,15 +268,33 @@ mod tests {
         for (effects, upstream, own, expected) in table {
             let shown = format!("{effects:?} upstream={upstream} own={own}");
             let factors = if own { totp() } else { Vec::new() };
-            let got = outcome(&assessment(PolicySettings::default(), effects), upstream, Some(300), &factors);
+            let got = outcome(
+                &assessment(PolicySettings::default(), effects),
+                &Floor::default(),
+                upstream,
+                Some(300),
+                &factors,
+            );
             assert_eq!(word(&got), expected, "{shown}");
         }
     }
 
     #[test]
+    fn an_identity_that_is_not_linked_yet_gives_no_tokens_without_a_strong_factor() {
+        let floor = floor(LinkMethod::ConfirmedByFactor);
+        for effects in [vec![], vec![Effect::Add(30)], vec![Effect::RequireMfa(None)], vec![Effect::Add(60)]] {
+            let a = assessment(PolicySettings::default(), effects);
+            assert_eq!(word(&outcome(&a, &floor, true, Some(0), &totp())), "challenge");
+            assert_eq!(word(&outcome(&a, &floor, true, Some(0), &[])), "no factor");
+        }
+        let denied = assessment(PolicySettings::default(), vec![Effect::Deny]);
+        assert_eq!(word(&outcome(&denied, &floor, true, Some(0), &totp())), "deny");
+    }
+
+    #[test]
     fn a_step_up_is_asked_when_the_provider_does_not_tell_the_time() {
         let a = assessment(PolicySettings::default(), vec![Effect::UpstreamStepUp { max_age_s: 600 }]);
-        assert_eq!(word(&outcome(&a, true, None, &totp())), "step up");
+        assert_eq!(word(&outcome(&a, &Floor::default(), true, None, &totp())), "step up");
     }
 
     #[test]
@@ -260,7 +306,7 @@ mod tests {
         ] {
             let settings = PolicySettings { unenrolled, ..PolicySettings::default() };
             let a = assessment(settings, vec![Effect::Add(45)]);
-            assert_eq!(word(&outcome(&a, false, Some(0), &[])), expected);
+            assert_eq!(word(&outcome(&a, &Floor::default(), false, Some(0), &[])), expected);
         }
     }
 }

@@ -198,6 +198,10 @@ pub enum LinkMethod {
     Existing,
     /// Linked in this sign-in by an address verified on both sides.
     LinkedByVerifiedEmail,
+    /// To be linked when the user's own factor has confirmed it.
+    ConfirmedByFactor,
+    /// The user was invited and comes in by this sign-in.
+    Invited,
     /// The user is created in this sign-in.
     Provisioned,
 }
@@ -209,6 +213,8 @@ impl LinkMethod {
         match self {
             Self::Existing => "existing",
             Self::LinkedByVerifiedEmail => "linked_by_verified_email",
+            Self::ConfirmedByFactor => "confirmed_by_factor",
+            Self::Invited => "invited",
             Self::Provisioned => "provisioned",
         }
     }

@@ -45,6 +45,8 @@ pub struct MappingOutput {
     pub attributes: BTreeMap<String, Value>,
     /// `out.group("g")`.
     pub groups: Vec<String>,
+    /// `out.role("r")`.
+    pub roles: Vec<String>,
     /// `out.reject("code")`.
     pub reject: Option<String>,
 }
@@ -70,7 +72,7 @@ pub enum MappingError {
 }
 
 /// A person as the provider describes them, in local words.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Profile {
     /// Shape-checked address.
     pub email: Option<String>,
@@ -90,6 +92,8 @@ pub struct Profile {
     pub attributes: BTreeMap<String, Value>,
     /// Groups, all within the provider's allow-list.
     pub groups: Vec<String>,
+    /// Roles, all within the provider's allow-list.
+    pub roles: Vec<String>,
 }
 
 /// A fresh token with its checked mapping. Only this module can build it.
@@ -122,10 +126,8 @@ impl MappedIdentity {
             None => (None, false),
         };
         let attributes = check_attributes(output.attributes)?;
-        let mut groups: Vec<String> =
-            output.groups.into_iter().filter(|g| provider.allowed_groups.contains(g)).collect();
-        groups.sort();
-        groups.dedup();
+        let groups = within(output.groups, &provider.allowed_groups);
+        let roles = within(output.roles, &provider.allowed_roles);
         let profile = Profile {
             email,
             email_verified,
@@ -136,6 +138,7 @@ impl MappedIdentity {
             locale: output.locale.map(|v| check_text(v, 35, "locale")).transpose()?,
             attributes,
             groups,
+            roles,
         };
         Ok(Self { token, profile })
     }
@@ -153,6 +156,14 @@ impl MappedIdentity {
     }
 }
 
+/// What the allow-list has of them, each once and in order.
+fn within(told: Vec<String>, allowed: &[String]) -> Vec<String> {
+    let mut kept: Vec<String> = told.into_iter().filter(|name| allowed.contains(name)).collect();
+    kept.sort();
+    kept.dedup();
+    kept
+}
+
 fn trusts(provider: &Provider, address: &str, claimed_verified: bool) -> bool {
     match &provider.email_trust {
         EmailTrust::Never => false,
@@ -164,15 +175,19 @@ fn trusts(provider: &Provider, address: &str, claimed_verified: bool) -> bool {
     }
 }
 
+fn check_email(address: String) -> Result<String, MappingError> {
+    if is_email(&address) { Ok(address) } else { Err(MappingError::Field { field: "email" }) }
+}
+
 /// Only the shape: one `@` between two texts, no space or control character, 254 bytes at most
 /// (RFC 5321 section 4.5.3.1.3). Whether it exists, nobody can tell from here.
-fn check_email(address: String) -> Result<String, MappingError> {
-    let fine = address.len() <= 254
+#[must_use]
+pub fn is_email(address: &str) -> bool {
+    address.len() <= 254
         && address
             .split_once('@')
             .is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty() && !domain.contains('@'))
-        && !address.chars().any(|c| c.is_whitespace() || c.is_control());
-    if fine { Ok(address) } else { Err(MappingError::Field { field: "email" }) }
+        && !address.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
 fn check_text(text: String, most: usize, field: &'static str) -> Result<String, MappingError> {

@@ -12,14 +12,14 @@ use tracing::Instrument;
 
 use super::assessment::{Assessment, assess};
 use super::decision::{Decided, Decision, decide};
-use super::error::SignInError;
-use super::facts::{ProviderFacts, UpstreamFacts};
+use super::error::{OfferedLink, SignInError};
+use super::facts::{LinkMethod, ProviderFacts, RequestFacts, UpstreamFacts};
 use super::history::{ContextPrint, PastEnd, Pseudonyms};
 use super::identity::{MappedIdentity, MappingError, MappingInput};
 use super::nonce::NonceIssuer;
 use super::ports::{
-    ClaimMapper, CommitResult, Directory, Enricher, GeoLookup, KeySource, NewOutcome, Outcomes, ReplayGuard,
-    RiskRules, SignInCommit, SignalSource, Users,
+    ClaimMapper, CommitResult, Directory, Enricher, GeoLookup, KeySource, NewLinkOffer, NewOutcome, Outcomes,
+    ReplayGuard, RiskRules, SignInCommit, SignalSource, Users,
 };
 use super::provider::{EnrichFailure, NoncePolicy, Provider, Tenant};
 use super::record::{AssessmentRecord, SignInRecord};
@@ -27,15 +27,18 @@ use super::replay::{FreshToken, spend};
 use super::request::SignInRequest;
 use super::signals::{gather, request_facts, upstream_facts};
 use super::token::UnverifiedToken;
-use super::user::{ResolveError, ResolvedUser, User, resolve};
+use super::user::{IdentityKey, PlannedChange, ResolveError, ResolvedUser, User, resolve};
 use super::verify::{Expected, check_algorithm, verify};
 use crate::clock::{Clock, UnixTime};
 use crate::codes::ErrorCode;
-use crate::ids::{ChallengeId, EventId, TenantId, UserId};
+use crate::ids::{ChallengeId, EventId, LinkId, TenantId, UserId};
 use crate::mfa::{CHALLENGE_TTL, MfaMethod, NewChallenge};
 use crate::secret::{Entropy, Secret};
-use crate::session::issue::{IssuedTokens, TokenIssuer};
+use crate::session::issue::{Holder, IssuedTokens, TokenIssuer};
 use crate::session::{Caps, Grant};
+
+/// How long an identity that was refused waits to be linked.
+pub const LINK_OFFER_TTL: Duration = Duration::from_secs(600);
 
 /// What a sign-in gives, besides a refusal. Not printable: it holds tokens.
 pub enum Outcome {
@@ -132,17 +135,8 @@ impl Pipeline {
 
     async fn walk(&self, request: SignInRequest, trail: &mut Trail) -> Result<Outcome, SignInError> {
         let now = self.clock.now();
-        let tenant = self.resolve_tenant(&request, trail)?;
-        let token = receive(&request)?;
-        let provider = self.resolve_provider(&tenant, &request, &token)?;
-        trail.provider = Some(Arc::clone(&provider.name));
-        let token = self.verify(token, &provider, &request, now).await?;
-        trail.verified = true;
-        let token = spend(token, &*self.replays).instrument(tracing::debug_span!("signin.replay")).await?;
-        let request_facts = request_facts(&request.client, &*self.geo, now);
-        trail.context = ContextPrint::of(&request_facts, tenant.id.as_str(), &self.pseudonyms);
-        let (claims, upstream) = self.enrich(&token).await?;
-        let mut identity = self.map(token, &claims, &upstream, &request_facts)?;
+        let Identified { tenant, mut identity, claims, upstream, request_facts } =
+            self.identify(&request, now, trail).await?;
         let settings = self.rules.settings(&tenant.id);
         for _ in 0..2 {
             let resolved = self.resolve_user(identity, &request, now, trail).await?;
@@ -166,6 +160,43 @@ impl Pipeline {
             }
         }
         Err(SignInError::Conflict)
+    }
+
+    /// Steps 1 to 6 alone: the identity that a token proves, for a user who is signed in already. The
+    /// token is spent by it.
+    ///
+    /// # Errors
+    /// As [`Self::sign_in`] up to the mapping.
+    pub async fn prove_identity(&self, request: &SignInRequest) -> Result<MappedIdentity, SignInError> {
+        let mut trail = Trail::default();
+        let span = tracing::info_span!("prove_identity", request.id = %request.id);
+        let proved = self.identify(request, self.clock.now(), &mut trail).instrument(span).await;
+        if let Err(error) = &proved {
+            self.record_refusal(&trail, error);
+            error.log_cause();
+        }
+        proved.map(|identified| identified.identity)
+    }
+
+    /// Steps 1 to 6.
+    async fn identify(
+        &self,
+        request: &SignInRequest,
+        now: UnixTime,
+        trail: &mut Trail,
+    ) -> Result<Identified, SignInError> {
+        let tenant = self.resolve_tenant(request, trail)?;
+        let token = receive(request)?;
+        let provider = self.resolve_provider(&tenant, request, &token)?;
+        trail.provider = Some(Arc::clone(&provider.name));
+        let token = self.verify(token, &provider, request, now).await?;
+        trail.verified = true;
+        let token = spend(token, &*self.replays).instrument(tracing::debug_span!("signin.replay")).await?;
+        let request_facts = request_facts(&request.client, &*self.geo, now);
+        trail.context = ContextPrint::of(&request_facts, tenant.id.as_str(), &self.pseudonyms);
+        let (claims, upstream) = self.enrich(&token).await?;
+        let identity = self.map(token, &claims, &upstream, &request_facts)?;
+        Ok(Identified { tenant, identity, claims, upstream, request_facts })
     }
 
     /// Step 2, first half.
@@ -253,7 +284,7 @@ impl Pipeline {
         token: FreshToken,
         claims: &Arc<Map<String, Value>>,
         upstream: &UpstreamFacts,
-        request: &super::facts::RequestFacts,
+        request: &RequestFacts,
     ) -> Result<MappedIdentity, SignInError> {
         let provider = Arc::clone(token.provider());
         let input = MappingInput {
@@ -284,19 +315,39 @@ impl Pipeline {
                 trail.user = Some(resolved.known().user.id);
                 Ok(resolved)
             }
-            Err((_, error)) => {
-                if let ResolveError::Disabled(user) | ResolveError::Locked(user) = &error {
-                    trail.user = Some(*user);
+            Err((_, error)) => match error {
+                ResolveError::AccountExists { may_link: Some(offered) } => {
+                    let (user, identity) = *offered;
+                    Err(self.offer_link(user, identity, now).await?)
                 }
-                Err(error.into())
-            }
+                ResolveError::Disabled(user) | ResolveError::Locked(user) | ResolveError::Pending(user) => {
+                    trail.user = Some(user);
+                    Err(error.into())
+                }
+                error => Err(error.into()),
+            },
         }
+    }
+
+    /// The refusal of an identity that its address's holder may link: bound to both, good once, short-lived.
+    async fn offer_link(
+        &self,
+        user: UserId,
+        identity: IdentityKey,
+        now: UnixTime,
+    ) -> Result<SignInError, SignInError> {
+        let (id, secret) = (LinkId::generate(now, &*self.entropy), Secret::random(32, &*self.entropy));
+        let expires_at = now.plus(LINK_OFFER_TTL);
+        let offer = NewLinkOffer { id, secret_hash: secret.hash(), identity, user, expires_at };
+        self.outcomes.offer_link(offer).await?;
+        Ok(SignInError::LinkOffered(OfferedLink(format!("{id}.{}", secret.to_base64url()))))
     }
 
     /// Steps 11 and 12: the planned change, the outcome and the record in one transaction.
     async fn carry_out(&self, decided: Decided, now: UnixTime, trail: &mut Trail) -> Result<Carried, SignInError> {
         let assessed = decided.assessed();
         let (known, assessment) = (assessed.resolved().known(), assessed.assessment().record());
+        let mut change = assessed.resolved().change().clone();
         let mut record = SignInRecord {
             id: EventId::generate(now, &*self.entropy),
             at: now,
@@ -313,13 +364,20 @@ impl Pipeline {
             Decision::Issue { caps } => {
                 let grant = self.grant(&decided, *caps, now);
                 let device = assessed.context().device;
-                let (session, tokens) = self.issuer.issue(grant, device, now, &*self.entropy)?;
+                let holder = Holder::from(&known.user.profile);
+                let (session, tokens) = self.issuer.issue(grant, holder, device, now, &*self.entropy)?;
                 (record.end, record.session) = (PastEnd::SignedIn, Some(session.id));
                 let user = Box::new(known.user.clone());
                 (NewOutcome::Session(session), Ok(Outcome::SignedIn { tokens, user, assessment }))
             }
             Decision::Challenge { methods, reason, caps } => {
-                let (challenge, challenge_token) = self.challenge(&decided, methods, *caps, now);
+                let (mut challenge, challenge_token) = self.challenge(&decided, methods, *caps, now);
+                if assessed.resolved().link_method() == LinkMethod::ConfirmedByFactor
+                    && let PlannedChange::Link { identity, .. } =
+                        std::mem::replace(&mut change, PlannedChange::None)
+                {
+                    challenge.link = Some(identity);
+                }
                 record.end = PastEnd::Challenged;
                 let answer = Outcome::Challenged {
                     challenge_token,
@@ -332,11 +390,14 @@ impl Pipeline {
                 (NewOutcome::Challenge(challenge), Ok(answer))
             }
             Decision::Deny(denial) => {
+                if assessed.resolved().link_method() == LinkMethod::ConfirmedByFactor {
+                    change = PlannedChange::None;
+                }
                 record.code = Some(ErrorCode::SignInDenied.as_str().into());
                 (NewOutcome::Denial, Err(denial.clone()))
             }
         };
-        let commit = SignInCommit { change: assessed.resolved().change().clone(), outcome, record };
+        let commit = SignInCommit { change, outcome, record };
         let result = self.outcomes.commit(commit).instrument(tracing::debug_span!("signin.commit")).await?;
         if result == CommitResult::Conflict {
             return Ok(Carried::Conflict(Box::new(decided.into_assessed().into_resolved())));
@@ -384,6 +445,7 @@ impl Pipeline {
             grant: self.grant(decided, caps, now),
             context: assessed.context().clone(),
             assessment: assessed.assessment().record(),
+            link: None,
         };
         (challenge, challenge_token)
     }
@@ -410,6 +472,15 @@ impl Pipeline {
             session: None,
         });
     }
+}
+
+/// What steps 1 to 6 give.
+struct Identified {
+    tenant: Arc<Tenant>,
+    identity: MappedIdentity,
+    claims: Arc<Map<String, Value>>,
+    upstream: UpstreamFacts,
+    request_facts: RequestFacts,
 }
 
 enum Carried {

@@ -13,9 +13,9 @@ use super::key::VerificationKey;
 use super::provider::{Provider, SignatureAlgorithm, Tenant};
 use super::record::SignInRecord;
 use super::rules::{PolicyFault, PolicySettings, RuleRun};
-use super::user::{IdentityKey, KnownUser, PlannedChange};
+use super::user::{IdentityKey, Invited, KnownUser, PlannedChange};
 use crate::clock::UnixTime;
-use crate::ids::{TenantId, UserId};
+use crate::ids::{LinkId, TenantId, UserId};
 use crate::mfa::NewChallenge;
 use crate::session::NewSession;
 
@@ -146,6 +146,14 @@ pub trait Users: Send + Sync {
     ) -> Result<Option<KnownUser>, StoreError>;
     /// Who holds this address verified.
     async fn find_verified_holder(&self, tenant: &TenantId, address: &str) -> Result<Option<UserId>, StoreError>;
+    /// The open invitation of this identity, else of this address; the caller has checked that the
+    /// provider is trusted for it.
+    async fn find_invitation(
+        &self,
+        key: &IdentityKey,
+        verified_email: Option<&str>,
+        now: UnixTime,
+    ) -> Result<Option<Invited>, StoreError>;
 }
 
 /// What a decision gives, besides the record.
@@ -180,11 +188,28 @@ pub enum CommitResult {
     Conflict,
 }
 
+/// An identity that was refused because its address is another user's, and may be linked by that user.
+#[derive(Debug, Clone)]
+pub struct NewLinkOffer {
+    /// Its identifier.
+    pub id: LinkId,
+    /// SHA-256 of the secret that the client holds.
+    pub secret_hash: [u8; 32],
+    /// The verified identity: the only one that the offer links.
+    pub identity: IdentityKey,
+    /// The only user that it links it to.
+    pub user: UserId,
+    /// When it ends.
+    pub expires_at: UnixTime,
+}
+
 /// Writes of the sign-in path.
 #[async_trait]
 pub trait Outcomes: Send + Sync {
     /// Writes the commit, durably, together with those of other waiting sign-ins.
     async fn commit(&self, commit: SignInCommit) -> Result<CommitResult, StoreError>;
+    /// Keeps a link offer, durably.
+    async fn offer_link(&self, offer: NewLinkOffer) -> Result<(), StoreError>;
     /// Writes the record of a refusal after verification. Not awaited; dropped and counted when the
     /// store cannot keep up.
     fn record_refusal(&self, record: SignInRecord);

@@ -98,7 +98,7 @@ pub async fn gather(
     let groups = known.user.profile.groups.clone();
     let user = UserFacts {
         id: known.user.id,
-        is_new: resolved.link_method() == LinkMethod::Provisioned,
+        is_new: matches!(resolved.link_method(), LinkMethod::Provisioned | LinkMethod::Invited),
         age_days: days(known.user.created_at),
         status: known.user.status.as_str(),
         email_verified: known.user.profile.email_verified,

@@ -9,10 +9,10 @@ use super::facts::LinkMethod;
 use super::history::History;
 use super::identity::{MappedIdentity, Profile};
 use super::ports::{StoreError, Users};
-use super::provider::{Linking, Provisioning};
+use super::provider::{Attribute, Linking, Provisioning, Remap, RemapRules};
 use crate::clock::UnixTime;
-use crate::ids::{TenantId, UserId};
-use crate::mfa::Factor;
+use crate::ids::{InvitationId, TenantId, UserId};
+use crate::mfa::{Factor, MfaMethod, Strength};
 
 /// What finds a user: never an address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -36,6 +36,8 @@ pub enum UserStatus {
     Disabled,
     /// No, after too many failures or by an administrator.
     Locked,
+    /// Not yet: invited, and never signed in.
+    Pending,
 }
 
 impl UserStatus {
@@ -46,13 +48,14 @@ impl UserStatus {
             Self::Active => "active",
             Self::Disabled => "disabled",
             Self::Locked => "locked",
+            Self::Pending => "pending",
         }
     }
 
     /// The status of a word.
     #[must_use]
     pub fn find(word: &str) -> Option<Self> {
-        [Self::Active, Self::Disabled, Self::Locked].into_iter().find(|s| s.as_str() == word)
+        [Self::Active, Self::Disabled, Self::Locked, Self::Pending].into_iter().find(|s| s.as_str() == word)
     }
 }
 
@@ -82,6 +85,15 @@ pub struct KnownUser {
     pub history: History,
 }
 
+/// An open invitation and the pending user that it was made for.
+#[derive(Debug, Clone)]
+pub struct Invited {
+    /// The invitation.
+    pub id: InvitationId,
+    /// The user.
+    pub user: User,
+}
+
 /// What step 11 writes about users.
 #[derive(Debug, Clone)]
 pub enum PlannedChange {
@@ -101,6 +113,15 @@ pub enum PlannedChange {
         /// The identity.
         identity: IdentityKey,
     },
+    /// The invited user becomes active, and the identity is its.
+    Accept {
+        /// The invitation: spent by this.
+        invitation: InvitationId,
+        /// The user as it will be.
+        user: Box<User>,
+        /// The identity.
+        identity: IdentityKey,
+    },
     /// A new user with this identity.
     Create {
         /// The user.
@@ -116,15 +137,24 @@ pub enum ResolveError {
     /// Nobody has it, and the provider may not create users.
     #[error("no user has this identity, and this provider does not create users")]
     NotProvisioned,
+    /// Nobody has it, and nobody invited it.
+    #[error("no user has this identity, and there is no open invitation for it")]
+    NotInvited,
     /// Another user holds the address.
     #[error("another account has this e-mail address; sign in to it as before")]
-    AccountExists,
+    AccountExists {
+        /// The user that may link this identity, and the identity.
+        may_link: Option<Box<(UserId, IdentityKey)>>,
+    },
     /// The user is disabled.
     #[error("this account is disabled")]
     Disabled(UserId),
     /// The user is locked.
     #[error("this account is locked")]
     Locked(UserId),
+    /// The user was invited and did not come in by the invitation.
+    #[error("this account waits for its invitation to be accepted")]
+    Pending(UserId),
     /// Nobody can tell.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -166,12 +196,7 @@ async fn plan(
     let token = identity.token();
     let provider = token.provider();
     let now = token.verified_at();
-    let key = IdentityKey {
-        tenant: provider.tenant.clone(),
-        provider: Arc::clone(&provider.name),
-        issuer: Arc::clone(token.issuer()),
-        subject: Arc::clone(token.subject()),
-    };
+    let key = token.identity_key();
     if let Some(mut known) = users.find_by_identity(&key, now).await? {
         check_status(&known.user)?;
         let mut told = identity.profile().clone();
@@ -184,26 +209,33 @@ async fn plan(
                 told.email = None;
             }
         }
-        let change = refreshed(&known.user, &told);
-        if let PlannedChange::Update { profile, .. } = &change {
-            known.user.profile = profile.clone();
+        let profile = refreshed(&known.user.profile, &told, &provider.remap);
+        if profile == known.user.profile {
+            return Ok((known, PlannedChange::None, LinkMethod::Existing));
         }
+        known.user.profile = profile.clone();
+        let change = PlannedChange::Update { user: known.user.id, profile };
         return Ok((known, change, LinkMethod::Existing));
     }
     if let Some(address) = &identity.profile().email
         && let Some(holder) = users.find_by_verified_email(&provider.tenant, address, now).await?
     {
-        if provider.linking == Linking::VerifiedEmail && identity.profile().email_verified {
-            check_status(&holder.user)?;
-            let change = PlannedChange::Link { user: holder.user.id, identity: key };
-            return Ok((holder, change, LinkMethod::LinkedByVerifiedEmail));
-        }
-        return Err(ResolveError::AccountExists);
+        return join(holder, key, provider.linking, identity.profile().email_verified);
     }
     match provider.provisioning {
         Provisioning::Refuse => Err(ResolveError::NotProvisioned),
+        Provisioning::Invite => {
+            let profile = identity.profile();
+            let verified = profile.email.as_deref().filter(|_| profile.email_verified);
+            let invited = users.find_invitation(&key, verified, now).await?.ok_or(ResolveError::NotInvited)?;
+            let told = refreshed(&invited.user.profile, profile, &provider.remap);
+            let user = User { status: UserStatus::Active, profile: told, ..invited.user };
+            let known = KnownUser { user: user.clone(), factors: Vec::new(), history: History::default() };
+            let change = PlannedChange::Accept { invitation: invited.id, user: Box::new(user), identity: key };
+            Ok((known, change, LinkMethod::Invited))
+        }
         Provisioning::Create => {
-            let mut profile = identity.profile().clone();
+            let mut profile = refreshed(&Profile::default(), identity.profile(), &provider.remap);
             if let (None, Some(hint)) = (&profile.name, name_hint) {
                 profile.name = Some(hint.to_owned());
                 profile.attributes.insert("name_source".to_owned(), "client".into());
@@ -221,41 +253,80 @@ async fn plan(
     }
 }
 
+/// A new identity with the address of an existing user.
+fn join(
+    holder: KnownUser,
+    identity: IdentityKey,
+    linking: Linking,
+    email_verified: bool,
+) -> Result<(KnownUser, PlannedChange, LinkMethod), ResolveError> {
+    let user = holder.user.id;
+    match linking {
+        Linking::VerifiedEmail if email_verified => {
+            check_status(&holder.user)?;
+            Ok((holder, PlannedChange::Link { user, identity }, LinkMethod::LinkedByVerifiedEmail))
+        }
+        Linking::Confirm if holder.user.status == UserStatus::Active => {
+            let usable = |f: &Factor| MfaMethod::SUPPORTED.contains(&f.method);
+            let can_confirm = |f: &Factor| usable(f) && f.method.strength() >= Strength::Strong;
+            if email_verified && holder.factors.iter().any(can_confirm) {
+                Ok((holder, PlannedChange::Link { user, identity }, LinkMethod::ConfirmedByFactor))
+            } else {
+                Err(ResolveError::AccountExists { may_link: Some(Box::new((user, identity))) })
+            }
+        }
+        Linking::Never | Linking::VerifiedEmail | Linking::Confirm => {
+            Err(ResolveError::AccountExists { may_link: None })
+        }
+    }
+}
+
 fn check_status(user: &User) -> Result<(), ResolveError> {
     match user.status {
         UserStatus::Active => Ok(()),
         UserStatus::Disabled => Err(ResolveError::Disabled(user.id)),
         UserStatus::Locked => Err(ResolveError::Locked(user.id)),
+        UserStatus::Pending => Err(ResolveError::Pending(user.id)),
     }
 }
 
-/// The profile after this sign-in: what the provider tells replaces what is stored, what it leaves out
-/// stays. An address and its verification go together, so that a new address never inherits the old
-/// one's mark.
-fn refreshed(user: &User, told: &Profile) -> PlannedChange {
-    let stored = &user.profile;
-    let (email, email_verified) = match &told.email {
-        Some(address) => (Some(address.clone()), told.email_verified),
-        None => (stored.email.clone(), stored.email_verified),
+/// The profile after this sign-in, attribute by attribute as the provider's rule says. What the mapping
+/// leaves out stays; groups and roles are those of the mapping, so that what was taken away upstream goes
+/// here too. An address and its verification go together, so that a new address never inherits the old
+/// one's mark (CVE-2023-0105).
+fn refreshed(stored: &Profile, told: &Profile, rules: &RemapRules) -> Profile {
+    let takes = |attribute, has: bool| match rules.of(attribute) {
+        Remap::Always => true,
+        Remap::Once => !has,
+        Remap::Never => false,
     };
-    let (phone, phone_verified) = match &told.phone {
-        Some(number) => (Some(number.clone()), told.phone_verified),
-        None => (stored.phone.clone(), stored.phone_verified),
+    let text = |attribute, stored: &Option<String>, told: &Option<String>| match told {
+        Some(told) if takes(attribute, stored.is_some()) => Some(told.clone()),
+        _ => stored.clone(),
     };
+    let list = |attribute, stored: &Vec<String>, told: &Vec<String>| {
+        if takes(attribute, !stored.is_empty()) { told.clone() } else { stored.clone() }
+    };
+    let takes_email = told.email.is_some() && takes(Attribute::Email, stored.email.is_some());
+    let takes_phone = told.phone.is_some() && takes(Attribute::Phone, stored.phone.is_some());
     let mut attributes = stored.attributes.clone();
-    attributes.extend(told.attributes.clone());
-    let profile = Profile {
-        email,
-        email_verified,
-        name: told.name.clone().or_else(|| stored.name.clone()),
-        username: told.username.clone().or_else(|| stored.username.clone()),
-        phone,
-        phone_verified,
-        locale: told.locale.clone().or_else(|| stored.locale.clone()),
+    for (name, value) in &told.attributes {
+        if takes(Attribute::Attributes, stored.attributes.contains_key(name)) {
+            attributes.insert(name.clone(), value.clone());
+        }
+    }
+    Profile {
+        email: text(Attribute::Email, &stored.email, &told.email),
+        email_verified: if takes_email { told.email_verified } else { stored.email_verified },
+        name: text(Attribute::Name, &stored.name, &told.name),
+        username: text(Attribute::Username, &stored.username, &told.username),
+        phone: text(Attribute::Phone, &stored.phone, &told.phone),
+        phone_verified: if takes_phone { told.phone_verified } else { stored.phone_verified },
+        locale: text(Attribute::Locale, &stored.locale, &told.locale),
         attributes,
-        groups: told.groups.clone(),
-    };
-    if profile == *stored { PlannedChange::None } else { PlannedChange::Update { user: user.id, profile } }
+        groups: list(Attribute::Groups, &stored.groups, &told.groups),
+        roles: list(Attribute::Roles, &stored.roles, &told.roles),
+    }
 }
 
 impl ResolvedUser {

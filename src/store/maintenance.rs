@@ -67,6 +67,16 @@ impl Keeper {
                 before(challenges::KEPT),
             ),
             (
+                "DELETE FROM link_offers WHERE id IN \
+                 (SELECT id FROM (SELECT id, expires_at FROM link_offers ORDER BY id LIMIT ?2) WHERE expires_at < ?1)",
+                self.now_ms,
+            ),
+            (
+                "DELETE FROM challenge_links WHERE challenge IN (SELECT challenge FROM \
+                 (SELECT challenge, expires_at FROM challenge_links ORDER BY challenge LIMIT ?2) WHERE expires_at < ?1)",
+                before(challenges::KEPT),
+            ),
+            (
                 "DELETE FROM mfa_attempts WHERE id IN \
                  (SELECT id FROM (SELECT id, at FROM mfa_attempts ORDER BY id LIMIT ?2) WHERE at < ?1)",
                 before(LOCK_WINDOW),

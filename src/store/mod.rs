@@ -9,7 +9,9 @@
 mod batch;
 mod challenges;
 mod factors;
+mod invitations;
 mod keys;
+mod links;
 mod maintenance;
 mod open;
 mod reader;
@@ -31,9 +33,9 @@ pub use open::{MigrationReport, OpenError, StoreOptions};
 
 use crate::clock::UnixTime;
 use crate::ids::{TenantId, UserId};
-use crate::signin::ports::{CommitResult, Outcomes, ReplayGuard, SignInCommit, StoreError, Users};
+use crate::signin::ports::{CommitResult, NewLinkOffer, Outcomes, ReplayGuard, SignInCommit, StoreError, Users};
 use crate::signin::record::SignInRecord;
-use crate::signin::user::{IdentityKey, KnownUser, UserStatus};
+use crate::signin::user::{IdentityKey, Invited, KnownUser, UserStatus};
 use reader::Lookup;
 use writer::{Command, Task, Write};
 
@@ -186,6 +188,10 @@ impl Outcomes for Store {
         answer.await.map_err(|_| trouble(Trouble::Gone))?
     }
 
+    async fn offer_link(&self, offer: NewLinkOffer) -> Result<(), StoreError> {
+        self.write(move |connection| Box::pin(links::insert_offer(connection, offer))).await
+    }
+
     fn record_refusal(&self, record: SignInRecord) {
         if self.writes.try_send(Command::Record(Box::new(record))).is_err() {
             metrics::counter!("countersign_store_records_dropped_total").increment(1);
@@ -213,5 +219,14 @@ impl Users for Store {
 
     async fn find_verified_holder(&self, tenant: &TenantId, address: &str) -> Result<Option<UserId>, StoreError> {
         users::find_verified_holder(&self.pool, tenant, address).await.map_err(failed)
+    }
+
+    async fn find_invitation(
+        &self,
+        key: &IdentityKey,
+        verified_email: Option<&str>,
+        now: UnixTime,
+    ) -> Result<Option<Invited>, StoreError> {
+        invitations::find(&self.pool, key, verified_email, now).await.map_err(failed)
     }
 }

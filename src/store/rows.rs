@@ -70,6 +70,8 @@ pub(super) struct ProfileRow {
     locale: Option<String>,
     attributes: BTreeMap<String, Value>,
     groups: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    roles: Vec<String>,
 }
 
 impl From<&Profile> for ProfileRow {
@@ -84,6 +86,7 @@ impl From<&Profile> for ProfileRow {
             locale: p.locale.clone(),
             attributes: p.attributes.clone(),
             groups: p.groups.clone(),
+            roles: p.roles.clone(),
         }
     }
 }
@@ -100,6 +103,7 @@ impl From<ProfileRow> for Profile {
             locale: r.locale,
             attributes: r.attributes,
             groups: r.groups,
+            roles: r.roles,
         }
     }
 }

@@ -65,6 +65,7 @@ fn create(subject: &str, email: Option<&str>) -> SignInCommit {
             locale: None,
             attributes: std::collections::BTreeMap::new(),
             groups: Vec::new(),
+            roles: Vec::new(),
         },
         created_at: NOW,
     };

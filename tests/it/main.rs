@@ -6,6 +6,7 @@ mod house;
 mod http_form;
 mod mfa;
 mod openapi;
+mod people;
 mod plugin_abi;
 mod policies;
 mod session;

@@ -20,7 +20,7 @@ pub async fn enrol(service: &Service) -> Secret {
     enrol_with(service, &access).await
 }
 
-async fn enrol_with(service: &Service, access: &str) -> Secret {
+pub async fn enrol_with(service: &Service, access: &str) -> Secret {
     let begun = service.post_with("/auth/me/mfa/totp", access, json!({})).await;
     assert_eq!(begun.status, 200, "{}", begun.text);
     let secret = data_encoding::BASE32_NOPAD.decode(begun.body["secret"].as_str().unwrap().as_bytes()).unwrap();

@@ -258,6 +258,8 @@ pub fn provider(name: &str) -> Provider {
         trust_amr: Vec::new(),
         mapping: Vec::new(),
         allowed_groups: Vec::new(),
+        allowed_roles: Vec::new(),
+        remap: countersign::signin::provider::RemapRules::default(),
         enrich_failure: EnrichFailure::Deny,
         jwks_uri: None,
     }
