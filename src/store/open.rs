@@ -82,6 +82,7 @@ fn migrations() -> Migrator {
 /// In order. A file that was released is never changed.
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "start", include_str!("migrations/sqlite/0001_start.sql")),
+    (10, "admin", include_str!("migrations/sqlite/0010_admin.sql")),
     (30, "people", include_str!("migrations/sqlite/0030_people.sql")),
 ];
 
