@@ -163,5 +163,5 @@ pub struct NewChallenge {
     /// The assessment that asked for it.
     pub assessment: AssessmentRecord,
     /// The identity that a right answer links to the user.
-    pub link: Option<IdentityKey>,
+    pub link: Option<Box<IdentityKey>>,
 }

@@ -62,7 +62,7 @@ pub struct Completion {
     /// The TOTP step that passed.
     pub step: i64,
     /// The identity to link.
-    pub link: Option<IdentityKey>,
+    pub link: Option<Box<IdentityKey>>,
     /// The session that comes of it.
     pub session: NewSession,
     /// The record.

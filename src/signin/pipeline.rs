@@ -376,7 +376,7 @@ impl Pipeline {
                     && let PlannedChange::Link { identity, .. } =
                         std::mem::replace(&mut change, PlannedChange::None)
                 {
-                    challenge.link = Some(identity);
+                    challenge.link = Some(Box::new(identity));
                 }
                 record.end = PastEnd::Challenged;
                 let answer = Outcome::Challenged {

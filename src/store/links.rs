@@ -208,8 +208,8 @@ pub(super) async fn insert_for_challenge(
 pub(super) fn read_of_challenge(
     tenant: &TenantId,
     stored: Option<&str>,
-) -> Result<Option<IdentityKey>, sqlx::Error> {
+) -> Result<Option<Box<IdentityKey>>, sqlx::Error> {
     let Some(stored) = stored else { return Ok(None) };
     let (provider, issuer, subject): (Arc<str>, Arc<str>, Arc<str>) = from_json(stored)?;
-    Ok(Some(IdentityKey { tenant: tenant.clone(), provider, issuer, subject }))
+    Ok(Some(Box::new(IdentityKey { tenant: tenant.clone(), provider, issuer, subject })))
 }
