@@ -154,6 +154,8 @@ pub trait Users: Send + Sync {
         verified_email: Option<&str>,
         now: UnixTime,
     ) -> Result<Option<Invited>, StoreError>;
+    /// Whether the user has an identity of the same provider or issuer under another subject.
+    async fn has_other_subject(&self, user: UserId, key: &IdentityKey) -> Result<bool, StoreError>;
 }
 
 /// What a decision gives, besides the record.

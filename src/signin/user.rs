@@ -220,7 +220,19 @@ async fn plan(
     if let Some(address) = &identity.profile().email
         && let Some(holder) = users.find_by_verified_email(&provider.tenant, address, now).await?
     {
-        return join(holder, key, provider.linking, identity.profile().email_verified);
+        // The provider itself says that this is somebody else: an address may get a new owner, a subject never.
+        let is_somebody_else = provider.linking != Linking::Never
+            && identity.profile().email_verified
+            && users.has_other_subject(holder.user.id, &key).await?;
+        if is_somebody_else {
+            tracing::warn!(
+                user.id = %holder.user.id,
+                provider.name = &*key.provider,
+                "the address of a user came under another subject of the same provider; not linked by it"
+            );
+        }
+        let proved_by_address = identity.profile().email_verified && !is_somebody_else;
+        return join(holder, key, provider.linking, proved_by_address);
     }
     match provider.provisioning {
         Provisioning::Refuse => Err(ResolveError::NotProvisioned),
@@ -253,23 +265,24 @@ async fn plan(
     }
 }
 
-/// A new identity with the address of an existing user.
+/// A new identity with the address of an existing user. `proved_by_address`: both sides verified it, and
+/// nothing speaks against their being one person.
 fn join(
     holder: KnownUser,
     identity: IdentityKey,
     linking: Linking,
-    email_verified: bool,
+    proved_by_address: bool,
 ) -> Result<(KnownUser, PlannedChange, LinkMethod), ResolveError> {
     let user = holder.user.id;
     match linking {
-        Linking::VerifiedEmail if email_verified => {
+        Linking::VerifiedEmail if proved_by_address => {
             check_status(&holder.user)?;
             Ok((holder, PlannedChange::Link { user, identity }, LinkMethod::LinkedByVerifiedEmail))
         }
         Linking::Confirm if holder.user.status == UserStatus::Active => {
             let usable = |f: &Factor| MfaMethod::SUPPORTED.contains(&f.method);
             let can_confirm = |f: &Factor| usable(f) && f.method.strength() >= Strength::Strong;
-            if email_verified && holder.factors.iter().any(can_confirm) {
+            if proved_by_address && holder.factors.iter().any(can_confirm) {
                 Ok((holder, PlannedChange::Link { user, identity }, LinkMethod::ConfirmedByFactor))
             } else {
                 Err(ResolveError::AccountExists { may_link: Some(Box::new((user, identity))) })

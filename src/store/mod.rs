@@ -231,4 +231,8 @@ impl Users for Store {
     ) -> Result<Option<Invited>, StoreError> {
         invitations::find(&self.pool, key, verified_email, now).await.map_err(failed)
     }
+
+    async fn has_other_subject(&self, user: UserId, key: &IdentityKey) -> Result<bool, StoreError> {
+        users::has_other_subject(&self.pool, user, key).await.map_err(failed)
+    }
 }

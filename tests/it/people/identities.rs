@@ -7,7 +7,7 @@ use countersign::mfa::totp::code_at;
 use countersign::signin::user::UserStatus;
 use serde_json::{Value, json};
 
-use super::{mail, sign_in, through_second, with_second};
+use super::{mail, of_second, sign_in, through_second, with_second};
 use crate::mfa::enrol_with;
 use crate::support::service::{Answer, JsonBody, Service, Setup};
 
@@ -121,6 +121,17 @@ async fn an_address_verified_on_both_sides_is_linked_by_the_accounts_factor() {
 }
 
 #[tokio::test]
+async fn another_subject_of_the_accounts_own_provider_is_not_confirmed_by_a_factor() {
+    let service = Service::start_with(Setup::provider("linking = \"confirm\"")).await;
+    let (access, _) = sign_in(&service, mail(service.issuer.token(), "ada@example.com", true)).await;
+    enrol_with(&service, &access).await;
+    let token = mail(service.issuer.token().subject("new-owner"), "ada@example.com", true);
+    let refused = service.sign_in(&token.sign()).await;
+    let link_token = refused.expect(409, "account_exists").body["link_token"].as_str().unwrap().to_owned();
+    assert_eq!(redeem(&service, &access, &link_token).await.status, 200, "the account itself may still say so");
+}
+
+#[tokio::test]
 async fn a_wrong_or_missing_factor_links_nothing() {
     let (service, access, _) = confirming().await;
     let secret = enrol_with(&service, &access).await;
@@ -139,20 +150,20 @@ async fn a_wrong_or_missing_factor_links_nothing() {
 async fn a_signed_in_user_links_with_an_id_token_that_is_checked_and_spent_as_at_a_sign_in() {
     let service = with_second("").await;
     let (access, body) = sign_in(&service, service.issuer.token()).await;
-    let token = service.issuer.token().subject("b").sign();
+    let token = of_second(&service, "b").sign();
     let link = |token: &str| json!({"id_token": token, "provider": "second"});
     let linked = service.post_with(PATH, &access, link(&token)).await;
     assert_eq!((linked.status, &linked.body["subject"]), (200, &json!("b")), "{}", linked.text);
     service.post_with(PATH, &access, link(&token)).await.expect(401, "id_token_replayed");
-    let same = service.post_with(PATH, &access, link(&service.issuer.token().subject("b").sign())).await;
+    let same = service.post_with(PATH, &access, link(&of_second(&service, "b").sign())).await;
     assert_eq!(same.status, 200, "linking what is linked already changes nothing");
     assert_eq!(
         through_second(&service, service.issuer.token().subject("b")).await.signed_in()["user_id"],
         body["user_id"]
     );
-    let foreign = service.issuer.token().subject("c").claim("aud", "another-app").sign();
+    let foreign = of_second(&service, "c").claim("aud", "another-app").sign();
     service.post_with(PATH, &access, link(&foreign)).await.expect(401, "id_token_audience_mismatch");
-    let mut forged = service.issuer.token().subject("c").sign();
+    let mut forged = of_second(&service, "c").sign();
     forged.truncate(forged.len() - 8);
     service
         .post_with(PATH, &access, link(&format!("{forged}AAAAAAAA")))
@@ -169,7 +180,7 @@ async fn an_identity_of_another_account_is_not_taken_over() {
     let service = with_second("").await;
     through_second(&service, service.issuer.token().subject("theirs")).await.signed_in();
     let (access, _) = sign_in(&service, service.issuer.token()).await;
-    let token = service.issuer.token().subject("theirs").sign();
+    let token = of_second(&service, "theirs").sign();
     let answer = service.post_with(PATH, &access, json!({"id_token": token, "provider": "second"})).await;
     answer.expect(409, "identity_taken");
 }
@@ -179,7 +190,7 @@ async fn linking_and_unlinking_need_a_fresh_session_and_refreshing_does_not_make
     let service = with_second("").await;
     let (access, body) = sign_in(&service, service.issuer.token()).await;
     service.clock.advance(Duration::from_secs(601));
-    let token = service.issuer.token().subject("b").sign();
+    let token = of_second(&service, "b").sign();
     let link = json!({"id_token": token, "provider": "second"});
     service.post_with(PATH, &access, link.clone()).await.expect(403, "fresh_session_needed");
     let refreshed = service.post("/auth/refresh", json!({"refresh_token": body["refresh_token"]})).await;
@@ -197,7 +208,7 @@ async fn unlinking_never_strands_and_ends_the_sessions_of_the_provider() {
     let (access, _) = sign_in(&service, service.issuer.token()).await;
     let only = listed(&service, &access).await[0]["id"].clone();
     unlink(&service, &access, &only).await.expect(409, "last_identity");
-    let token = service.issuer.token().subject("b").sign();
+    let token = of_second(&service, "b").sign();
     service.post_with(PATH, &access, json!({"id_token": token, "provider": "second"})).await;
     let through = through_second(&service, service.issuer.token().subject("b")).await;
     let through = through.signed_in()["access_token"].as_str().unwrap().to_owned();
@@ -216,7 +227,7 @@ async fn unlinking_never_strands_and_ends_the_sessions_of_the_provider() {
 async fn an_identity_of_a_provider_that_is_gone_does_not_count_as_a_way_in() {
     let service = with_second("").await;
     let (access, _) = sign_in(&service, service.issuer.token()).await;
-    let token = service.issuer.token().subject("b").sign();
+    let token = of_second(&service, "b").sign();
     service.post_with(PATH, &access, json!({"id_token": token, "provider": "second"})).await;
     let service = service.restart(Setup::default()).await;
     let first = listed(&service, &access).await[0]["id"].clone();
@@ -227,7 +238,7 @@ async fn an_identity_of_a_provider_that_is_gone_does_not_count_as_a_way_in() {
 async fn two_unlinkings_at_once_leave_one_identity() {
     let service = with_second("").await;
     let (access, _) = sign_in(&service, service.issuer.token()).await;
-    let token = service.issuer.token().subject("b").sign();
+    let token = of_second(&service, "b").sign();
     service.post_with(PATH, &access, json!({"id_token": token, "provider": "second"})).await;
     let ids: Vec<Value> = listed(&service, &access).await.iter().map(|i| i["id"].clone()).collect();
     let answers = futures_util::future::join_all(ids.iter().map(|id| unlink(&service, &access, id))).await;
@@ -244,7 +255,7 @@ async fn nobody_links_or_unlinks_for_another_user_or_tenant() {
     let adas = listed(&service, &ada).await[0]["id"].clone();
     unlink(&service, &eve, &adas).await.expect(404, "unknown_identity");
     let elsewhere = service.http().post(service.url(PATH)).bearer_auth(&ada).header("x-tenant-id", "other");
-    let token = service.issuer.token().subject("b").sign();
+    let token = of_second(&service, "b").sign();
     let elsewhere = elsewhere.json(&json!({"id_token": token, "provider": "second"}));
     service.send(elsewhere).await.expect(401, "invalid_access_token");
 }

@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 use crate::support::issuer::TokenBuilder;
 use crate::support::service::{Answer, Service, Setup};
 
-/// A server with a second provider of the same issuer, `second`.
+/// The issuer of the second provider's tokens. Its keys are those of the test issuer.
+const SECOND: &str = "https://second.example";
+
+/// A server with a second provider, `second`.
 async fn with_second(lines: &str) -> Service {
     let service = Service::start().await;
     let setup = second(&service, lines);
@@ -17,9 +20,10 @@ async fn with_second(lines: &str) -> Service {
 }
 
 fn second(service: &Service, lines: &str) -> Setup {
-    let issuer = &service.issuer.url;
+    let keys_of = &service.issuer.url;
     let more_config = format!(
-        "[[providers]]\ntenant = \"default\"\nname = \"second\"\nissuer = {issuer:?}\nclient_ids = [\"app-web\"]\n{lines}\n"
+        "[[providers]]\ntenant = \"default\"\nname = \"second\"\nissuer = {SECOND:?}\njwks_uri = \"{keys_of}/jwks\"\n\
+         client_ids = [\"app-web\"]\n{lines}\n"
     );
     Setup { more_config, ..Setup::default() }
 }
@@ -29,7 +33,13 @@ fn mail(token: TokenBuilder, address: &str, verified: bool) -> TokenBuilder {
 }
 
 async fn through_second(service: &Service, token: TokenBuilder) -> Answer {
-    service.post("/auth/id-token/signin", json!({"id_token": token.sign(), "provider": "second"})).await
+    let token = token.claim("iss", SECOND).sign();
+    service.post("/auth/id-token/signin", json!({"id_token": token, "provider": "second"})).await
+}
+
+/// A token of the second provider.
+fn of_second(service: &Service, subject: &str) -> TokenBuilder {
+    service.issuer.token().claim("iss", SECOND).subject(subject)
 }
 
 async fn sign_in(service: &Service, token: TokenBuilder) -> (String, Value) {

@@ -1,8 +1,5 @@
 -- People: who is linked to what, and who is invited.
 
--- A user's identities are listed and counted.
-CREATE INDEX IF NOT EXISTS identities_user ON identities (user_id);
-
 -- Unlinking ends the sessions that came through the provider.
 CREATE INDEX IF NOT EXISTS sessions_user ON sessions (user_id);
 
