@@ -187,36 +187,66 @@ pub async fn resolve(
     }
 }
 
+type Plan = (KnownUser, PlannedChange, LinkMethod);
+
 async fn plan(
     identity: &MappedIdentity,
     users: &dyn Users,
     new_id: UserId,
     name_hint: Option<&str>,
-) -> Result<(KnownUser, PlannedChange, LinkMethod), ResolveError> {
+) -> Result<Plan, ResolveError> {
     let token = identity.token();
-    let provider = token.provider();
-    let now = token.verified_at();
-    let key = token.identity_key();
-    if let Some(mut known) = users.find_by_identity(&key, now).await? {
-        check_status(&known.user)?;
-        let mut told = identity.profile().clone();
-        let news =
-            told.email_verified && (told.email != known.user.profile.email || !known.user.profile.email_verified);
-        if news && let Some(address) = &told.email {
-            // Somebody else holds it: the sign-in goes on, the address stays as it was.
-            let holder = users.find_verified_holder(&provider.tenant, address).await?;
-            if holder.is_some_and(|holder| holder != known.user.id) {
-                told.email = None;
-            }
-        }
-        let profile = refreshed(&known.user.profile, &told, &provider.remap);
-        if profile == known.user.profile {
-            return Ok((known, PlannedChange::None, LinkMethod::Existing));
-        }
-        known.user.profile = profile.clone();
-        let change = PlannedChange::Update { user: known.user.id, profile };
-        return Ok((known, change, LinkMethod::Existing));
+    let (key, now) = (token.identity_key(), token.verified_at());
+    if let Some(known) = users.find_by_identity(&key, now).await? {
+        return returning(identity, users, known).await;
     }
+    let planned = newcomer(identity, users, new_id, name_hint).await;
+    if let Err(ResolveError::AccountExists { .. } | ResolveError::NotInvited) = &planned
+        && let Some(known) = users.find_by_identity(&key, now).await?
+    {
+        // Another first sign-in of this very identity was faster: the address or invitation is its own.
+        return returning(identity, users, known).await;
+    }
+    planned
+}
+
+/// Somebody who has the identity.
+async fn returning(
+    identity: &MappedIdentity,
+    users: &dyn Users,
+    mut known: KnownUser,
+) -> Result<Plan, ResolveError> {
+    check_status(&known.user)?;
+    let provider = identity.token().provider();
+    let (stored, mut told) = (&known.user.profile, identity.profile().clone());
+    let mut profile = refreshed(stored, &told, &provider.remap);
+    let is_news = profile.email_verified && (profile.email != stored.email || !stored.email_verified);
+    if is_news && let Some(address) = &profile.email {
+        // Somebody else holds it: the sign-in goes on, the address stays as it was.
+        let holder = users.find_verified_holder(&provider.tenant, address).await?;
+        if holder.is_some_and(|holder| holder != known.user.id) {
+            told.email = None;
+            profile = refreshed(stored, &told, &provider.remap);
+        }
+    }
+    if profile == *stored {
+        return Ok((known, PlannedChange::None, LinkMethod::Existing));
+    }
+    known.user.profile = profile.clone();
+    let change = PlannedChange::Update { user: known.user.id, profile };
+    Ok((known, change, LinkMethod::Existing))
+}
+
+/// Somebody whose identity nobody has.
+async fn newcomer(
+    identity: &MappedIdentity,
+    users: &dyn Users,
+    new_id: UserId,
+    name_hint: Option<&str>,
+) -> Result<Plan, ResolveError> {
+    let token = identity.token();
+    let (key, now) = (token.identity_key(), token.verified_at());
+    let provider = token.provider();
     if let Some(address) = &identity.profile().email
         && let Some(holder) = users.find_by_verified_email(&provider.tenant, address, now).await?
     {
@@ -272,7 +302,7 @@ fn join(
     identity: IdentityKey,
     linking: Linking,
     proved_by_address: bool,
-) -> Result<(KnownUser, PlannedChange, LinkMethod), ResolveError> {
+) -> Result<Plan, ResolveError> {
     let user = holder.user.id;
     match linking {
         Linking::VerifiedEmail if proved_by_address => {
