@@ -120,6 +120,7 @@ fn facts() -> Facts {
             email_verified: true,
             groups: Vec::new(),
             privileged: false,
+            has_password: false,
             mfa_methods: Vec::new(),
             link_method: LinkMethod::Existing,
         },
@@ -233,7 +234,14 @@ fn bench_store(c: &mut Criterion) {
         issuer: "https://idp.example".into(),
         subject: "1".into(),
     };
-    let user = User { id, tenant: tenant(), status: UserStatus::Active, profile: profile(), created_at: now };
+    let user = User {
+        id,
+        tenant: tenant(),
+        status: UserStatus::Active,
+        profile: profile(),
+        created_at: now,
+        password: None,
+    };
     let change = PlannedChange::Create { user: Box::new(user), identity: identity.clone() };
     let made = SignInCommit { change, outcome: NewOutcome::Denial, record: record(id, now) };
     runtime.block_on(store.commit(made)).unwrap();

@@ -13,9 +13,10 @@ use tokio::net::TcpListener;
 
 use crate::admin::keys::KeyCheck;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Settings, StaticDirectory, master_key};
+use crate::config::{Settings, master_key};
 use crate::dev::{self, DevIssuer};
 use crate::geo::GeoDatabases;
+use crate::hashing::{Argon2Hasher, Cost};
 use crate::http::{self, Administration, Assume, Assumed, Readiness, State, serve};
 use crate::ids::{FactorId, TenantId, UserId};
 use crate::mfa::enrol::Enrolment;
@@ -23,7 +24,10 @@ use crate::mfa::ports::{Factors, StoredFactor};
 use crate::mfa::verify::{ChallengeVerifier, TOTP_PURPOSE};
 use crate::mfa::{Factor, MfaMethod, totp};
 use crate::oidc::{FetchSettings, Fetcher, KeyCache};
+use crate::people::devices::DeviceService;
 use crate::people::identities::IdentityService;
+use crate::people::invitations::InvitationService;
+use crate::people::passwords::PasswordService;
 use crate::plugin_host::PluginHost;
 use crate::scripts::PolicyHost;
 use crate::scripts::watch::{WatchGuard, watch};
@@ -36,7 +40,7 @@ use crate::signin::history::{ContextPrint, PastEnd, Pseudonyms};
 use crate::signin::identity::Profile;
 use crate::signin::nonce::NonceIssuer;
 use crate::signin::pipeline::Pipeline;
-use crate::signin::ports::{NewOutcome, Outcomes, SignInCommit, StoreError, Users};
+use crate::signin::ports::{Directory, NewOutcome, Outcomes, SignInCommit, StoreError, Users};
 use crate::signin::record::SignInRecord;
 use crate::signin::user::{IdentityKey, PlannedChange, User, UserStatus};
 use crate::store::{Store, StoreOptions};
@@ -137,11 +141,11 @@ impl App {
         })?;
         let jwk_set = ring.jwk_set();
         let issuer = Arc::new(TokenIssuer { settings: settings.tokens.clone(), ring });
-        let directory = Arc::new(settings.directory());
+        let directory: Arc<dyn Directory> = Arc::new(settings.directory());
         let pipeline = Arc::new(Pipeline {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
-            directory: Arc::<StaticDirectory>::clone(&directory),
+            directory: Arc::clone(&directory),
             keys: Arc::new(KeyCache::new(fetcher, Arc::clone(&clock))),
             replays: Arc::<Store>::clone(&store),
             enricher: Arc::<PluginHost>::clone(&plugins),
@@ -180,7 +184,7 @@ impl App {
                 challenges: Arc::<Store>::clone(&store),
                 issuer: Arc::clone(&issuer),
                 vault: vault.clone(),
-                pseudonyms,
+                pseudonyms: pseudonyms.clone(),
             },
             sessions: SessionService {
                 clock: Arc::clone(&clock),
@@ -200,7 +204,7 @@ impl App {
             },
             enrolment: Enrolment {
                 clock: Arc::clone(&clock),
-                entropy,
+                entropy: Arc::clone(&entropy),
                 factors: Arc::<Store>::clone(&store),
                 vault,
                 issuer_name: "Countersign".to_owned(),
@@ -208,7 +212,26 @@ impl App {
             identities: IdentityService {
                 clock: Arc::clone(&clock),
                 identities: Arc::<Store>::clone(&store),
+                directory: Arc::clone(&directory),
+            },
+            invitations: InvitationService {
+                clock: Arc::clone(&clock),
+                entropy: Arc::clone(&entropy),
+                invitations: Arc::<Store>::clone(&store),
                 directory,
+            },
+            passwords: PasswordService {
+                clock: Arc::clone(&clock),
+                passwords: Arc::<Store>::clone(&store),
+                hasher: Arc::new(Argon2Hasher::new(Cost::RECOMMENDED, hashes_at_once(), Arc::clone(&entropy))),
+                rules: Arc::<PolicyHost>::clone(&policies),
+            },
+            devices: DeviceService {
+                clock: Arc::clone(&clock),
+                entropy: Arc::clone(&entropy),
+                devices: Arc::<Store>::clone(&store),
+                pseudonyms: pseudonyms.clone(),
+                rules: Arc::<PolicyHost>::clone(&policies),
             },
             ready: Arc::new(StoreReadiness(Arc::clone(&store))),
             jwk_set,
@@ -239,6 +262,11 @@ impl App {
         drop(self.watch);
         self.store.close().await;
     }
+}
+
+/// Half of the processors, so that passwords never take all of them.
+fn hashes_at_once() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get() / 2).max(1)
 }
 
 struct StoreReadiness(Arc<Store>);
@@ -356,6 +384,7 @@ async fn seed_dev_user(
             roles: Vec::new(),
         },
         created_at: now,
+        password: None,
     };
     let id = user.id;
     let record = SignInRecord {

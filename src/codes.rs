@@ -117,6 +117,26 @@ codes! {
     InvalidLinkToken = "invalid_link_token",
     /// No such identity of this user.
     UnknownIdentity = "unknown_identity",
+    /// No such open invitation.
+    UnknownInvitation = "unknown_invitation",
+    /// An invitation for the same is open.
+    AlreadyInvited = "already_invited",
+    /// The old password is wrong.
+    InvalidPassword = "invalid_password",
+    /// The new password is not what the tenant asks for.
+    PasswordUnacceptable = "password_unacceptable",
+    /// The user has no local password.
+    NoLocalPassword = "no_local_password",
+    /// Too many wrong passwords.
+    PasswordLocked = "password_locked",
+    /// Too many passwords are being checked.
+    PasswordCheckBusy = "password_check_busy",
+    /// No such device of this user.
+    UnknownDevice = "unknown_device",
+    /// The device may not be trusted now.
+    DeviceTrustNotAllowed = "device_trust_not_allowed",
+    /// No such user.
+    UnknownUser = "unknown_user",
     /// The identity is linked to another account.
     IdentityTaken = "identity_taken",
     /// The last identity that the user can sign in with.

@@ -5,7 +5,7 @@
 //! | room | what lives there |
 //! |---|---|
 //! | [`signin`], [`mfa`], [`session`], [`people`], [`admin`] | the core: rules and types, no I/O |
-//! | [`http`], [`store`], [`oidc`], [`scripts`], [`plugin_host`], [`geo`], [`dev`], [`config`] | the edges: each touches one part of the world, and none imports another |
+//! | [`http`], [`store`], [`oidc`], [`scripts`], [`plugin_host`], [`geo`], [`hashing`], [`dev`], [`config`] | the edges: each touches one part of the world, and none imports another |
 //! | [`app`] | joins core and edges |
 //! | [`cli`] | the commands |
 //! | [`ids`], [`clock`], [`codes`], [`secret`], [`vault`] | words that all others use |
@@ -20,6 +20,7 @@ pub mod codes;
 pub mod config;
 pub mod dev;
 pub mod geo;
+pub mod hashing;
 pub mod http;
 pub mod ids;
 pub mod mfa;

@@ -63,7 +63,7 @@ impl MeApi {
                 code: 0,
                 message: "success".to_owned(),
                 timestamp: self.0.clock.now().to_rfc3339(),
-                data: (&living.user).into(),
+                data: dto::UserInfo::from(&living.user).with_password(self.0.password_of(&living.user)),
                 groups: Some(living.user.profile.groups).filter(|g| !g.is_empty()),
                 roles: Some(living.user.profile.roles).filter(|r| !r.is_empty()),
             })

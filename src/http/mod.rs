@@ -6,14 +6,19 @@
 mod admin;
 mod admin_audit;
 mod admin_examples;
+mod admin_invitations;
 mod admin_keys;
+mod admin_user_secrets;
 pub mod body;
 mod client;
 pub mod docs;
 pub mod dto;
 mod me;
+mod me_devices;
 mod me_identities;
+mod me_password;
 pub mod ops;
+mod people_examples;
 pub mod problem;
 pub mod reply;
 pub mod serve;
@@ -46,7 +51,10 @@ use crate::codes::ErrorCode;
 use crate::ids::RequestId;
 use crate::mfa::enrol::Enrolment;
 use crate::mfa::verify::ChallengeVerifier;
+use crate::people::devices::DeviceService;
 use crate::people::identities::IdentityService;
+use crate::people::invitations::InvitationService;
+use crate::people::passwords::{PasswordService, PasswordStatus};
 use crate::secret::Entropy;
 use crate::session::bearer::{BearerCheck, BearerError};
 use crate::session::ports::SessionUser;
@@ -55,6 +63,7 @@ use crate::signin::facts::Location;
 use crate::signin::pipeline::Pipeline;
 use crate::signin::ports::StoreError;
 use crate::signin::provider::Tenant;
+use crate::signin::user::User;
 use problem::Problem;
 
 /// How long one request may take.
@@ -97,6 +106,12 @@ pub struct State {
     pub enrolment: Enrolment,
     /// Identities of signed-in users.
     pub identities: IdentityService,
+    /// Invitations.
+    pub invitations: InvitationService,
+    /// Local passwords.
+    pub passwords: PasswordService,
+    /// Devices of signed-in users.
+    pub devices: DeviceService,
     /// Administration.
     pub admin: Administration,
     /// The store's health.
@@ -135,6 +150,11 @@ impl State {
             None => Err(BearerError::Missing),
         };
         checked.map_err(|error| self.refused(error.code(), &error))
+    }
+
+    /// What a client is told of the user's local password.
+    fn password_of(&self, user: &User) -> Option<PasswordStatus> {
+        self.passwords.status(&user.tenant, user.password)
     }
 
     /// A refusal; when its cause lies inside, the cause goes to the log and the text does not tell it.
@@ -185,12 +205,22 @@ enum MaybeBearer {
 }
 
 type Apis = (sign_in::SignInApi, MeApis, AdminApis, ops::OpsApi);
-type MeApis = (me::MeApi, me_identities::IdentitiesApi);
+type MeApis =
+    (me::MeApi, me_identities::IdentitiesApi, me_password::PasswordApi, me_devices::DevicesApi, PeopleAdminApis);
+type PeopleAdminApis = (admin_invitations::AdminInvitationsApi, admin_user_secrets::AdminUserSecretsApi);
 type AdminApis = (admin_audit::AdminAuditApi, admin_keys::AdminKeysApi);
 
 fn me_apis(state: &Arc<State>) -> MeApis {
     let state = || Arc::clone(state);
-    (me::MeApi(state()), me_identities::IdentitiesApi(state()))
+    let administration =
+        (admin_invitations::AdminInvitationsApi(state()), admin_user_secrets::AdminUserSecretsApi(state()));
+    (
+        me::MeApi(state()),
+        me_identities::IdentitiesApi(state()),
+        me_password::PasswordApi(state()),
+        me_devices::DevicesApi(state()),
+        administration,
+    )
 }
 
 fn admin_apis(state: &Arc<State>) -> AdminApis {

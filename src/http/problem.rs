@@ -147,6 +147,27 @@ pub const fn row(code: ErrorCode) -> Row {
         ),
         E::UnknownIdentity => (404_160, "The user has no identity with this id."),
         E::IdentityTaken => (409_160, "The identity is linked to another account."),
+        E::UnknownInvitation => (404_161, "There is no open invitation with this id."),
+        E::AlreadyInvited => {
+            (409_162, "An invitation for the same address or identity is open: take it back first.")
+        }
+        E::InvalidPassword => (400_161, "The old password is wrong. The session of the user is not touched."),
+        E::PasswordUnacceptable => {
+            (400_162, "The new password is not what the tenant asks for; the message tells why.")
+        }
+        E::NoLocalPassword => (409_163, "The user has no local password; an administrator sets the first one."),
+        E::PasswordLocked => {
+            (429_160, "Too many wrong passwords of this user; `Retry-After` tells when one is looked at again.")
+        }
+        E::PasswordCheckBusy => {
+            (503_160, "Too many passwords are being checked; `Retry-After` tells when to try again.")
+        }
+        E::UnknownDevice => (404_162, "The user has no device with this id, or it is not trusted."),
+        E::DeviceTrustNotAllowed => (
+            403_162,
+            "This session may not trust this device: the message tells whether the policy, the missing factor, the age of the session or the device stands against it.",
+        ),
+        E::UnknownUser => (404_163, "There is no user with this id in the tenant."),
         E::LastIdentity => (
             409_161,
             "Without this identity the user could not sign in any more: link another one of an enabled provider first.",

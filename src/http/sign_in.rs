@@ -15,8 +15,10 @@ use crate::codes::ErrorCode as E;
 use crate::ids::RequestId;
 use crate::mfa::MfaMethod;
 use crate::mfa::verify::{Answer, ChallengeError};
+use crate::secret::sha256;
 use crate::signin::error::SignInError;
 use crate::signin::nonce::NONCE_TTL;
+use crate::signin::pipeline::Outcome;
 use crate::signin::ports::KeyError;
 use crate::signin::request::SignInRequest;
 
@@ -192,7 +194,8 @@ impl SignInApi {
             let tenant = self.0.tenant(request)?;
             let refreshed = self.0.sessions.refresh(tenant.id.clone(), &body.0.refresh_token.0).await;
             let (living, tokens) = refreshed.map_err(|error| self.0.refused(error.code(), &error))?;
-            Ok(dto::LoginResponse::signed_in(tokens, &living.user, living.session.grant.level))
+            let answer = dto::LoginResponse::signed_in(tokens, &living.user, living.session.grant.level);
+            Ok(answer.with_password(self.0.password_of(&living.user)))
         };
         answer.await.into()
     }
@@ -241,7 +244,12 @@ impl SignInApi {
         let pipeline = Arc::clone(&state.pipeline);
         let walked = tokio::spawn(async move { pipeline.sign_in(sign_in).await }).await;
         let outcome = walked.map_err(|_| Problem::new(E::InternalError, "the sign-in could not be finished"))?;
-        outcome.map(Into::into).map_err(|error| problem(&error))
+        let outcome = outcome.map_err(|error| problem(&error))?;
+        let password = match &outcome {
+            Outcome::SignedIn { user, .. } => state.password_of(user),
+            Outcome::Challenged { .. } => None,
+        };
+        Ok(dto::LoginResponse::from(outcome).with_password(password))
     }
 
     async fn run_verify(
@@ -269,7 +277,8 @@ impl SignInApi {
         match verified {
             Ok(answered) => {
                 let assessment = &answered.assessment;
-                Ok(dto::LoginResponse::assessed(answered.tokens, &answered.user, assessment, true))
+                let answer = dto::LoginResponse::assessed(answered.tokens, &answered.user, assessment, true);
+                Ok(answer.with_password(state.password_of(&answered.user)))
             }
             Err(error) => {
                 let problem = state.refused(error.code(), &error);
@@ -280,6 +289,11 @@ impl SignInApi {
             }
         }
     }
+}
+
+/// A text that is no secret of ours fits no device.
+fn device_secret_hash(text: String) -> Option<[u8; 32]> {
+    data_encoding::BASE64URL_NOPAD.decode(text.as_bytes()).ok().map(|secret| sha256(&secret))
 }
 
 /// What came in, within its limits.
@@ -303,6 +317,7 @@ pub(super) fn sign_in_request(
         id_token: body.id_token.unwrap_or_default().0,
         nonce: bounded(body.nonce, SHORT_TEXT, "nonce")?,
         access_token: bounded(body.access_token, LONG_TEXT, "access_token")?,
+        device_secret_hash: bounded(body.device_secret, SHORT_TEXT, "device_secret")?.and_then(device_secret_hash),
         name_hint: bounded(body.profile.and_then(|p| p.name), SHORT_TEXT, "profile.name")?,
         client,
     })

@@ -7,9 +7,9 @@ use poem::http::HeaderValue;
 use poem_openapi::types::ToJSON;
 use serde_json::{Map, Value, json};
 
-use super::admin_examples;
 use super::dto::{LoginResponse, PasswordWarning, RiskAssessmentInfo, RiskLevel, UserInfo};
 use super::problem::row;
+use super::{admin_examples, people_examples};
 use crate::codes::ErrorCode;
 
 /// The title of the document.
@@ -32,10 +32,10 @@ const ADMIN_TENANT: &str = "The tenant. Absent: the admin key's own; for a key o
 `default`. Another than the key's own: 403 `admin_scope_insufficient`.";
 
 pub(super) const EXAMPLE_TIME: &str = "2026-01-15T10:30:00Z";
-const USER: &str = "usr_034xz6kz0yfp8g3v5t1c9qk7re";
+pub(super) const USER: &str = "usr_034xz6kz0yfp8g3v5t1c9qk7re";
 const CHALLENGE: &str = "chg_034xz6kz12qw9h4m6s2d8rj5tb.c2VjcmV0LWhhbGYtb2YtdGhlLWNoYWxsZW5nZS10b2s";
 const REFRESH: &str = "rft_034xz6kz1mzr7k5n3x8f4hq2vd.c2VjcmV0LWhhbGYtb2YtdGhlLXJlZnJlc2gtdG9rZW4";
-const JWT: &str =
+pub(super) const JWT: &str =
     "eyJhbGciOiJFZERTQSIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiJ1c3JfMDM0eHo2a3oweWZwOGczdjV0MWM5cWs3cmUifQ.c2lnbmF0dXJl";
 
 /// The document of a generated one.
@@ -183,9 +183,8 @@ fn request_example(operation: &str) -> Option<Value> {
             json!({"challenge_token": CHALLENGE, "code": "492039", "mfa_method": "totp", "device_id": "1f0c6a52-ios"})
         }
         "refresh" | "logout" => json!({"refresh_token": REFRESH}),
-        "linkMyIdentity" => json!({"id_token": JWT, "provider": "apple"}),
         "confirmTotpEnrolment" => json!({"factor_id": "fac_034xz6kz3cd5e6f7g8h9jkmnpq", "code": "492039"}),
-        admin => return admin_examples::request(admin),
+        other => return people_examples::request(other).or_else(|| admin_examples::request(other)),
     })
 }
 
@@ -214,11 +213,6 @@ fn success_examples(operation: &str) -> Map<String, Value> {
             value["data"] = user().to_json().unwrap_or_default();
             value["groups"] = json!(["staff"]);
             vec![one("user", "The signed-in user", value)]
-        }
-        "listMyIdentities" => vec![one("identities", "One identity", json!({"identities": [identity()]}))],
-        "linkMyIdentity" => vec![one("linked", "The linked identity", identity())],
-        "unlinkMyIdentity" => {
-            vec![one("unlinked", "The identity is unlinked", message("the identity is unlinked"))]
         }
         "listMyFactors" => {
             let factor = json!({
@@ -249,19 +243,13 @@ fn success_examples(operation: &str) -> Map<String, Value> {
             });
             vec![one("keys", "One Ed25519 key", json!({"keys": [key]}))]
         }
-        admin => admin_examples::success(admin).into_iter().map(|(n, s, v)| one(n, s, v)).collect(),
+        other => people_examples::success(other)
+            .or_else(|| admin_examples::success(other))
+            .into_iter()
+            .map(|(n, s, v)| one(n, s, v))
+            .collect(),
     };
     examples.into_iter().collect()
-}
-
-fn identity() -> Value {
-    json!({
-        "id": "idn_034xz6kz5ef7g8h9jkmnpqrstv",
-        "provider": "apple",
-        "issuer": "https://appleid.apple.com",
-        "subject": "001234.5f6e7d8c9b0a",
-        "linked_at": EXAMPLE_TIME,
-    })
 }
 
 fn user() -> UserInfo {

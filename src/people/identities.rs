@@ -10,10 +10,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::is_fresh;
-use super::ports::{Identities, LinkResult, Redemption, UnlinkResult};
+use super::ports::{Identities, LinkResult, MigrationResult, Redemption, UnlinkResult};
+use crate::admin::audit::Author;
 use crate::clock::{Clock, UnixTime};
 use crate::codes::ErrorCode;
-use crate::ids::{IdentityId, LinkId};
+use crate::ids::{IdentityId, LinkId, TenantId, UserId};
 use crate::secret::sha256;
 use crate::session::ports::SessionUser;
 use crate::signin::identity::MappedIdentity;
@@ -175,6 +176,45 @@ impl IdentityService {
             }
             UnlinkResult::Unknown => Err(IdentityError::Unknown),
             UnlinkResult::Last => Err(IdentityError::Last),
+        }
+    }
+}
+
+/// A subject that a provider changed, such as Apple's `transfer_sub`.
+#[derive(Debug)]
+pub struct SubjectMigration {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// Whose identity.
+    pub user: UserId,
+    /// The provider's name.
+    pub provider: Arc<str>,
+    /// The subject so far.
+    pub old_subject: Arc<str>,
+    /// The subject from now on.
+    pub new_subject: Arc<str>,
+    /// The issuer from now on; absent: as it is.
+    pub new_issuer: Option<Arc<str>>,
+}
+
+impl IdentityService {
+    /// Gives an identity another subject, on an administrator's word.
+    ///
+    /// # Errors
+    /// See [`IdentityError`].
+    pub async fn migrate(&self, migration: SubjectMigration, author: Author) -> Result<(), IdentityError> {
+        let SubjectMigration { tenant, user, provider, old_subject, new_subject, new_issuer } = migration;
+        let identities = self.identities.identities(user).await?;
+        let is_meant = |i: &LinkedIdentity| {
+            i.key.tenant == tenant && i.key.provider == provider && i.key.subject == old_subject
+        };
+        let old = identities.into_iter().find(is_meant).ok_or(IdentityError::Unknown)?.key;
+        let issuer = new_issuer.unwrap_or_else(|| Arc::clone(&old.issuer));
+        let new = IdentityKey { issuer, subject: new_subject, ..old.clone() };
+        match self.identities.migrate(user, old, new, author).await? {
+            MigrationResult::Migrated => Ok(()),
+            MigrationResult::Unknown => Err(IdentityError::Unknown),
+            MigrationResult::Taken => Err(IdentityError::Taken),
         }
     }
 }

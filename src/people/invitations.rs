@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ports::{Invitations, InviteResult};
+use crate::admin::audit::Author;
+use crate::admin::page::{Page, Paged};
 use crate::clock::{Clock, UnixTime};
+use crate::codes::ErrorCode;
 use crate::ids::{InvitationId, TenantId, UserId};
 use crate::secret::Entropy;
 use crate::signin::identity::{Profile, is_email};
@@ -111,6 +114,21 @@ pub enum InviteError {
     Store(#[from] StoreError),
 }
 
+impl InviteError {
+    /// The stable word of the contract.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Request(_) => ErrorCode::MalformedRequest,
+            Self::UnknownProvider => ErrorCode::UnknownProvider,
+            Self::AlreadyInvited => ErrorCode::AlreadyInvited,
+            Self::AccountExists => ErrorCode::AccountExists,
+            Self::Unknown => ErrorCode::UnknownInvitation,
+            Self::Store(_) => ErrorCode::StoreUnavailable,
+        }
+    }
+}
+
 /// Makes invitations and takes them back.
 pub struct InvitationService {
     /// Time.
@@ -128,7 +146,7 @@ impl InvitationService {
     ///
     /// # Errors
     /// See [`InviteError`].
-    pub async fn invite(&self, request: InviteRequest) -> Result<Invitation, InviteError> {
+    pub async fn invite(&self, request: InviteRequest, author: Author) -> Result<Invitation, InviteError> {
         let invitee = self.invitee(&request)?;
         let note = request.note.unwrap_or_default();
         if note.len() > 256 || note.chars().any(char::is_control) {
@@ -153,7 +171,7 @@ impl InvitationService {
         };
         let profile = Profile { email, ..Profile::default() };
         let made = NewInvitation { tenant: request.tenant, invitation: invitation.clone(), profile };
-        match self.invitations.invite(made).await? {
+        match self.invitations.invite(made, author).await? {
             InviteResult::Invited => Ok(invitation),
             InviteResult::AlreadyInvited => Err(InviteError::AlreadyInvited),
             InviteResult::AccountExists => Err(InviteError::AccountExists),
@@ -195,20 +213,16 @@ impl InvitationService {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn list(
-        &self,
-        tenant: &TenantId,
-        before: Option<InvitationId>,
-        limit: u32,
-    ) -> Result<Vec<Invitation>, StoreError> {
-        self.invitations.invitations(tenant, before, limit).await
+    pub async fn list(&self, tenant: &TenantId, page: &Page) -> Result<Paged<Invitation>, StoreError> {
+        self.invitations.invitations(tenant, page).await
     }
 
-    /// Takes an open invitation back.
+    /// Takes an invitation back that is not accepted.
     ///
     /// # Errors
     /// See [`InviteError`].
-    pub async fn revoke(&self, tenant: &TenantId, id: InvitationId) -> Result<(), InviteError> {
-        if self.invitations.revoke_invitation(tenant, id).await? { Ok(()) } else { Err(InviteError::Unknown) }
+    pub async fn revoke(&self, tenant: &TenantId, id: InvitationId, author: Author) -> Result<(), InviteError> {
+        let revoked = self.invitations.revoke_invitation(tenant, id, author).await?;
+        if revoked { Ok(()) } else { Err(InviteError::Unknown) }
     }
 }

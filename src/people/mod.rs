@@ -1,10 +1,12 @@
-//! What belongs to a person beside sign-ins: linked identities, invitations.
+//! What belongs to a person beside sign-ins: linked identities, invitations, a local password, devices.
 //!
 //! Nothing here is found by an address alone, and nothing is linked without a proof of both sides: of the
 //! identity by an ID token, of the account by a fresh session or by its factor.
 
+pub mod devices;
 pub mod identities;
 pub mod invitations;
+pub mod passwords;
 pub mod ports;
 
 use std::time::Duration;

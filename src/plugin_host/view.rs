@@ -228,6 +228,7 @@ fn history(history: &HistoryFacts) -> Value {
         "denied_30d": history.denied_30d,
         "mfa_failed_24h": history.mfa_failed_24h,
         "device": history.device.as_str(),
+        "trusted_device": history.trusted_device,
         "known_country": history.known_country,
         "known_asn": history.known_asn,
         "known_prefix": history.known_prefix,
@@ -277,6 +278,7 @@ mod tests {
                 email_verified: true,
                 groups: vec!["the-group".to_owned()],
                 privileged: false,
+                has_password: false,
                 mfa_methods: vec![FactorFacts {
                     kind: "the-factor",
                     strength: "strong",

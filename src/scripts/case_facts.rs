@@ -60,6 +60,7 @@ pub(super) fn ordinary(tenant: &TenantId) -> Facts {
             email_verified: true,
             groups: Vec::new(),
             privileged: false,
+            has_password: false,
             mfa_methods: vec![FactorFacts {
                 kind: "totp",
                 strength: "strong",

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::LoadError;
 use super::builder::is_code;
 use crate::ids::TenantId;
+use crate::people::passwords::{ExpiredPassword, PasswordPolicy};
 use crate::signin::assessment::{POLICY_ERROR, SCORE_LIMIT};
 use crate::signin::rules::{LevelAction, OnError, PolicySettings, Unenrolled};
 
@@ -27,9 +28,11 @@ struct FlatTable {
     first_sign_in: Option<FirstSignIn>,
     unenrolled: Option<UnenrolledWord>,
     privileged_groups: Option<Vec<String>>,
+    trusted_devices: Option<bool>,
     thresholds: Option<Thresholds>,
     actions: Option<Actions>,
     failure: Option<Failure>,
+    password: Option<Password>,
     #[serde(default)]
     tenants: BTreeMap<String, Table>,
 }
@@ -40,9 +43,11 @@ struct Table {
     first_sign_in: Option<FirstSignIn>,
     unenrolled: Option<UnenrolledWord>,
     privileged_groups: Option<Vec<String>>,
+    trusted_devices: Option<bool>,
     thresholds: Option<Thresholds>,
     actions: Option<Actions>,
     failure: Option<Failure>,
+    password: Option<Password>,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -103,6 +108,55 @@ enum OnErrorWord {
     Deny,
 }
 
+/// What is left out is as shipped; a tenant's table replaces the shared one as a whole.
+#[derive(Deserialize, Clone, Copy)]
+#[serde(deny_unknown_fields)]
+struct Password {
+    min_length: Option<u32>,
+    max_age_days: Option<u32>,
+    warn_days: Option<u32>,
+    grace_days: Option<u32>,
+    history: Option<u32>,
+    expired: Option<ExpiredWord>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum ExpiredWord {
+    Warn,
+    Challenge,
+    Deny,
+}
+
+impl Password {
+    fn policy(self) -> Result<PasswordPolicy, String> {
+        let shipped = PasswordPolicy::default();
+        let policy = PasswordPolicy {
+            min_length: self.min_length.unwrap_or(shipped.min_length),
+            max_age_days: self.max_age_days.or(shipped.max_age_days),
+            warn_days: self.warn_days.unwrap_or(shipped.warn_days),
+            grace_days: self.grace_days.unwrap_or(shipped.grace_days),
+            history: self.history.unwrap_or(shipped.history),
+            expired: match self.expired {
+                None | Some(ExpiredWord::Warn) => ExpiredPassword::Warn,
+                Some(ExpiredWord::Challenge) => ExpiredPassword::Challenge,
+                Some(ExpiredWord::Deny) => ExpiredPassword::Deny,
+            },
+        };
+        let bounds = [
+            ("min_length", policy.min_length, 8, 64),
+            ("max_age_days", policy.max_age_days.unwrap_or(1), 1, 3650),
+            ("warn_days", policy.warn_days, 0, 365),
+            ("grace_days", policy.grace_days, 0, 365),
+            ("history", policy.history, 0, 24),
+        ];
+        match bounds.into_iter().find(|(_, value, least, most)| !(least..=most).contains(&value)) {
+            Some((name, value, least, most)) => Err(format!("{name} is {least} to {most}, not {value}")),
+            None => Ok(policy),
+        }
+    }
+}
+
 /// The settings of one tenant, for core and scripts.
 #[derive(Clone)]
 pub(super) struct TenantSettings {
@@ -134,6 +188,8 @@ impl AllSettings {
             thresholds: flat.thresholds,
             actions: flat.actions,
             failure: flat.failure,
+            trusted_devices: flat.trusted_devices,
+            password: flat.password,
         };
         let bad = |message: String| LoadError::new(name, line_of(text, "thresholds"), 1, message);
         let mut tenants = HashMap::new();
@@ -159,6 +215,8 @@ fn over(shared: &Table, own: Table) -> Table {
         thresholds: own.thresholds.or(shared.thresholds),
         actions: own.actions.or(shared.actions),
         failure: own.failure.or(shared.failure),
+        trusted_devices: own.trusted_devices.or(shared.trusted_devices),
+        password: own.password.or(shared.password),
     }
 }
 
@@ -196,6 +254,8 @@ fn settings(table: &Table) -> Result<TenantSettings, String> {
             Some(UnenrolledWord::Deny) => Unenrolled::Deny,
         },
         privileged_groups: table.privileged_groups.clone().unwrap_or_default(),
+        trusted_devices: table.trusted_devices.unwrap_or(shipped.trusted_devices),
+        password: table.password.map_or(Ok(shipped.password), Password::policy)?,
     };
     let first_sign_in = match table.first_sign_in {
         None | Some(FirstSignIn::Low) => "low",
@@ -206,7 +266,7 @@ fn settings(table: &Table) -> Result<TenantSettings, String> {
 
 /// Unknown keys at the top, which `flatten` would pass over.
 fn check_keys(text: &str) -> Result<(), LoadError> {
-    const KNOWN: [&str; 8] = [
+    const KNOWN: [&str; 10] = [
         "contract",
         "first_sign_in",
         "unenrolled",
@@ -214,6 +274,8 @@ fn check_keys(text: &str) -> Result<(), LoadError> {
         "thresholds",
         "actions",
         "failure",
+        "trusted_devices",
+        "password",
         "tenants",
     ];
     let table: toml::Table = text.parse().map_err(|e| toml_error("policy.toml", text, &e))?;

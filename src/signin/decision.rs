@@ -6,6 +6,7 @@ use super::assessment::{AssessedSignIn, Assessment};
 use super::facts::LinkMethod;
 use super::rules::{Level, LevelAction, Unenrolled};
 use crate::mfa::{Factor, MfaMethod, Strength};
+use crate::people::passwords::{ExpiredPassword, PasswordWarning, status};
 use crate::session::Caps;
 
 /// What the sign-in gets.
@@ -82,43 +83,67 @@ impl Decided {
 /// Decides. Deny before what cannot be met before MFA before tokens.
 #[must_use]
 pub fn decide(assessed: AssessedSignIn) -> Decided {
-    let upstream = &assessed.facts().upstream;
-    let factors = &assessed.resolved().known().factors;
-    let floor = floor(assessed.resolved().link_method());
-    let decision = outcome(assessed.assessment(), &floor, upstream.trusted_mfa, upstream.auth_time_age_s, factors);
+    let (facts, resolved, assessment) = (assessed.facts(), assessed.resolved(), assessed.assessment());
+    let shown = Shown {
+        upstream_mfa: facts.upstream.trusted_mfa,
+        auth_time_age_s: facts.upstream.auth_time_age_s,
+        trusted_device: facts.history.trusted_device,
+    };
+    let known = resolved.known();
+    let policy = &assessment.settings.password;
+    let password = known.user.password.map(|state| status(state, policy, facts.request.time));
+    let expired = password.is_some_and(|p| p.warning == Some(PasswordWarning::Expired));
+    let floor = floor(resolved.link_method(), expired.then_some(policy.expired));
+    let decision = outcome(assessment, &floor, shown, &known.factors);
     Decided { assessed, decision }
 }
 
 /// The reason of a challenge that confirms a link.
 pub const LINK_CONFIRMATION: &str = "link_confirmation";
+/// The reason of what an expired local password brings about.
+pub const PASSWORD_EXPIRED: &str = "password_expired";
 
-/// What is asked for whatever the rules say.
-#[derive(Debug, Clone, Default)]
-struct Floor {
-    /// A second factor of at least this strength, for this reason; MFA at the provider does not stand for it.
-    factor: Option<(Strength, Arc<str>)>,
+/// What a sign-in shows besides its identity.
+#[derive(Debug, Clone, Copy)]
+struct Shown {
+    /// MFA at a provider that is trusted for it.
+    upstream_mfa: bool,
+    /// Seconds since the sign-in at the provider.
+    auth_time_age_s: Option<i64>,
+    /// A device that the user trusts.
+    trusted_device: bool,
 }
 
-/// An identity that is not linked yet gives tokens only for a factor of the user that it would join.
-fn floor(link_method: LinkMethod) -> Floor {
-    match link_method {
-        LinkMethod::ConfirmedByFactor => Floor { factor: Some((Strength::Strong, LINK_CONFIRMATION.into())) },
+/// What is asked for whatever the rules say. Nothing but a factor of the user meets it.
+#[derive(Debug, Clone, Default)]
+struct Floor {
+    /// No sign-in, for this reason.
+    deny: Option<Arc<str>>,
+    /// A second factor, of at least this strength, for this reason.
+    factor: Option<(Option<Strength>, Arc<str>)>,
+}
+
+/// An identity that is not linked yet gives tokens only for a strong factor of the user that it would join.
+fn floor(link_method: LinkMethod, expired_password: Option<ExpiredPassword>) -> Floor {
+    let link = match link_method {
+        LinkMethod::ConfirmedByFactor => Some((Some(Strength::Strong), LINK_CONFIRMATION.into())),
         LinkMethod::Existing
         | LinkMethod::LinkedByVerifiedEmail
         | LinkMethod::Invited
-        | LinkMethod::Provisioned => Floor::default(),
+        | LinkMethod::Provisioned => None,
+    };
+    match expired_password {
+        None | Some(ExpiredPassword::Warn) => Floor { deny: None, factor: link },
+        Some(ExpiredPassword::Challenge) => {
+            Floor { deny: None, factor: link.or_else(|| Some((None, PASSWORD_EXPIRED.into()))) }
+        }
+        Some(ExpiredPassword::Deny) => Floor { deny: Some(PASSWORD_EXPIRED.into()), factor: link },
     }
 }
 
-fn outcome(
-    assessment: &Assessment,
-    floor: &Floor,
-    trusted_upstream_mfa: bool,
-    auth_time_age_s: Option<i64>,
-    factors: &[Factor],
-) -> Decision {
+fn outcome(assessment: &Assessment, floor: &Floor, shown: Shown, factors: &[Factor]) -> Decision {
     let (demand, settings) = (&assessment.demand, &assessment.settings);
-    if let Some(reason) = &demand.deny {
+    if let Some(reason) = demand.deny.as_ref().or(floor.deny.as_ref()) {
         return Decision::Deny(Denial::Policy { reason: Arc::clone(reason) });
     }
     let action = match assessment.level {
@@ -131,7 +156,7 @@ fn outcome(
         return Decision::Deny(Denial::Policy { reason: level_reason() });
     }
     if let Some((max_age_s, reason)) = &demand.step_up
-        && auth_time_age_s.is_none_or(|age| age > *max_age_s)
+        && shown.auth_time_age_s.is_none_or(|age| age > *max_age_s)
     {
         return Decision::Deny(Denial::UpstreamStepUp { reason: Arc::clone(reason), max_age_s: *max_age_s });
     }
@@ -139,16 +164,24 @@ fn outcome(
     if !by_level && demand.mfa.is_none() && floor.factor.is_none() {
         return Decision::Issue { caps: demand.caps };
     }
-    let upstream_is_enough = trusted_upstream_mfa
+    let upstream_is_enough = shown.upstream_mfa
         && floor.factor.is_none()
         && demand.upstream_may_satisfy
         && action != LevelAction::StrongMfa
         && assessment.level <= Level::Medium;
-    if upstream_is_enough {
+    // A trusted device meets what the level alone asks for, and never what a rule or a fault does.
+    let device_is_enough = shown.trusted_device
+        && settings.trusted_devices
+        && floor.factor.is_none()
+        && assessment.level == Level::Medium
+        && action == LevelAction::Mfa
+        && (&demand.mfa, &demand.methods, demand.strength) == (&None, &None, None)
+        && assessment.fault.is_none();
+    if upstream_is_enough || device_is_enough {
         return Decision::Issue { caps: demand.caps };
     }
     let level_strength = (action == LevelAction::StrongMfa).then_some(Strength::Strong);
-    let floor_strength = floor.factor.as_ref().map(|(strength, _)| *strength);
+    let floor_strength = floor.factor.as_ref().and_then(|(strength, _)| *strength);
     let strength = demand.strength.max(level_strength).max(floor_strength);
     let methods = usable(factors, demand.methods.as_deref(), strength);
     let reason = match (&floor.factor, &demand.mfa) {
@@ -232,6 +265,10 @@ mod tests {
         }]
     }
 
+    fn shown(upstream_mfa: bool, auth_time_age_s: Option<i64>) -> Shown {
+        Shown { upstream_mfa, auth_time_age_s, trusted_device: false }
+    }
+
     fn word(decision: &Decision) -> &'static str {
         match decision {
             Decision::Issue { .. } => "issue",
@@ -266,35 +303,73 @@ mod tests {
             (vec![Effect::UpstreamStepUp { max_age_s: 600 }], true, true, "issue"),
         ];
         for (effects, upstream, own, expected) in table {
-            let shown = format!("{effects:?} upstream={upstream} own={own}");
+            let row = format!("{effects:?} upstream={upstream} own={own}");
             let factors = if own { totp() } else { Vec::new() };
             let got = outcome(
                 &assessment(PolicySettings::default(), effects),
                 &Floor::default(),
-                upstream,
-                Some(300),
+                shown(upstream, Some(300)),
                 &factors,
             );
-            assert_eq!(word(&got), expected, "{shown}");
+            assert_eq!(word(&got), expected, "{row}");
         }
     }
 
     #[test]
     fn an_identity_that_is_not_linked_yet_gives_no_tokens_without_a_strong_factor() {
-        let floor = floor(LinkMethod::ConfirmedByFactor);
+        let floor = floor(LinkMethod::ConfirmedByFactor, None);
+        let on_trusted_device = Shown { trusted_device: true, ..shown(true, Some(0)) };
         for effects in [vec![], vec![Effect::Add(30)], vec![Effect::RequireMfa(None)], vec![Effect::Add(60)]] {
-            let a = assessment(PolicySettings::default(), effects);
-            assert_eq!(word(&outcome(&a, &floor, true, Some(0), &totp())), "challenge");
-            assert_eq!(word(&outcome(&a, &floor, true, Some(0), &[])), "no factor");
+            let a = assessment(PolicySettings { trusted_devices: true, ..PolicySettings::default() }, effects);
+            assert_eq!(word(&outcome(&a, &floor, on_trusted_device, &totp())), "challenge");
+            assert_eq!(word(&outcome(&a, &floor, on_trusted_device, &[])), "no factor");
         }
         let denied = assessment(PolicySettings::default(), vec![Effect::Deny]);
-        assert_eq!(word(&outcome(&denied, &floor, true, Some(0), &totp())), "deny");
+        assert_eq!(word(&outcome(&denied, &floor, on_trusted_device, &totp())), "deny");
+    }
+
+    #[test]
+    fn an_expired_password_never_asks_for_less_than_the_rules() {
+        let add = |points| assessment(PolicySettings::default(), vec![Effect::Add(points)]);
+        for (expired, points, own, expected) in [
+            (ExpiredPassword::Warn, 0, false, "issue"),
+            (ExpiredPassword::Challenge, 0, true, "challenge"),
+            (ExpiredPassword::Challenge, 0, false, "no factor"),
+            (ExpiredPassword::Deny, 0, true, "deny"),
+            (ExpiredPassword::Warn, 30, true, "challenge"),
+        ] {
+            let floor = floor(LinkMethod::Existing, Some(expired));
+            let factors = if own { totp() } else { Vec::new() };
+            let upstream = expired != ExpiredPassword::Warn;
+            assert_eq!(word(&outcome(&add(points), &floor, shown(upstream, Some(0)), &factors)), expected);
+        }
+    }
+
+    #[test]
+    fn a_trusted_device_meets_what_medium_risk_alone_asks_for() {
+        let on_device = Shown { trusted_device: true, ..shown(false, Some(0)) };
+        let strong = LevelAction::StrongMfa;
+        for (trusts, medium_action, effects, expected) in [
+            (true, LevelAction::Mfa, vec![Effect::Add(30)], "issue"),
+            (false, LevelAction::Mfa, vec![Effect::Add(30)], "challenge"),
+            (true, strong, vec![Effect::Add(30)], "challenge"),
+            (true, LevelAction::Mfa, vec![Effect::Add(60)], "challenge"),
+            (true, LevelAction::Mfa, vec![Effect::Add(30), Effect::RequireMfa(None)], "challenge"),
+            (true, LevelAction::Mfa, vec![Effect::RequireMfa(None)], "challenge"),
+            (true, LevelAction::Mfa, vec![Effect::Add(30), Effect::RequireStrength(Strength::Strong)], "challenge"),
+            (true, LevelAction::Mfa, vec![Effect::Add(30), Effect::Deny], "deny"),
+        ] {
+            let seen = format!("{trusts} {medium_action:?} {effects:?}");
+            let settings = PolicySettings { trusted_devices: trusts, medium_action, ..PolicySettings::default() };
+            let got = outcome(&assessment(settings, effects), &Floor::default(), on_device, &totp());
+            assert_eq!(word(&got), expected, "{seen}");
+        }
     }
 
     #[test]
     fn a_step_up_is_asked_when_the_provider_does_not_tell_the_time() {
         let a = assessment(PolicySettings::default(), vec![Effect::UpstreamStepUp { max_age_s: 600 }]);
-        assert_eq!(word(&outcome(&a, &Floor::default(), true, None, &totp())), "step up");
+        assert_eq!(word(&outcome(&a, &Floor::default(), shown(true, None), &totp())), "step up");
     }
 
     #[test]
@@ -306,7 +381,7 @@ mod tests {
         ] {
             let settings = PolicySettings { unenrolled, ..PolicySettings::default() };
             let a = assessment(settings, vec![Effect::Add(45)]);
-            assert_eq!(word(&outcome(&a, &Floor::default(), false, Some(0), &[])), expected);
+            assert_eq!(word(&outcome(&a, &Floor::default(), shown(false, Some(0)), &[])), expected);
         }
     }
 }

@@ -250,6 +250,8 @@ pub struct UserFacts {
     pub groups: Vec<String>,
     /// One of the groups is marked privileged by the tenant.
     pub privileged: bool,
+    /// Has a local password.
+    pub has_password: bool,
     /// Usable factors.
     pub mfa_methods: Vec<FactorFacts>,
     /// How the identity came to the user.
@@ -350,6 +352,8 @@ pub struct HistoryFacts {
     pub mfa_failed_24h: i64,
     /// The device.
     pub device: DeviceMatch,
+    /// Whether it is one that the user trusts, by identifier and secret.
+    pub trusted_device: bool,
     /// Whether the country was seen before.
     pub known_country: Option<bool>,
     /// Whether the network was seen before.

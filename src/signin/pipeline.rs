@@ -33,6 +33,7 @@ use crate::clock::{Clock, UnixTime};
 use crate::codes::ErrorCode;
 use crate::ids::{ChallengeId, EventId, LinkId, TenantId, UserId};
 use crate::mfa::{CHALLENGE_TTL, MfaMethod, NewChallenge};
+use crate::people::devices::DeviceProof;
 use crate::secret::{Entropy, Secret};
 use crate::session::issue::{Holder, IssuedTokens, TokenIssuer};
 use crate::session::{Caps, Grant};
@@ -138,8 +139,10 @@ impl Pipeline {
         let Identified { tenant, mut identity, claims, upstream, request_facts } =
             self.identify(&request, now, trail).await?;
         let settings = self.rules.settings(&tenant.id);
+        let device = trail.context.device.zip(request.device_secret_hash);
+        let device = device.map(|(device, secret_hash)| DeviceProof { device, secret_hash });
         for _ in 0..2 {
-            let resolved = self.resolve_user(identity, &request, now, trail).await?;
+            let resolved = self.resolve_user(identity, &request, now, trail).await?.recognise(device);
             let signals = gather(
                 resolved,
                 Arc::clone(&claims),

@@ -23,6 +23,8 @@ pub struct SignInRequest {
     pub nonce: Option<String>,
     /// The provider's access token, for `at_hash`.
     pub access_token: Option<String>,
+    /// SHA-256 of the secret of a trusted device.
+    pub device_secret_hash: Option<[u8; 32]>,
     /// A name that the provider told the application once (Apple), for a new user only.
     pub name_hint: Option<String>,
     /// The client.

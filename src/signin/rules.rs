@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::mfa::{MfaMethod, Strength};
+use crate::people::passwords::PasswordPolicy;
 
 /// The published risk vocabulary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -181,6 +182,10 @@ pub struct PolicySettings {
     pub unenrolled: Unenrolled,
     /// Groups whose members are privileged.
     pub privileged_groups: Vec<String>,
+    /// Whether a trusted device stands for the second factor at medium risk.
+    pub trusted_devices: bool,
+    /// What is asked of local passwords.
+    pub password: PasswordPolicy,
 }
 
 impl Default for PolicySettings {
@@ -193,6 +198,8 @@ impl Default for PolicySettings {
             on_error: OnError::DefaultThenMfa,
             unenrolled: Unenrolled::KnownChannel,
             privileged_groups: Vec::new(),
+            trusted_devices: false,
+            password: PasswordPolicy::default(),
         }
     }
 }

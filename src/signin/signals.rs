@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::agent;
 use super::facts::{
-    FactorFacts, Facts, LinkMethod, Location, ProviderFacts, RequestFacts, UpstreamFacts, UserFacts,
+    FactorFacts, Facts, HistoryFacts, LinkMethod, Location, ProviderFacts, RequestFacts, UpstreamFacts, UserFacts,
 };
 use super::history::ContextPrint;
 use super::ports::{GeoLookup, SignalSource};
@@ -104,6 +104,7 @@ pub async fn gather(
         email_verified: known.user.profile.email_verified,
         privileged: groups.iter().any(|g| settings.privileged_groups.contains(g)),
         groups,
+        has_password: known.user.password.is_some(),
         mfa_methods: known
             .factors
             .iter()
@@ -122,7 +123,10 @@ pub async fn gather(
         provider: ProviderFacts { id: Arc::clone(&provider.name), issuer: Arc::clone(token.issuer()) },
         upstream,
         claims,
-        history: known.history.facts(&context, now),
+        history: HistoryFacts {
+            trusted_device: resolved.is_on_trusted_device(),
+            ..known.history.facts(&context, now)
+        },
         request,
         user,
         plugin_signals: BTreeMap::new(),

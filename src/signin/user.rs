@@ -13,6 +13,8 @@ use super::provider::{Attribute, Linking, Provisioning, Remap, RemapRules};
 use crate::clock::UnixTime;
 use crate::ids::{InvitationId, TenantId, UserId};
 use crate::mfa::{Factor, MfaMethod, Strength};
+use crate::people::devices::{DeviceProof, TrustedDevice};
+use crate::people::passwords::PasswordState;
 
 /// What finds a user: never an address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -72,6 +74,8 @@ pub struct User {
     pub profile: Profile,
     /// When it was created.
     pub created_at: UnixTime,
+    /// The state of its local password, when it has one.
+    pub password: Option<PasswordState>,
 }
 
 /// A user as the sign-in path reads it, at one moment.
@@ -83,6 +87,16 @@ pub struct KnownUser {
     pub factors: Vec<Factor>,
     /// Earlier sign-ins.
     pub history: History,
+    /// Devices that the user trusts, ended ones too.
+    pub trusted_devices: Vec<TrustedDevice>,
+}
+
+impl KnownUser {
+    /// One that never signed in.
+    #[must_use]
+    pub fn new(user: User) -> Self {
+        Self { user, factors: Vec::new(), history: History::default(), trusted_devices: Vec::new() }
+    }
 }
 
 /// An open invitation and the pending user that it was made for.
@@ -167,6 +181,7 @@ pub struct ResolvedUser {
     known: KnownUser,
     change: PlannedChange,
     link_method: LinkMethod,
+    on_trusted_device: bool,
 }
 
 /// Finds, links or plans the user. `new_id` is used when one is created, and so is `name_hint` when the
@@ -182,7 +197,10 @@ pub async fn resolve(
     name_hint: Option<&str>,
 ) -> Result<ResolvedUser, (MappedIdentity, ResolveError)> {
     match plan(&identity, users, new_id, name_hint).await {
-        Ok((known, change, link_method)) => Ok(ResolvedUser { identity, known, change, link_method }),
+        Ok((known, change, link_method)) => {
+            let on_trusted_device = false;
+            Ok(ResolvedUser { identity, known, change, link_method, on_trusted_device })
+        }
         Err(error) => Err((identity, error)),
     }
 }
@@ -272,7 +290,7 @@ async fn newcomer(
             let invited = users.find_invitation(&key, verified, now).await?.ok_or(ResolveError::NotInvited)?;
             let told = refreshed(&invited.user.profile, profile, &provider.remap);
             let user = User { status: UserStatus::Active, profile: told, ..invited.user };
-            let known = KnownUser { user: user.clone(), factors: Vec::new(), history: History::default() };
+            let known = KnownUser::new(user.clone());
             let change = PlannedChange::Accept { invitation: invited.id, user: Box::new(user), identity: key };
             Ok((known, change, LinkMethod::Invited))
         }
@@ -288,8 +306,9 @@ async fn newcomer(
                 status: UserStatus::Active,
                 profile,
                 created_at: now,
+                password: None,
             };
-            let known = KnownUser { user: user.clone(), factors: Vec::new(), history: History::default() };
+            let known = KnownUser::new(user.clone());
             Ok((known, PlannedChange::Create { user: Box::new(user), identity: key }, LinkMethod::Provisioned))
         }
     }
@@ -395,6 +414,20 @@ impl ResolvedUser {
     #[must_use]
     pub fn link_method(&self) -> LinkMethod {
         self.link_method
+    }
+
+    /// Takes note of what the sign-in shows of its device.
+    #[must_use]
+    pub fn recognise(mut self, proof: Option<DeviceProof>) -> Self {
+        let now = self.identity.token().verified_at();
+        self.on_trusted_device = proof.is_some_and(|proof| proof.is_among(&self.known.trusted_devices, now));
+        self
+    }
+
+    /// Whether the device is one that the user trusts, by identifier and secret.
+    #[must_use]
+    pub fn is_on_trusted_device(&self) -> bool {
+        self.on_trusted_device
     }
 
     /// Back to step 7, after another sign-in was faster.

@@ -71,6 +71,7 @@ async fn begin(connection: &mut SqliteConnection, request: AttemptRequest) -> Re
     let row = sqlx::query(
         "SELECT c.secret_hash, c.tenant, c.device, c.methods, c.\"grant\", c.context, c.assessment, c.created_at, \
          c.expires_at, c.attempts, c.used_at, u.id, u.tenant, u.status, u.profile, u.created_at, \
+         (SELECT json_array(p.changed_at, p.must_change) FROM passwords p WHERE p.user_id = u.id), \
          (SELECT json_array(l.provider, l.issuer, l.subject) FROM challenge_links l WHERE l.challenge = c.id) \
          FROM challenges c JOIN users u ON u.id = c.user_id WHERE c.id = ?1",
     )
@@ -111,7 +112,7 @@ async fn begin(connection: &mut SqliteConnection, request: AttemptRequest) -> Re
         grant: GrantRow::read(row.try_get(4)?)?,
         context: context.into(),
         assessment: assessment.into(),
-        link: links::read_of_challenge(&request.tenant, row.try_get(16)?)?,
+        link: links::read_of_challenge(&request.tenant, row.try_get(17)?)?,
     };
     let factors = factors_of(connection, user.id, request.method).await?;
     Ok(AttemptStart::Open(Box::new(OpenAttempt { challenge, user, factors })))

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde_json::{Value, json};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection, SqlitePool};
 
 use super::rows::bytes;
 use super::sessions::read_user;
 use super::users::{email_key, insert_user, profile_json};
-use super::{Store, failed, unreadable};
+use super::{Store, audit, failed, unreadable};
+use crate::admin::audit::{Author, Change};
+use crate::admin::page::{Page, Paged};
 use crate::clock::UnixTime;
 use crate::ids::{InvitationId, TenantId, UserId};
 use crate::people::invitations::{Invitation, Invitee, NewInvitation};
@@ -19,30 +22,31 @@ use crate::signin::user::{IdentityKey, Invited, User, UserStatus};
 
 #[async_trait]
 impl Invitations for Store {
-    async fn invite(&self, invitation: NewInvitation) -> Result<InviteResult, StoreError> {
-        self.write(move |connection| Box::pin(invite(connection, invitation))).await
+    async fn invite(&self, invitation: NewInvitation, author: Author) -> Result<InviteResult, StoreError> {
+        self.write(move |connection| Box::pin(invite(connection, invitation, author))).await
     }
 
-    async fn invitations(
-        &self,
-        tenant: &TenantId,
-        before: Option<InvitationId>,
-        limit: u32,
-    ) -> Result<Vec<Invitation>, StoreError> {
+    async fn invitations(&self, tenant: &TenantId, page: &Page) -> Result<Paged<Invitation>, StoreError> {
         let rows = sqlx::query(
             "SELECT id, user_id, provider, issuer, subject, email_key, note, created_at, expires_at, accepted_at \
              FROM invitations WHERE tenant = ?1 AND (?2 IS NULL OR id < ?2) ORDER BY id DESC LIMIT ?3",
         )
         .bind(tenant.as_str())
-        .bind(before.map(|id| id.as_bytes().to_vec()))
-        .bind(limit)
+        .bind(page.after().map(<[u8]>::to_vec))
+        .bind(page.rows_to_read())
         .fetch_all(&self.pool)
         .await
         .map_err(failed)?;
-        rows.iter().map(read).collect::<Result<_, _>>().map_err(failed)
+        let found: Vec<Invitation> = rows.iter().map(read).collect::<Result<_, _>>().map_err(failed)?;
+        Ok(page.cut(found, |invitation| invitation.id.as_bytes().to_vec()))
     }
 
-    async fn revoke_invitation(&self, tenant: &TenantId, id: InvitationId) -> Result<bool, StoreError> {
+    async fn revoke_invitation(
+        &self,
+        tenant: &TenantId,
+        id: InvitationId,
+        author: Author,
+    ) -> Result<bool, StoreError> {
         let tenant = tenant.clone();
         self.write(move |connection| {
             Box::pin(async move {
@@ -54,7 +58,11 @@ impl Invitations for Store {
                 .fetch_optional(&mut *connection)
                 .await?;
                 let Some(row) = row else { return Ok(false) };
-                remove_pending(connection, row.try_get(0)?).await?;
+                let user: Vec<u8> = row.try_get(0)?;
+                let before = json!({"user": UserId::from_bytes(bytes(&user)?).to_string()});
+                remove_pending(&mut *connection, user).await?;
+                let change = Change::between("invitation.revoke", id.to_string(), &before, &Value::Null);
+                audit::record(connection, &author, &change).await?;
                 Ok(true)
             })
         })
@@ -88,7 +96,11 @@ fn read(row: &SqliteRow) -> Result<Invitation, sqlx::Error> {
     })
 }
 
-async fn invite(connection: &mut SqliteConnection, new: NewInvitation) -> Result<InviteResult, sqlx::Error> {
+async fn invite(
+    connection: &mut SqliteConnection,
+    new: NewInvitation,
+    author: Author,
+) -> Result<InviteResult, sqlx::Error> {
     let NewInvitation { tenant, invitation, profile } = new;
     let (provider, issuer, subject, email) = match &invitation.invitee {
         Invitee::Email { address, provider } => (provider.as_deref(), None, None, email_key(Some(address))),
@@ -150,9 +162,18 @@ async fn invite(connection: &mut SqliteConnection, new: NewInvitation) -> Result
         tenant,
         status: UserStatus::Pending,
         profile,
+        password: None,
         created_at: invitation.created_at,
     };
-    insert_user(connection, &user).await?;
+    insert_user(&mut *connection, &user).await?;
+    // The log outlives the person: it tells the user and the provider, and no address or subject.
+    let after = json!({
+        "user": user.id.to_string(),
+        "provider": provider,
+        "expires_at": invitation.expires_at.to_rfc3339(),
+    });
+    let change = Change::between("invitation.create", invitation.id.to_string(), &Value::Null, &after);
+    audit::record(connection, &author, &change).await?;
     Ok(InviteResult::Invited)
 }
 
@@ -164,7 +185,7 @@ pub(super) async fn find(
     now: UnixTime,
 ) -> Result<Option<Invited>, sqlx::Error> {
     let row = sqlx::query(
-        "SELECT i.id, u.id, u.tenant, u.status, u.profile, u.created_at \
+        "SELECT i.id, u.id, u.tenant, u.status, u.profile, u.created_at, NULL \
          FROM invitations i JOIN users u ON u.id = i.user_id AND u.status = 'pending' \
          WHERE i.tenant = ?1 AND i.accepted_at IS NULL AND i.expires_at > ?6 \
          AND ((i.provider = ?2 AND i.issuer = ?3 AND i.subject = ?4) \

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde_json::json;
 use sqlx::{Row, SqliteConnection};
 
 use super::rows::{bytes, from_json};
 use super::users::{insert_identity, is_active};
-use super::{Store, failed};
+use super::{Store, audit, failed};
+use crate::admin::audit::{Author, Change};
 use crate::clock::UnixTime;
 use crate::ids::{SessionId, TenantId, UserId};
 use crate::mfa::NewChallenge;
-use crate::people::identities::LinkedIdentity;
-use crate::people::ports::{Identities, LinkResult, Redemption, UnlinkResult};
+use crate::people::identities::{LinkedIdentity, identity_id};
+use crate::people::ports::{Identities, LinkResult, MigrationResult, Redemption, UnlinkResult};
 use crate::secret::same;
 use crate::signin::ports::{NewLinkOffer, StoreError};
 use crate::signin::user::IdentityKey;
@@ -97,6 +99,43 @@ impl Identities for Store {
                 .execute(connection)
                 .await?;
                 Ok(UnlinkResult::Unlinked)
+            })
+        })
+        .await
+    }
+
+    async fn migrate(
+        &self,
+        user: UserId,
+        old: IdentityKey,
+        new: IdentityKey,
+        author: Author,
+    ) -> Result<MigrationResult, StoreError> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                if owner(connection, &old).await? != Some(user) {
+                    return Ok(MigrationResult::Unknown);
+                }
+                if owner(connection, &new).await?.is_some() {
+                    return Ok(MigrationResult::Taken);
+                }
+                sqlx::query(
+                    "UPDATE identities SET issuer = ?5, subject = ?6 \
+                     WHERE tenant = ?1 AND provider = ?2 AND issuer = ?3 AND subject = ?4",
+                )
+                .bind(old.tenant.as_str())
+                .bind(&*old.provider)
+                .bind(&*old.issuer)
+                .bind(&*old.subject)
+                .bind(&*new.issuer)
+                .bind(&*new.subject)
+                .execute(&mut *connection)
+                .await?;
+                // The identifiers tell which, and nothing of the person once the identity is gone.
+                let shown = |key: &IdentityKey| json!({"provider": &*key.provider, "identity": identity_id(key).to_string()});
+                let change = Change::between("user.identity_migrate", user.to_string(), &shown(&old), &shown(&new));
+                audit::record(connection, &author, &change).await?;
+                Ok(MigrationResult::Migrated)
             })
         })
         .await

@@ -9,6 +9,7 @@ use sqlx::SqliteConnection;
 use super::challenges;
 use super::writer::Command;
 use crate::mfa::LOCK_WINDOW;
+use crate::people::passwords::PASSWORD_WINDOW;
 use crate::signin::history::HISTORY_DAYS;
 
 /// Rows of one kind that go in one round.
@@ -75,6 +76,11 @@ impl Keeper {
                 "DELETE FROM challenge_links WHERE challenge IN (SELECT challenge FROM \
                  (SELECT challenge, expires_at FROM challenge_links ORDER BY challenge LIMIT ?2) WHERE expires_at < ?1)",
                 before(challenges::KEPT),
+            ),
+            (
+                "DELETE FROM password_attempts WHERE id IN \
+                 (SELECT id FROM (SELECT id, at FROM password_attempts ORDER BY id LIMIT ?2) WHERE at < ?1)",
+                before(PASSWORD_WINDOW),
             ),
             (
                 "DELETE FROM mfa_attempts WHERE id IN \

@@ -8,6 +8,7 @@ use super::rows::{GrantRow, ProfileRow, bytes, from_json, tenant};
 use super::{Store, failed, unreadable};
 use crate::clock::UnixTime;
 use crate::ids::{RefreshId, SessionId, TenantId, UserId};
+use crate::people::passwords::PasswordState;
 use crate::secret::same;
 use crate::session::ports::{Rotation, RotationResult, SessionUser, Sessions, StoredSession};
 use crate::session::{NewRefresh, NewSession};
@@ -90,7 +91,8 @@ async fn find_living(
     now: UnixTime,
 ) -> Result<Option<SessionUser>, sqlx::Error> {
     let row = sqlx::query(
-        "SELECT s.id, s.\"grant\", s.created_at, s.ends_at, u.id, u.tenant, u.status, u.profile, u.created_at \
+        "SELECT s.id, s.\"grant\", s.created_at, s.ends_at, u.id, u.tenant, u.status, u.profile, u.created_at, \
+         (SELECT json_array(p.changed_at, p.must_change) FROM passwords p WHERE p.user_id = u.id) \
          FROM sessions s JOIN users u ON u.id = s.user_id \
          WHERE s.id = ?1 AND s.ended_at IS NULL AND (s.ends_at IS NULL OR s.ends_at > ?2)",
     )
@@ -111,7 +113,8 @@ fn read_living(row: &SqliteRow) -> Result<SessionUser, sqlx::Error> {
     Ok(SessionUser { session, user: read_user(row, 4)? })
 }
 
-/// A user in the columns `id, tenant, status, profile, created_at` from this one on.
+/// A user in the columns `id, tenant, status, profile, created_at, [changed_at, must_change]` from this one on;
+/// the last is the state of its password, or NULL.
 pub(super) fn read_user(row: &SqliteRow, from: usize) -> Result<User, sqlx::Error> {
     let profile: ProfileRow = from_json(row.try_get(from + 3)?)?;
     Ok(User {
@@ -120,7 +123,14 @@ pub(super) fn read_user(row: &SqliteRow, from: usize) -> Result<User, sqlx::Erro
         status: UserStatus::find(row.try_get(from + 2)?).ok_or_else(|| unreadable("a user status"))?,
         profile: profile.into(),
         created_at: UnixTime::from_millis(row.try_get(from + 4)?),
+        password: read_password(row.try_get(from + 5)?)?,
     })
+}
+
+pub(super) fn read_password(stored: Option<&str>) -> Result<Option<PasswordState>, sqlx::Error> {
+    let Some(stored) = stored else { return Ok(None) };
+    let (changed_at, must_change): (i64, u8) = from_json(stored)?;
+    Ok(Some(PasswordState { changed_at: UnixTime::from_millis(changed_at), must_change: must_change != 0 }))
 }
 
 async fn end(connection: &mut SqliteConnection, id: SessionId, now: UnixTime) -> Result<bool, sqlx::Error> {

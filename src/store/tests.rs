@@ -68,6 +68,7 @@ fn create(subject: &str, email: Option<&str>) -> SignInCommit {
             roles: Vec::new(),
         },
         created_at: NOW,
+        password: None,
     };
     let change = PlannedChange::Create { user: Box::new(user), identity: identity(subject) };
     SignInCommit { change, outcome: NewOutcome::Denial, record: record(id, NOW) }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 const GROUND: &[&str] = &["ids", "clock", "codes", "secret", "vault"];
 const CORE: &[&str] = &["signin", "mfa", "session", "people", "admin"];
-const EDGES: &[&str] = &["http", "store", "oidc", "scripts", "plugin_host", "geo", "deliver", "dev", "config"];
+const EDGES: &[&str] =
+    &["http", "store", "oidc", "scripts", "plugin_host", "geo", "hashing", "deliver", "dev", "config"];
 
 /// What the core may not name: the world, and whoever reaches it.
 const NOT_IN_CORE: &[&str] = &[

@@ -3,6 +3,8 @@
 //! The rule of direction (`tests/it/house.rs`) lets the core import nothing of the edges; so it builds alone,
 //! instrumented, in a fraction of the time that the whole server would take.
 
+#[path = "../../../src/admin/mod.rs"]
+pub mod admin;
 #[path = "../../../src/clock.rs"]
 pub mod clock;
 #[path = "../../../src/codes.rs"]
@@ -11,6 +13,8 @@ pub mod codes;
 pub mod ids;
 #[path = "../../../src/mfa/mod.rs"]
 pub mod mfa;
+#[path = "../../../src/people/mod.rs"]
+pub mod people;
 #[path = "../../../src/secret.rs"]
 pub mod secret;
 #[path = "../../../src/session/mod.rs"]

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use countersign::admin::audit::{Actor, Author};
 use countersign::clock::{Clock, UnixTime};
-use countersign::ids::{InvitationId, TenantId, UserId};
+use countersign::ids::{EventId, InvitationId, TenantId, UserId};
 use countersign::people::invitations::{Invitation, Invitee, NewInvitation};
 use countersign::people::ports::{Invitations, InviteResult};
 use countersign::secret::SystemEntropy;
@@ -15,6 +16,12 @@ use crate::support::service::{Service, Setup};
 
 async fn inviting(lines: &str) -> Service {
     Service::start_with(Setup::provider(&format!("provisioning = \"invite\"\n{lines}"))).await
+}
+
+fn author(service: &Service) -> Author {
+    let at = service.clock.now();
+    let event = EventId::generate(at, &SystemEntropy);
+    Author { event, at, tenant: None, actor: Actor::System, request: None }
 }
 
 async fn invite(service: &Service, invitee: Invitee) -> (InviteResult, Invitation) {
@@ -30,7 +37,7 @@ async fn invite(service: &Service, invitee: Invitee) -> (InviteResult, Invitatio
     };
     let tenant = TenantId::parse("default").unwrap();
     let new = NewInvitation { tenant, invitation: invitation.clone(), profile: Profile::default() };
-    (service.store.invite(new).await.unwrap(), invitation)
+    (service.store.invite(new, author(service)).await.unwrap(), invitation)
 }
 
 fn address(address: &str) -> Invitee {
@@ -87,9 +94,9 @@ async fn an_invitation_ends_by_itself_and_can_be_taken_back_and_made_again() {
     assert_eq!(again, InviteResult::Invited);
     let tenant = TenantId::parse("default").unwrap();
     let other = TenantId::parse("other").unwrap();
-    assert!(!service.store.revoke_invitation(&tenant, first.id).await.unwrap());
-    assert!(!service.store.revoke_invitation(&other, second.id).await.unwrap());
-    assert!(service.store.revoke_invitation(&tenant, second.id).await.unwrap());
+    assert!(!service.store.revoke_invitation(&tenant, first.id, author(&service)).await.unwrap());
+    assert!(!service.store.revoke_invitation(&other, second.id, author(&service)).await.unwrap());
+    assert!(service.store.revoke_invitation(&tenant, second.id, author(&service)).await.unwrap());
     service.sign_in(&token()).await.expect(403, "user_not_provisioned");
     invite(&service, address("ada@example.com")).await;
     service.sign_in(&token()).await.signed_in();
@@ -105,7 +112,11 @@ async fn an_invitation_of_one_tenant_lets_nobody_into_another() {
     invitation.user = UserId::generate(now, &SystemEntropy);
     invitation.invitee = address("ada@example.com");
     let tenant = TenantId::parse("other").unwrap();
-    service.store.invite(NewInvitation { tenant, invitation, profile: Profile::default() }).await.unwrap();
+    service
+        .store
+        .invite(NewInvitation { tenant, invitation, profile: Profile::default() }, author(&service))
+        .await
+        .unwrap();
     let token = mail(service.issuer.token(), "ada@example.com", true);
     service.sign_in(&token.sign()).await.expect(403, "user_not_provisioned");
 }

@@ -1,7 +1,10 @@
 //! What belongs to a person: identities, invitations, passwords, devices.
 
+mod administration;
+mod devices;
 mod identities;
 mod invitations;
+mod passwords;
 mod remapping;
 
 use serde_json::{Value, json};
