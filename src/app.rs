@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use poem::endpoint::BoxEndpoint;
@@ -11,9 +12,10 @@ use poem::web::{Data, Query};
 use poem::{EndpointExt, Request, get, handler};
 use tokio::net::TcpListener;
 
+use crate::admin::directory::DirectoryService;
 use crate::admin::keys::KeyCheck;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Settings, master_key};
+use crate::config::{LiveDirectory, Settings, master_key};
 use crate::dev::{self, DevIssuer};
 use crate::geo::GeoDatabases;
 use crate::http::{self, Administration, Assume, Assumed, Readiness, State, serve};
@@ -35,7 +37,7 @@ use crate::signin::history::{ContextPrint, PastEnd, Pseudonyms};
 use crate::signin::identity::Profile;
 use crate::signin::nonce::NonceIssuer;
 use crate::signin::pipeline::Pipeline;
-use crate::signin::ports::{NewOutcome, Outcomes, SignInCommit, StoreError, Users};
+use crate::signin::ports::{Directory, NewOutcome, Outcomes, SignInCommit, StoreError, Users};
 use crate::signin::record::SignInRecord;
 use crate::signin::user::{IdentityKey, PlannedChange, User, UserStatus};
 use crate::store::{Store, StoreOptions};
@@ -75,7 +77,7 @@ pub enum StartError {
     #[error("development issuer: {0}")]
     Dev(#[from] dev::DevError),
     /// The store, while the development user was made.
-    #[error("the development user could not be made: {0}")]
+    #[error("the store could not be read or written at the start: {0}")]
     Seed(#[from] StoreError),
     /// Metrics were set up before.
     #[error("metrics: {0}")]
@@ -88,6 +90,7 @@ pub struct App {
     store: Arc<Store>,
     policies: Arc<PolicyHost>,
     watch: Option<WatchGuard>,
+    follow: AbortOnDrop,
 }
 
 /// What differs in development.
@@ -132,14 +135,19 @@ impl App {
         let fetcher = Fetcher::new(FetchSettings {
             allow_insecure_issuers: settings.server.allow_insecure_issuers,
             granted_networks: Vec::new(),
-            timeout: std::time::Duration::from_secs(3),
+            timeout: Duration::from_secs(3),
         })?;
+        let live = Arc::new(settings.directory());
+        let directory: Arc<dyn Directory> = Arc::<LiveDirectory>::clone(&live);
+        let managed =
+            Arc::new(DirectoryService { store: Arc::<Store>::clone(&store), rules: live });
+        managed.refresh().await.map_err(StartError::Seed)?;
         let jwk_set = ring.jwk_set();
         let issuer = Arc::new(TokenIssuer { settings: settings.tokens.clone(), ring });
         let pipeline = Arc::new(Pipeline {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
-            directory: Arc::new(settings.directory()),
+            directory: Arc::clone(&directory),
             keys: Arc::new(KeyCache::new(fetcher, Arc::clone(&clock))),
             replays: Arc::<Store>::clone(&store),
             enricher: Arc::<PluginHost>::clone(&plugins),
@@ -175,6 +183,7 @@ impl App {
             challenges: ChallengeVerifier {
                 clock: Arc::clone(&clock),
                 entropy: Arc::clone(&entropy),
+                directory: Arc::clone(&directory),
                 challenges: Arc::<Store>::clone(&store),
                 issuer: Arc::clone(&issuer),
                 vault: vault.clone(),
@@ -183,11 +192,17 @@ impl App {
             sessions: SessionService {
                 clock: Arc::clone(&clock),
                 entropy: Arc::clone(&entropy),
+                directory: Arc::clone(&directory),
                 sessions: Arc::<Store>::clone(&store),
                 issuer: Arc::clone(&issuer),
                 vault: vault.clone(),
             },
-            bearer: BearerCheck { clock: Arc::clone(&clock), issuer, sessions: Arc::<Store>::clone(&store) },
+            bearer: BearerCheck {
+                clock: Arc::clone(&clock),
+                issuer,
+                directory,
+                sessions: Arc::<Store>::clone(&store),
+            },
             admin: Administration {
                 keys: KeyCheck {
                     clock: Arc::clone(&clock),
@@ -195,6 +210,7 @@ impl App {
                     keys: Arc::<Store>::clone(&store),
                 },
                 audit: Arc::<Store>::clone(&store),
+                directory: Arc::clone(&managed),
             },
             enrolment: Enrolment {
                 clock,
@@ -211,7 +227,8 @@ impl App {
         });
         let server = &settings.server;
         let endpoint = http::endpoint(state, &server.base_path, &server.cors_origins, extra);
-        Ok(Self { endpoint, store, policies, watch })
+        let follow = AbortOnDrop(tokio::spawn(follow_directory(managed)));
+        Ok(Self { endpoint, store, policies, watch, follow })
     }
 
     /// The store, for commands and tests.
@@ -229,8 +246,43 @@ impl App {
     /// Serves until `stop` resolves; then requests finish, and the store is closed.
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
         serve::serve(listener, self.endpoint, stop).await;
-        drop(self.watch);
+        drop((self.watch, self.follow));
         self.store.close().await;
+    }
+}
+
+/// How often a node looks whether another one changed tenants or providers.
+const DIRECTORY_POLL: Duration = Duration::from_millis(400);
+
+/// Keeps tenants and providers as the store has them. Without the store they stay as they were: nothing
+/// can be signed in or refreshed then either.
+async fn follow_directory(directory: Arc<DirectoryService>) {
+    let mut tick = tokio::time::interval(DIRECTORY_POLL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        tick.tick().await;
+        match directory.refresh().await {
+            Ok(changed) => {
+                failing = false;
+                if changed {
+                    tracing::info!("tenants and providers were changed");
+                }
+            }
+            Err(error) if !failing => {
+                failing = true;
+                tracing::error!(error = %error, "the store does not tell of changed tenants and providers");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

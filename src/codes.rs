@@ -139,6 +139,16 @@ codes! {
     AdminRoleInsufficient = "admin_role_insufficient",
     /// The admin key is for another tenant.
     AdminScopeInsufficient = "admin_scope_insufficient",
+    /// The settings break a rule.
+    InvalidSettings = "invalid_settings",
+    /// The provider is disabled.
+    ProviderDisabled = "provider_disabled",
+    /// The configuration file says what it is.
+    ManagedByConfig = "managed_by_config",
+    /// There is one of this name.
+    AlreadyExists = "already_exists",
+    /// The tenant holds something.
+    TenantNotEmpty = "tenant_not_empty",
     /// No such admin key.
     UnknownAdminKey = "unknown_admin_key",
     /// A defect of the server.

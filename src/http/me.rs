@@ -27,6 +27,7 @@ macro_rules! bearer_refusals {
                 E::SessionEnded,
                 E::AccountDisabled,
                 E::AccountLocked,
+                E::ProviderDisabled,
                 E::UnknownTenant,
                 E::StoreUnavailable,
                 E::RequestTimeout,

@@ -38,6 +38,7 @@ use poem_openapi::registry::{MetaApi, Registry};
 use poem_openapi::{ExtraHeader, OpenApi, OpenApiService, SecurityScheme, Tags};
 use serde_json::Value;
 
+use crate::admin::directory::DirectoryService;
 use crate::admin::keys::{KeyCheck, KeyError};
 use crate::admin::ports::AuditLog;
 use crate::clock::Clock;
@@ -113,6 +114,8 @@ pub struct Administration {
     pub keys: KeyCheck,
     /// The audit log.
     pub audit: Arc<dyn AuditLog>,
+    /// Tenants and providers.
+    pub directory: Arc<DirectoryService>,
 }
 
 impl State {

@@ -153,6 +153,16 @@ pub const fn row(code: ErrorCode) -> Row {
         E::AdminScopeInsufficient => {
             (403_141, "The admin key is for one tenant, and the operation is about another or about the server.")
         }
+        E::InvalidSettings => {
+            (400_141, "The settings break a rule of the configuration; the message tells all that is wrong.")
+        }
+        E::ProviderDisabled => (
+            403_142,
+            "The provider is disabled or gone. Sign-ins, sessions and challenges through it open nothing until it is enabled again.",
+        ),
+        E::ManagedByConfig => (409_140, "The configuration file says what this is: change it there."),
+        E::AlreadyExists => (409_141, "There is one of this name already."),
+        E::TenantNotEmpty => (409_142, "The tenant has users or providers: remove them first."),
         E::UnknownAdminKey => (404_140, "No living admin key has this identifier in the key's scope."),
         E::InternalError => {
             (500_001, "A defect of the server, not of the request. It is in the log under the request id.")

@@ -10,6 +10,7 @@ mod admin_keys;
 mod audit;
 mod batch;
 mod challenges;
+mod directory;
 mod factors;
 mod keys;
 mod maintenance;
