@@ -24,7 +24,7 @@ use crate::mfa::enrol::Enrolment;
 use crate::mfa::ports::{Factors, StoredFactor};
 use crate::mfa::verify::{ChallengeVerifier, TOTP_PURPOSE};
 use crate::mfa::{Factor, MfaMethod, totp};
-use crate::oidc::{FetchSettings, Fetcher, KeyCache};
+use crate::oidc::{FetchSettings, Fetcher, KeyCache, Probe};
 use crate::plugin_host::PluginHost;
 use crate::scripts::PolicyHost;
 use crate::scripts::watch::{WatchGuard, watch};
@@ -144,11 +144,12 @@ impl App {
         managed.refresh().await.map_err(StartError::Seed)?;
         let jwk_set = ring.jwk_set();
         let issuer = Arc::new(TokenIssuer { settings: settings.tokens.clone(), ring });
+        let provider_keys = Arc::new(KeyCache::new(fetcher.clone(), Arc::clone(&clock)));
         let pipeline = Arc::new(Pipeline {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             directory: Arc::clone(&directory),
-            keys: Arc::new(KeyCache::new(fetcher, Arc::clone(&clock))),
+            keys: Arc::<KeyCache>::clone(&provider_keys),
             replays: Arc::<Store>::clone(&store),
             enricher: Arc::<PluginHost>::clone(&plugins),
             mapper: Arc::<PolicyHost>::clone(&policies),
@@ -211,6 +212,7 @@ impl App {
                 },
                 audit: Arc::<Store>::clone(&store),
                 directory: Arc::clone(&managed),
+                probe: Arc::new(Probe { fetcher, keys: provider_keys }),
             },
             enrolment: Enrolment {
                 clock,

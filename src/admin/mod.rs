@@ -11,3 +11,4 @@ pub mod directory;
 pub mod keys;
 pub mod page;
 pub mod ports;
+pub mod probe;

@@ -47,7 +47,8 @@ pub(super) struct InTenant {
 }
 
 impl State {
-    async fn caller(&self, request: &Request, auth: &AdminAuth) -> Result<Caller, Problem> {
+    /// Whoever holds the key. May do nothing yet.
+    pub(super) async fn caller(&self, request: &Request, auth: &AdminAuth) -> Result<Caller, Problem> {
         let id = request.data::<RequestId>().copied().unwrap_or_else(|| RequestId::from_bytes([0; 16]));
         let checked = self.admin.keys.check(&auth.0.token, id).await;
         checked.map_err(|error| self.refused(error.code(), &error))
@@ -78,6 +79,17 @@ impl State {
         };
         let permit = Self::permit(&caller, verb, resource, Place::Tenant(&tenant))?;
         Ok(InTenant { permit, tenant })
+    }
+
+    /// Leave in a tenant that the address names.
+    pub(super) fn in_named_tenant(
+        &self,
+        caller: &Caller,
+        tenant: &TenantId,
+        verb: Verb,
+        resource: Resource,
+    ) -> Result<Permit, Problem> {
+        Self::permit(caller, verb, resource, Place::Tenant(tenant))
     }
 
     /// Leave for a verb on a resource of all tenants at once, or of the server itself.

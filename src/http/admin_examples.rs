@@ -11,6 +11,11 @@ const USER: &str = "usr_034xz6kz0yfp8g3v5t1c9qk7re";
 pub(super) fn request(operation: &str) -> Option<Value> {
     Some(match operation {
         "createAdminKey" => json!({"role": "editor", "note": "support desk", "expires_in": 7_776_000}),
+        "createTenant" => json!({"id": "acme", "hosts": ["id.acme.example"]}),
+        "updateTenant" => json!({"hosts": ["id.acme.example", "login.acme.example"]}),
+        "createProvider" => json!({"name": "google", "settings": settings()}),
+        "updateProvider" => settings(),
+        "importDiscovery" => json!({"issuer": "https://login.example.com"}),
         _ => return None,
     })
 }
@@ -36,6 +41,27 @@ pub(super) fn success(operation: &str) -> Option<(&'static str, &'static str, Va
             let key = format!("{ADMIN_KEY}.c2VjcmV0LWhhbGYtb2YtdGhlLWFkbWluLWtleS0tLS0");
             ("key", "The key, shown this once", json!({"key": key, "info": admin_key()}))
         }
+        "listTenants" => ("tenants", "Two tenants", json!({"items": [tenant(), file_tenant()]})),
+        "getTenant" | "createTenant" | "updateTenant" => ("tenant", "The tenant", tenant()),
+        "deleteTenant" => message("the tenant is removed"),
+        "listProviders" => ("providers", "One provider", json!({"items": [provider(true)]})),
+        "getProvider" | "createProvider" | "updateProvider" | "enableProvider" => {
+            ("provider", "The provider", provider(true))
+        }
+        "disableProvider" => ("disabled", "The provider, disabled", provider(false)),
+        "deleteProvider" => message("the provider is removed"),
+        "testProvider" => ("fine", "Its keys could be had", json!({"ok": true, "usable_keys": 2})),
+        "importDiscovery" => {
+            let settings = json!({
+                "enabled": false,
+                "issuer": "https://login.example.com",
+                "client_ids": [],
+                "algorithms": ["RS256"],
+            });
+            let notes = ["set client_ids to your application's client ids at the provider, then enable it"];
+            let value = json!({"name": "login-example-com", "settings": settings, "notes": notes});
+            ("proposal", "A provider to look over", value)
+        }
         "revokeAdminKey" => message("the admin key is revoked"),
         _ => return None,
     })
@@ -54,4 +80,43 @@ fn admin_key() -> Value {
 
 fn message(text: &str) -> (&'static str, &'static str, Value) {
     ("done", "Done", json!({"code": 0, "message": text, "timestamp": EXAMPLE_TIME}))
+}
+
+fn tenant() -> Value {
+    json!({
+        "id": "acme",
+        "hosts": ["id.acme.example"],
+        "managed_by": "api",
+        "created_at": EXAMPLE_TIME,
+        "updated_at": EXAMPLE_TIME,
+    })
+}
+
+fn file_tenant() -> Value {
+    json!({"id": "default", "hosts": [], "managed_by": "config"})
+}
+
+fn settings() -> Value {
+    json!({
+        "preset": "google",
+        "client_ids": ["1234-web.apps.googleusercontent.com"],
+        "nonce": "required",
+        "email_trust": ["example.com"],
+    })
+}
+
+fn provider(enabled: bool) -> Value {
+    let mut settings = settings();
+    settings["enabled"] = enabled.into();
+    json!({
+        "tenant": "acme",
+        "name": "google",
+        "managed_by": "api",
+        "enabled": enabled,
+        "switched_off": false,
+        "settings": settings,
+        "problems": [],
+        "created_at": EXAMPLE_TIME,
+        "updated_at": EXAMPLE_TIME,
+    })
 }

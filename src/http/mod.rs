@@ -7,6 +7,8 @@ mod admin;
 mod admin_audit;
 mod admin_examples;
 mod admin_keys;
+mod admin_providers;
+mod admin_tenants;
 pub mod body;
 mod client;
 pub mod docs;
@@ -14,6 +16,7 @@ pub mod dto;
 mod me;
 pub mod ops;
 pub mod problem;
+pub mod provider_settings;
 pub mod reply;
 pub mod serve;
 mod sign_in;
@@ -41,6 +44,7 @@ use serde_json::Value;
 use crate::admin::directory::DirectoryService;
 use crate::admin::keys::{KeyCheck, KeyError};
 use crate::admin::ports::AuditLog;
+use crate::admin::probe::ProviderProbe;
 use crate::clock::Clock;
 use crate::codes::ErrorCode;
 use crate::ids::RequestId;
@@ -116,6 +120,8 @@ pub struct Administration {
     pub audit: Arc<dyn AuditLog>,
     /// Tenants and providers.
     pub directory: Arc<DirectoryService>,
+    /// Asks providers of themselves.
+    pub probe: Arc<dyn ProviderProbe>,
 }
 
 impl State {
@@ -184,11 +190,21 @@ enum MaybeBearer {
 }
 
 type Apis = (sign_in::SignInApi, me::MeApi, AdminApis, ops::OpsApi);
-type AdminApis = (admin_audit::AdminAuditApi, admin_keys::AdminKeysApi);
+type AdminApis = (
+    admin_tenants::AdminTenantsApi,
+    admin_providers::AdminProvidersApi,
+    admin_audit::AdminAuditApi,
+    admin_keys::AdminKeysApi,
+);
 
 fn admin_apis(state: &Arc<State>) -> AdminApis {
     let state = || Arc::clone(state);
-    (admin_audit::AdminAuditApi(state()), admin_keys::AdminKeysApi(state()))
+    (
+        admin_tenants::AdminTenantsApi(state()),
+        admin_providers::AdminProvidersApi(state()),
+        admin_audit::AdminAuditApi(state()),
+        admin_keys::AdminKeysApi(state()),
+    )
 }
 
 fn described<A: OpenApi>(api: A) -> OpenApiService<A, ()> {
