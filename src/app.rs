@@ -139,8 +139,7 @@ impl App {
         })?;
         let live = Arc::new(settings.directory());
         let directory: Arc<dyn Directory> = Arc::<LiveDirectory>::clone(&live);
-        let managed =
-            Arc::new(DirectoryService { store: Arc::<Store>::clone(&store), rules: live });
+        let managed = Arc::new(DirectoryService { store: Arc::<Store>::clone(&store), rules: live });
         managed.refresh().await.map_err(StartError::Seed)?;
         let jwk_set = ring.jwk_set();
         let issuer = Arc::new(TokenIssuer { settings: settings.tokens.clone(), ring });

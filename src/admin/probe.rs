@@ -78,7 +78,8 @@ pub fn propose(issuer: &str, document: &Map<String, Value>) -> Result<Proposal, 
             named.len()
         )));
     }
-    let mut notes = vec!["set client_ids to your application's client ids at the provider, then enable it".to_owned()];
+    let mut notes =
+        vec!["set client_ids to your application's client ids at the provider, then enable it".to_owned()];
     if algorithms.len() > 1 {
         notes.push("pin algorithms to the one that the provider really signs with".to_owned());
     }
@@ -87,7 +88,9 @@ pub fn propose(issuer: &str, document: &Map<String, Value>) -> Result<Proposal, 
         list.into_iter().flatten().any(|v| v == value)
     };
     if !known("claims_supported", "email_verified") {
-        notes.push("it does not say that it sends email_verified: then every address counts as unverified".to_owned());
+        notes.push(
+            "it does not say that it sends email_verified: then every address counts as unverified".to_owned(),
+        );
     }
     let settings = json!({"enabled": false, "issuer": issuer, "client_ids": [], "algorithms": algorithms});
     let Value::Object(settings) = settings else { unreachable!("the literal above is an object") };

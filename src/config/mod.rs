@@ -96,6 +96,13 @@ pub struct ServerSettings {
     pub cors_origins: Vec<String>,
 }
 
+/// The keys of a table of `[[providers]]`.
+#[must_use]
+pub fn provider_keys() -> Vec<&'static str> {
+    let section = keys::find_section("providers");
+    section.map(|s| s.keys.iter().map(|key| key.name).collect()).unwrap_or_default()
+}
+
 /// A duration as the configuration writes them, such as `90d`, from `least` to `most`.
 ///
 /// # Errors

@@ -187,12 +187,7 @@ impl AdminProvidersApi {
     ///
     /// Its settings are those of a table of the configuration file and pass the same rules. It is served on
     /// every node within a second.
-    #[oai(
-        path = "/admin/providers",
-        method = "post",
-        tag = "Tag::Administration",
-        operation_id = "createProvider"
-    )]
+    #[oai(path = "/admin/providers", method = "post", tag = "Tag::Administration", operation_id = "createProvider")]
     async fn create(
         &self,
         request: &Request,

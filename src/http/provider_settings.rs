@@ -75,10 +75,7 @@ impl Type for TextOrList {
     fn schema_ref() -> MetaSchemaRef {
         let text = || MetaSchemaRef::Inline(Box::new(MetaSchema::new("string")));
         let list = MetaSchema { items: Some(Box::new(text())), ..MetaSchema::new("array") };
-        let either = MetaSchema {
-            one_of: vec![text(), MetaSchemaRef::Inline(Box::new(list))],
-            ..MetaSchema::ANY
-        };
+        let either = MetaSchema { one_of: vec![text(), MetaSchemaRef::Inline(Box::new(list))], ..MetaSchema::ANY };
         MetaSchemaRef::Inline(Box::new(either))
     }
 

@@ -132,8 +132,7 @@ impl ChallengeVerifier {
         let method = answer.method;
         let enabled_providers = self.directory.enabled_names(&answer.tenant);
         let tenant = answer.tenant;
-        let request =
-            AttemptRequest { tenant, challenge, secret_hash, device, method, enabled_providers, now };
+        let request = AttemptRequest { tenant, challenge, secret_hash, device, method, enabled_providers, now };
         let attempt = match self.challenges.begin_attempt(request).await? {
             AttemptStart::Open(attempt) => *attempt,
             AttemptStart::Unknown => return Err(ChallengeError::Unknown),

@@ -196,8 +196,7 @@ impl Pipeline {
         }
         let issuer = token.unverified_issuer().unwrap_or_default();
         let audiences = token.unverified_audiences();
-        let fits =
-            |p: &Arc<Provider>| p.issuer.may_match(issuer) && audiences.iter().any(|a| p.knows_client(a));
+        let fits = |p: &Arc<Provider>| p.issuer.may_match(issuer) && audiences.iter().any(|a| p.knows_client(a));
         let mut fitting = providers.into_iter().filter(fits);
         match (fitting.next(), fitting.count()) {
             (Some(provider), 0) => Ok(provider),

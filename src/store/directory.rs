@@ -42,19 +42,14 @@ async fn load(connection: &mut SqliteConnection) -> Result<StoredDirectory, sqlx
     let tenants = sqlx::query("SELECT id, hosts, created_at, updated_at FROM tenants ORDER BY id")
         .fetch_all(&mut *transaction)
         .await?;
-    let providers = sqlx::query(
-        "SELECT tenant, name, settings, created_at, updated_at FROM providers ORDER BY tenant, name",
-    )
-    .fetch_all(&mut *transaction)
-    .await?;
+    let providers =
+        sqlx::query("SELECT tenant, name, settings, created_at, updated_at FROM providers ORDER BY tenant, name")
+            .fetch_all(&mut *transaction)
+            .await?;
     let off = sqlx::query("SELECT tenant, name FROM providers_off").fetch_all(&mut *transaction).await?;
     transaction.rollback().await?;
     let read_tenant = |row: &SqliteRow| -> Result<StoredTenant, sqlx::Error> {
-        Ok(StoredTenant {
-            id: tenant(row.try_get(0)?)?,
-            hosts: from_json(row.try_get(1)?)?,
-            times: times(row, 2)?,
-        })
+        Ok(StoredTenant { id: tenant(row.try_get(0)?)?, hosts: from_json(row.try_get(1)?)?, times: times(row, 2)? })
     };
     let read_provider = |row: &SqliteRow| -> Result<StoredProvider, sqlx::Error> {
         Ok(StoredProvider {

@@ -1,3 +1,4 @@
+mod directory;
 mod keys;
 
 pub use countersign::admin::access::Role;
