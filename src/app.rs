@@ -211,6 +211,8 @@ impl App {
                 },
                 audit: Arc::<Store>::clone(&store),
                 directory: Arc::clone(&managed),
+                users: Arc::<Store>::clone(&store),
+                sign_ins: Arc::<Store>::clone(&store),
                 probe: Arc::new(Probe { fetcher, keys: provider_keys }),
             },
             enrolment: Enrolment {

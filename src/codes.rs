@@ -149,6 +149,12 @@ codes! {
     AlreadyExists = "already_exists",
     /// The tenant holds something.
     TenantNotEmpty = "tenant_not_empty",
+    /// No such user.
+    UnknownUser = "unknown_user",
+    /// No such sign-in.
+    UnknownSignIn = "unknown_sign_in",
+    /// No such session.
+    UnknownSession = "unknown_session",
     /// No such admin key.
     UnknownAdminKey = "unknown_admin_key",
     /// A defect of the server.

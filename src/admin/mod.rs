@@ -12,3 +12,4 @@ pub mod keys;
 pub mod page;
 pub mod ports;
 pub mod probe;
+pub mod users;

@@ -7,8 +7,11 @@ mod admin;
 mod admin_audit;
 mod admin_examples;
 mod admin_keys;
+mod admin_people;
 mod admin_providers;
+mod admin_sessions;
 mod admin_tenants;
+mod admin_users;
 pub mod body;
 mod client;
 pub mod docs;
@@ -45,6 +48,7 @@ use crate::admin::directory::DirectoryService;
 use crate::admin::keys::{KeyCheck, KeyError};
 use crate::admin::ports::AuditLog;
 use crate::admin::probe::ProviderProbe;
+use crate::admin::users::{SignInLog, UserAdmin};
 use crate::clock::Clock;
 use crate::codes::ErrorCode;
 use crate::ids::RequestId;
@@ -120,6 +124,10 @@ pub struct Administration {
     pub audit: Arc<dyn AuditLog>,
     /// Tenants and providers.
     pub directory: Arc<DirectoryService>,
+    /// Users and their sessions.
+    pub users: Arc<dyn UserAdmin>,
+    /// Records of sign-ins.
+    pub sign_ins: Arc<dyn SignInLog>,
     /// Asks providers of themselves.
     pub probe: Arc<dyn ProviderProbe>,
 }
@@ -193,6 +201,8 @@ type Apis = (sign_in::SignInApi, me::MeApi, AdminApis, ops::OpsApi);
 type AdminApis = (
     admin_tenants::AdminTenantsApi,
     admin_providers::AdminProvidersApi,
+    admin_users::AdminUsersApi,
+    admin_sessions::AdminSessionsApi,
     admin_audit::AdminAuditApi,
     admin_keys::AdminKeysApi,
 );
@@ -202,6 +212,8 @@ fn admin_apis(state: &Arc<State>) -> AdminApis {
     (
         admin_tenants::AdminTenantsApi(state()),
         admin_providers::AdminProvidersApi(state()),
+        admin_users::AdminUsersApi(state()),
+        admin_sessions::AdminSessionsApi(state()),
         admin_audit::AdminAuditApi(state()),
         admin_keys::AdminKeysApi(state()),
     )

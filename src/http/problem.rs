@@ -163,6 +163,9 @@ pub const fn row(code: ErrorCode) -> Row {
         E::ManagedByConfig => (409_140, "The configuration file says what this is: change it there."),
         E::AlreadyExists => (409_141, "There is one of this name already."),
         E::TenantNotEmpty => (409_142, "The tenant has users or providers: remove them first."),
+        E::UnknownUser => (404_141, "No user of the tenant has this identifier, or it is erased."),
+        E::UnknownSignIn => (404_142, "No recorded sign-in of the tenant has this identifier."),
+        E::UnknownSession => (404_143, "No session of the tenant lives under this identifier."),
         E::UnknownAdminKey => (404_140, "No living admin key has this identifier in the key's scope."),
         E::InternalError => {
             (500_001, "A defect of the server, not of the request. It is in the log under the request id.")

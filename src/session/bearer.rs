@@ -98,6 +98,7 @@ impl BearerCheck {
                 Err(BearerError::ProviderDisabled)
             }
             UserStatus::Active => Ok(living),
+            UserStatus::Deleted => Err(BearerError::SessionEnded),
             UserStatus::Disabled => Err(BearerError::Disabled),
             UserStatus::Locked => Err(BearerError::Locked),
         }
