@@ -85,6 +85,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (10, "admin", include_str!("migrations/sqlite/0010_admin.sql")),
     (11, "directory", include_str!("migrations/sqlite/0011_directory.sql")),
     (12, "admin_lookups", include_str!("migrations/sqlite/0012_admin_lookups.sql")),
+    (50, "identities by user", include_str!("migrations/sqlite/0050_identities_by_user.sql")),
 ];
 
 pub(super) async fn open(options: &StoreOptions) -> Result<Opened, OpenError> {
