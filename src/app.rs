@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use poem::endpoint::BoxEndpoint;
@@ -11,9 +12,10 @@ use poem::web::{Data, Query};
 use poem::{EndpointExt, Request, get, handler};
 use tokio::net::TcpListener;
 
+use crate::admin::directory::DirectoryService;
 use crate::admin::keys::KeyCheck;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Settings, master_key};
+use crate::config::{LiveDirectory, Settings, master_key};
 use crate::dev::{self, DevIssuer};
 use crate::geo::GeoDatabases;
 use crate::hashing::{Argon2Hasher, Cost};
@@ -23,7 +25,7 @@ use crate::mfa::enrol::Enrolment;
 use crate::mfa::ports::{Factors, StoredFactor};
 use crate::mfa::verify::{ChallengeVerifier, TOTP_PURPOSE};
 use crate::mfa::{Factor, MfaMethod, totp};
-use crate::oidc::{FetchSettings, Fetcher, KeyCache};
+use crate::oidc::{FetchSettings, Fetcher, KeyCache, Probe};
 use crate::people::devices::DeviceService;
 use crate::people::identities::IdentityService;
 use crate::people::invitations::InvitationService;
@@ -80,7 +82,7 @@ pub enum StartError {
     #[error("development issuer: {0}")]
     Dev(#[from] dev::DevError),
     /// The store, while the development user was made.
-    #[error("the development user could not be made: {0}")]
+    #[error("the store could not be read or written at the start: {0}")]
     Seed(#[from] StoreError),
     /// Metrics were set up before.
     #[error("metrics: {0}")]
@@ -93,6 +95,7 @@ pub struct App {
     store: Arc<Store>,
     policies: Arc<PolicyHost>,
     watch: Option<WatchGuard>,
+    follow: AbortOnDrop,
 }
 
 /// What differs in development.
@@ -137,16 +140,20 @@ impl App {
         let fetcher = Fetcher::new(FetchSettings {
             allow_insecure_issuers: settings.server.allow_insecure_issuers,
             granted_networks: Vec::new(),
-            timeout: std::time::Duration::from_secs(3),
+            timeout: Duration::from_secs(3),
         })?;
+        let live = Arc::new(settings.directory());
+        let directory: Arc<dyn Directory> = Arc::<LiveDirectory>::clone(&live);
+        let managed = Arc::new(DirectoryService { store: Arc::<Store>::clone(&store), rules: live });
+        managed.refresh().await.map_err(StartError::Seed)?;
         let jwk_set = ring.jwk_set();
         let issuer = Arc::new(TokenIssuer { settings: settings.tokens.clone(), ring });
-        let directory: Arc<dyn Directory> = Arc::new(settings.directory());
+        let provider_keys = Arc::new(KeyCache::new(fetcher.clone(), Arc::clone(&clock)));
         let pipeline = Arc::new(Pipeline {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             directory: Arc::clone(&directory),
-            keys: Arc::new(KeyCache::new(fetcher, Arc::clone(&clock))),
+            keys: Arc::<KeyCache>::clone(&provider_keys),
             replays: Arc::<Store>::clone(&store),
             enricher: Arc::<PluginHost>::clone(&plugins),
             mapper: Arc::<PolicyHost>::clone(&policies),
@@ -181,6 +188,7 @@ impl App {
             challenges: ChallengeVerifier {
                 clock: Arc::clone(&clock),
                 entropy: Arc::clone(&entropy),
+                directory: Arc::clone(&directory),
                 challenges: Arc::<Store>::clone(&store),
                 issuer: Arc::clone(&issuer),
                 vault: vault.clone(),
@@ -189,11 +197,17 @@ impl App {
             sessions: SessionService {
                 clock: Arc::clone(&clock),
                 entropy: Arc::clone(&entropy),
+                directory: Arc::clone(&directory),
                 sessions: Arc::<Store>::clone(&store),
                 issuer: Arc::clone(&issuer),
                 vault: vault.clone(),
             },
-            bearer: BearerCheck { clock: Arc::clone(&clock), issuer, sessions: Arc::<Store>::clone(&store) },
+            bearer: BearerCheck {
+                clock: Arc::clone(&clock),
+                issuer,
+                directory: Arc::clone(&directory),
+                sessions: Arc::<Store>::clone(&store),
+            },
             admin: Administration {
                 keys: KeyCheck {
                     clock: Arc::clone(&clock),
@@ -201,6 +215,10 @@ impl App {
                     keys: Arc::<Store>::clone(&store),
                 },
                 audit: Arc::<Store>::clone(&store),
+                directory: Arc::clone(&managed),
+                users: Arc::<Store>::clone(&store),
+                sign_ins: Arc::<Store>::clone(&store),
+                probe: Arc::new(Probe { fetcher, keys: provider_keys }),
             },
             enrolment: Enrolment {
                 clock: Arc::clone(&clock),
@@ -241,7 +259,8 @@ impl App {
         });
         let server = &settings.server;
         let endpoint = http::endpoint(state, &server.base_path, &server.cors_origins, extra);
-        Ok(Self { endpoint, store, policies, watch })
+        let follow = AbortOnDrop(tokio::spawn(follow_directory(managed)));
+        Ok(Self { endpoint, store, policies, watch, follow })
     }
 
     /// The store, for commands and tests.
@@ -259,7 +278,7 @@ impl App {
     /// Serves until `stop` resolves; then requests finish, and the store is closed.
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
         serve::serve(listener, self.endpoint, stop).await;
-        drop(self.watch);
+        drop((self.watch, self.follow));
         self.store.close().await;
     }
 }
@@ -267,6 +286,41 @@ impl App {
 /// Half of the processors, so that passwords never take all of them.
 fn hashes_at_once() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get() / 2).max(1)
+}
+
+/// How often a node looks whether another one changed tenants or providers.
+const DIRECTORY_POLL: Duration = Duration::from_millis(400);
+
+/// Keeps tenants and providers as the store has them. Without the store they stay as they were: nothing
+/// can be signed in or refreshed then either.
+async fn follow_directory(directory: Arc<DirectoryService>) {
+    let mut tick = tokio::time::interval(DIRECTORY_POLL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        tick.tick().await;
+        match directory.refresh().await {
+            Ok(changed) => {
+                failing = false;
+                if changed {
+                    tracing::info!("tenants and providers were changed");
+                }
+            }
+            Err(error) if !failing => {
+                failing = true;
+                tracing::error!(error = %error, "the store does not tell of changed tenants and providers");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 struct StoreReadiness(Arc<Store>);

@@ -135,8 +135,6 @@ codes! {
     UnknownDevice = "unknown_device",
     /// The device may not be trusted now.
     DeviceTrustNotAllowed = "device_trust_not_allowed",
-    /// No such user.
-    UnknownUser = "unknown_user",
     /// The identity is linked to another account.
     IdentityTaken = "identity_taken",
     /// The last identity that the user can sign in with.
@@ -171,6 +169,22 @@ codes! {
     AdminRoleInsufficient = "admin_role_insufficient",
     /// The admin key is for another tenant.
     AdminScopeInsufficient = "admin_scope_insufficient",
+    /// The settings break a rule.
+    InvalidSettings = "invalid_settings",
+    /// The provider is disabled.
+    ProviderDisabled = "provider_disabled",
+    /// The configuration file says what it is.
+    ManagedByConfig = "managed_by_config",
+    /// There is one of this name.
+    AlreadyExists = "already_exists",
+    /// The tenant holds something.
+    TenantNotEmpty = "tenant_not_empty",
+    /// No such user.
+    UnknownUser = "unknown_user",
+    /// No such sign-in.
+    UnknownSignIn = "unknown_sign_in",
+    /// No such session.
+    UnknownSession = "unknown_session",
     /// No such admin key.
     UnknownAdminKey = "unknown_admin_key",
     /// A defect of the server.

@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-pub use self::directory::StaticDirectory;
+pub use self::directory::{FileProvider, LiveDirectory};
 pub use self::master_key::master_key;
 pub use self::problem::{ConfigError, Finding};
 
@@ -67,13 +67,15 @@ pub struct Settings {
     pub tenants: Vec<Arc<Tenant>>,
     /// The enabled providers.
     pub providers: Vec<Arc<Provider>>,
+    /// All providers of the file, as they are written there.
+    pub file_providers: Vec<FileProvider>,
 }
 
 impl Settings {
-    /// The tenants and providers as a directory.
+    /// The tenants and providers as a directory, without what the store adds.
     #[must_use]
-    pub fn directory(&self) -> StaticDirectory {
-        StaticDirectory::new(&self.tenants, &self.providers)
+    pub fn directory(&self) -> LiveDirectory {
+        LiveDirectory::new(self)
     }
 }
 
@@ -92,6 +94,13 @@ pub struct ServerSettings {
     pub allow_insecure_issuers: bool,
     /// Origins of web pages that may call the API, as browsers send them.
     pub cors_origins: Vec<String>,
+}
+
+/// The keys of a table of `[[providers]]`.
+#[must_use]
+pub fn provider_keys() -> Vec<&'static str> {
+    let section = keys::find_section("providers");
+    section.map(|s| s.keys.iter().map(|key| key.name).collect()).unwrap_or_default()
 }
 
 /// A duration as the configuration writes them, such as `90d`, from `least` to `most`.
@@ -173,7 +182,8 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
     let server = server(&layers.table("server"), findings);
     let tenants = tenants(layers, findings);
     let allow_insecure = layers.table("server").flag("allow_insecure_issuers");
-    let providers = providers(layers, &tenants, Upstream { allow_insecure }, findings);
+    let file_providers = providers(layers, &tenants, Upstream { allow_insecure }, findings);
+    let providers = file_providers.iter().filter(|p| p.enabled).map(|p| Arc::clone(&p.provider)).collect();
     let store = layers.table("store").text("url")?;
     let store_url = findings.take(&store.at, values::store_url(&store.value));
     let tokens = tokens(&layers.table("tokens"), findings);
@@ -197,6 +207,7 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
         geoip_asn,
         tenants,
         providers,
+        file_providers,
     })
 }
 
@@ -299,13 +310,13 @@ fn tenants(layers: &Layers, findings: &mut Findings) -> Vec<Arc<Tenant>> {
     tenants
 }
 
-/// The enabled providers. A disabled one is checked as well, but for its client ids, and left out.
+/// All providers. A disabled one is checked as well, but for its client ids.
 fn providers(
     layers: &Layers,
     tenants: &[Arc<Tenant>],
     upstream: Upstream,
     findings: &mut Findings,
-) -> Vec<Arc<Provider>> {
+) -> Vec<FileProvider> {
     let mut names: HashMap<(TenantId, Arc<str>), String> = HashMap::new();
     let mut providers = Vec::new();
     for table in layers.tables("providers") {
@@ -320,9 +331,8 @@ fn providers(
                 ),
             );
         }
-        if read.enabled {
-            providers.push(Arc::new(read.provider));
-        }
+        let (provider, enabled) = (Arc::new(read.provider), read.enabled);
+        providers.push(FileProvider { provider, enabled, written: table.written_members() });
     }
     providers
 }

@@ -28,6 +28,7 @@ macro_rules! bearer_refusals {
                 $crate::codes::ErrorCode::AccountDisabled,
                 $crate::codes::ErrorCode::AccountLocked,
                 $crate::codes::ErrorCode::AccountPending,
+                $crate::codes::ErrorCode::ProviderDisabled,
                 $crate::codes::ErrorCode::UnknownTenant,
                 $crate::codes::ErrorCode::StoreUnavailable,
                 $crate::codes::ErrorCode::RequestTimeout,

@@ -111,6 +111,7 @@ impl Refusals for LinkRefusals {
         E::FreshSessionNeeded,
         E::IdentityRejected,
         E::MappingFailed,
+        E::ProviderDisabled,
         E::UnknownTenant,
         E::UnknownProvider,
         E::IdentityTaken,

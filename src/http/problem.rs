@@ -167,7 +167,6 @@ pub const fn row(code: ErrorCode) -> Row {
             403_162,
             "This session may not trust this device: the message tells whether the policy, the missing factor, the age of the session or the device stands against it.",
         ),
-        E::UnknownUser => (404_163, "There is no user with this id in the tenant."),
         E::LastIdentity => (
             409_161,
             "Without this identity the user could not sign in any more: link another one of an enabled provider first.",
@@ -195,6 +194,19 @@ pub const fn row(code: ErrorCode) -> Row {
         E::AdminScopeInsufficient => {
             (403_141, "The admin key is for one tenant, and the operation is about another or about the server.")
         }
+        E::InvalidSettings => {
+            (400_141, "The settings break a rule of the configuration; the message tells all that is wrong.")
+        }
+        E::ProviderDisabled => (
+            403_142,
+            "The provider is disabled or gone. Sign-ins, sessions and challenges through it open nothing until it is enabled again.",
+        ),
+        E::ManagedByConfig => (409_140, "The configuration file says what this is: change it there."),
+        E::AlreadyExists => (409_141, "There is one of this name already."),
+        E::TenantNotEmpty => (409_142, "The tenant has users or providers: remove them first."),
+        E::UnknownUser => (404_141, "No user of the tenant has this identifier, or it is erased."),
+        E::UnknownSignIn => (404_142, "No recorded sign-in of the tenant has this identifier."),
+        E::UnknownSession => (404_143, "No session of the tenant lives under this identifier."),
         E::UnknownAdminKey => (404_140, "No living admin key has this identifier in the key's scope."),
         E::InternalError => {
             (500_001, "A defect of the server, not of the request. It is in the log under the request id.")

@@ -11,7 +11,7 @@ use super::ports::{SessionUser, Sessions};
 use crate::clock::Clock;
 use crate::codes::ErrorCode;
 use crate::ids::{SessionId, TenantId, UserId};
-use crate::signin::ports::StoreError;
+use crate::signin::ports::{Directory, StoreError};
 use crate::signin::user::UserStatus;
 
 /// Why a bearer token is refused.
@@ -38,6 +38,9 @@ pub enum BearerError {
     /// The user waits for its invitation.
     #[error("this account waits for its invitation to be accepted")]
     Pending,
+    /// The provider that it came through is disabled.
+    #[error("the provider of this session is disabled")]
+    ProviderDisabled,
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -55,6 +58,7 @@ impl BearerError {
             Self::Disabled => ErrorCode::AccountDisabled,
             Self::Locked => ErrorCode::AccountLocked,
             Self::Pending => ErrorCode::AccountPending,
+            Self::ProviderDisabled => ErrorCode::ProviderDisabled,
             Self::Store(_) => ErrorCode::StoreUnavailable,
         }
     }
@@ -74,6 +78,8 @@ pub struct BearerCheck {
     pub clock: Arc<dyn Clock>,
     /// Keys and the issuer's name.
     pub issuer: Arc<TokenIssuer>,
+    /// Which providers are enabled.
+    pub directory: Arc<dyn Directory>,
     /// The store.
     pub sessions: Arc<dyn Sessions>,
 }
@@ -90,8 +96,13 @@ impl BearerCheck {
         if living.user.id != user || living.user.tenant != *tenant {
             return Err(BearerError::Invalid);
         }
+        let enabled = self.directory.enabled_names(tenant);
         match living.user.status {
+            UserStatus::Active if !enabled.contains(&living.session.grant.provider) => {
+                Err(BearerError::ProviderDisabled)
+            }
             UserStatus::Active => Ok(living),
+            UserStatus::Deleted => Err(BearerError::SessionEnded),
             UserStatus::Disabled => Err(BearerError::Disabled),
             UserStatus::Locked => Err(BearerError::Locked),
             UserStatus::Pending => Err(BearerError::Pending),

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::{Grant, NewRefresh};
 use crate::clock::UnixTime;
 use crate::ids::{KeyId, RefreshId, SessionId, TenantId, UserId};
-use crate::signin::ports::StoreError;
+use crate::signin::ports::{EnabledNames, StoreError};
 use crate::signin::user::User;
 
 /// A session that has not ended.
@@ -35,6 +35,8 @@ pub struct SessionUser {
 pub struct Rotation {
     /// The tenant of the request.
     pub tenant: TenantId,
+    /// The tenant's enabled providers: a session that came through another one is not touched.
+    pub enabled_providers: EnabledNames,
     /// The presented token.
     pub id: RefreshId,
     /// SHA-256 of its secret half.
@@ -74,6 +76,8 @@ pub enum RotationResult {
     /// There is no such token, its secret differs, it or its session has ended, or it is of another
     /// tenant.
     Invalid,
+    /// The session came through a provider that is not enabled now. Nothing is changed.
+    ProviderDisabled,
     /// The user may not sign in; the session is ended.
     UserInactive,
 }

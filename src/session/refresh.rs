@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::codes::ErrorCode;
 use crate::ids::{RefreshId, TenantId};
 use crate::secret::{Entropy, sha256};
-use crate::signin::ports::StoreError;
+use crate::signin::ports::{Directory, StoreError};
 use crate::vault::Vault;
 
 const PURPOSE: &str = "refresh successor";
@@ -32,6 +32,9 @@ pub enum RefreshError {
     /// The user may not sign in.
     #[error("the account of this session may not sign in; the session has been ended")]
     UserInactive,
+    /// The provider that it came through is disabled; nothing is spent.
+    #[error("the provider of this session is disabled")]
+    ProviderDisabled,
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -46,6 +49,7 @@ impl RefreshError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Invalid | Self::UserInactive => ErrorCode::InvalidRefreshToken,
+            Self::ProviderDisabled => ErrorCode::ProviderDisabled,
             Self::Reused => ErrorCode::RefreshTokenReused,
             Self::Store(_) | Self::Keys(_) => ErrorCode::StoreUnavailable,
         }
@@ -58,6 +62,8 @@ pub struct SessionService {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
+    /// Which providers are enabled.
+    pub directory: Arc<dyn Directory>,
     /// The store.
     pub sessions: Arc<dyn Sessions>,
     /// Makes tokens.
@@ -83,6 +89,7 @@ impl SessionService {
         let successor_id = successor.id;
         let sealed_successor = self.vault.seal(PURPOSE, successor_id.as_bytes(), &secret);
         let rotation = Rotation {
+            enabled_providers: self.directory.enabled_names(&tenant),
             tenant,
             id,
             secret_hash,
@@ -105,6 +112,7 @@ impl SessionService {
                 return Err(RefreshError::Reused);
             }
             RotationResult::Invalid => return Err(RefreshError::Invalid),
+            RotationResult::ProviderDisabled => return Err(RefreshError::ProviderDisabled),
             RotationResult::UserInactive => return Err(RefreshError::UserInactive),
         };
         let session = &living.session;

@@ -40,6 +40,8 @@ pub enum UserStatus {
     Locked,
     /// Not yet: invited, and never signed in.
     Pending,
+    /// No, and nothing is left of it but its identifier.
+    Deleted,
 }
 
 impl UserStatus {
@@ -51,13 +53,16 @@ impl UserStatus {
             Self::Disabled => "disabled",
             Self::Locked => "locked",
             Self::Pending => "pending",
+            Self::Deleted => "deleted",
         }
     }
 
     /// The status of a word.
     #[must_use]
     pub fn find(word: &str) -> Option<Self> {
-        [Self::Active, Self::Disabled, Self::Locked, Self::Pending].into_iter().find(|s| s.as_str() == word)
+        [Self::Active, Self::Disabled, Self::Locked, Self::Pending, Self::Deleted]
+            .into_iter()
+            .find(|s| s.as_str() == word)
     }
 }
 
@@ -346,7 +351,7 @@ fn join(
 fn check_status(user: &User) -> Result<(), ResolveError> {
     match user.status {
         UserStatus::Active => Ok(()),
-        UserStatus::Disabled => Err(ResolveError::Disabled(user.id)),
+        UserStatus::Disabled | UserStatus::Deleted => Err(ResolveError::Disabled(user.id)),
         UserStatus::Locked => Err(ResolveError::Locked(user.id)),
         UserStatus::Pending => Err(ResolveError::Pending(user.id)),
     }

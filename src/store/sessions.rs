@@ -187,6 +187,9 @@ async fn rotate(connection: &mut SqliteConnection, rotation: Rotation) -> Result
     if living.session.grant.tenant != rotation.tenant {
         return Ok(RotationResult::Invalid);
     }
+    if !rotation.enabled_providers.contains(&living.session.grant.provider) {
+        return Ok(RotationResult::ProviderDisabled);
+    }
     if living.user.status != UserStatus::Active {
         end(connection, token.session, now).await?;
         return Ok(RotationResult::UserInactive);

@@ -260,6 +260,29 @@ async fn nobody_links_or_unlinks_for_another_user_or_tenant() {
     service.send(elsewhere).await.expect(401, "invalid_access_token");
 }
 
+/// CVE-2026-49757: the user was matched by the address.
+#[tokio::test]
+async fn cve_2026_49757_two_subjects_with_one_unverified_address_are_never_one_user() {
+    for linking in ["never", "verified_email", "confirm"] {
+        let service = with_second(&format!("linking = \"{linking}\"")).await;
+        let (_, ada) = sign_in(&service, mail(service.issuer.token(), "ada@example.com", false)).await;
+        let token = mail(service.issuer.token().subject("b"), "ada@example.com", false);
+        let other = through_second(&service, token).await;
+        assert_ne!(other.signed_in()["user_id"], ada["user_id"], "{linking}");
+    }
+}
+
+/// CVE-2026-1486: a disabled provider was still trusted on one of the ways in.
+#[tokio::test]
+async fn cve_2026_1486_a_provider_that_is_disabled_proves_no_identity_to_link() {
+    let service = with_second("enabled = false").await;
+    let (access, _) = sign_in(&service, service.issuer.token()).await;
+    let named = json!({"id_token": of_second(&service, "b").sign(), "provider": "second"});
+    service.post_with(PATH, &access, named).await.expect(404, "unknown_provider");
+    let found_by_issuer = json!({"id_token": of_second(&service, "b").sign()});
+    service.post_with(PATH, &access, found_by_issuer).await.expect(401, "no_provider_fits");
+}
+
 /// Google domain reuse: the new owner of a lapsed domain gets the same address and `hd`, and another `sub`.
 #[tokio::test]
 async fn a_reused_domain_gives_the_same_address_and_another_subject_and_not_the_old_account() {

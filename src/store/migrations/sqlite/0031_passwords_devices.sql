@@ -25,20 +25,3 @@ CREATE TABLE trusted_devices (
     expires_at  INTEGER NOT NULL,
     PRIMARY KEY (user_id, device)
 ) STRICT, WITHOUT ROWID;
-
--- Whatever removes a user removes these as well.
-CREATE TRIGGER users_deleted AFTER DELETE ON users BEGIN
-    DELETE FROM passwords WHERE user_id = OLD.id;
-    DELETE FROM password_attempts WHERE user_id = OLD.id;
-    DELETE FROM trusted_devices WHERE user_id = OLD.id;
-    DELETE FROM invitations WHERE user_id = OLD.id;
-    DELETE FROM link_offers WHERE user_id = OLD.id;
-END;
-
-CREATE TRIGGER users_erased AFTER UPDATE OF status ON users WHEN NEW.status = 'deleted' BEGIN
-    DELETE FROM passwords WHERE user_id = OLD.id;
-    DELETE FROM password_attempts WHERE user_id = OLD.id;
-    DELETE FROM trusted_devices WHERE user_id = OLD.id;
-    DELETE FROM invitations WHERE user_id = OLD.id;
-    DELETE FROM link_offers WHERE user_id = OLD.id;
-END;
