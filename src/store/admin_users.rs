@@ -18,7 +18,9 @@ use crate::session::ports::StoredSession;
 use crate::signin::ports::StoreError;
 use crate::signin::user::{User, UserStatus};
 
-const USER: &str = "SELECT u.id, u.tenant, u.status, u.profile, u.created_at FROM users u";
+const USER: &str = "SELECT u.id, u.tenant, u.status, u.profile, u.created_at, \
+                    (SELECT json_array(p.changed_at, p.must_change) FROM passwords p WHERE p.user_id = u.id) \
+                    FROM users u";
 /// Greater than every text that begins with the text before it.
 const BEYOND: char = char::MAX;
 

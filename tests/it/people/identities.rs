@@ -278,9 +278,9 @@ async fn cve_2026_1486_a_provider_that_is_disabled_proves_no_identity_to_link() 
     let service = with_second("enabled = false").await;
     let (access, _) = sign_in(&service, service.issuer.token()).await;
     let named = json!({"id_token": of_second(&service, "b").sign(), "provider": "second"});
-    service.post_with(PATH, &access, named).await.expect(404, "unknown_provider");
+    service.post_with(PATH, &access, named).await.expect(403, "provider_disabled");
     let found_by_issuer = json!({"id_token": of_second(&service, "b").sign()});
-    service.post_with(PATH, &access, found_by_issuer).await.expect(401, "no_provider_fits");
+    service.post_with(PATH, &access, found_by_issuer).await.expect(403, "provider_disabled");
 }
 
 /// Google domain reuse: the new owner of a lapsed domain gets the same address and `hd`, and another `sub`.
