@@ -120,7 +120,7 @@ fn facts() -> Facts {
             email_verified: true,
             groups: Vec::new(),
             privileged: false,
-            has_password: false,
+            password: None,
             mfa_methods: Vec::new(),
             link_method: LinkMethod::Existing,
         },
@@ -243,7 +243,7 @@ fn bench_store(c: &mut Criterion) {
         password: None,
     };
     let change = PlannedChange::Create { user: Box::new(user), identity: identity.clone() };
-    let made = SignInCommit { change, outcome: NewOutcome::Denial, record: record(id, now) };
+    let made = SignInCommit { change, outcome: NewOutcome::Denial, record: record(id, now), sealed: None };
     runtime.block_on(store.commit(made)).unwrap();
     for callers in [1_usize, 64] {
         c.bench_function(&format!("store, {callers} sign-ins at once"), |b| {
@@ -260,7 +260,12 @@ fn bench_store(c: &mut Criterion) {
                         .unwrap();
                     let outcome = NewOutcome::Session(session);
                     store
-                        .commit(SignInCommit { change: PlannedChange::None, outcome, record: record(id, now) })
+                        .commit(SignInCommit {
+                            change: PlannedChange::None,
+                            outcome,
+                            record: record(id, now),
+                            sealed: None,
+                        })
                         .await
                         .unwrap()
                 };

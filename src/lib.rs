@@ -27,6 +27,7 @@ pub mod mfa;
 pub mod oidc;
 pub mod people;
 pub mod plugin_host;
+pub mod policy;
 pub mod scripts;
 pub mod secret;
 pub mod session;

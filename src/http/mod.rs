@@ -5,10 +5,13 @@
 
 mod admin;
 mod admin_audit;
+mod admin_decisions;
 mod admin_examples;
 mod admin_invitations;
 mod admin_keys;
 mod admin_people;
+mod admin_policies;
+mod admin_policy_dto;
 mod admin_providers;
 mod admin_sessions;
 mod admin_tenants;
@@ -24,6 +27,7 @@ mod me_identities;
 mod me_password;
 pub mod ops;
 mod people_examples;
+mod policy_examples;
 pub mod problem;
 pub mod provider_settings;
 pub mod reply;
@@ -64,6 +68,7 @@ use crate::people::devices::DeviceService;
 use crate::people::identities::IdentityService;
 use crate::people::invitations::InvitationService;
 use crate::people::passwords::{PasswordService, PasswordStatus};
+use crate::policy::service::PolicyService;
 use crate::secret::Entropy;
 use crate::session::bearer::{BearerCheck, BearerError};
 use crate::session::ports::SessionUser;
@@ -123,6 +128,8 @@ pub struct State {
     pub devices: DeviceService,
     /// Administration.
     pub admin: Administration,
+    /// The life of policies.
+    pub policies: PolicyService,
     /// The store's health.
     pub ready: Arc<dyn Readiness>,
     /// Public keys of local tokens.
@@ -232,6 +239,9 @@ type AdminApis = (
     admin_sessions::AdminSessionsApi,
     admin_audit::AdminAuditApi,
     admin_keys::AdminKeysApi,
+    admin_policies::AdminPoliciesApi,
+    admin_decisions::AdminDecisionsApi,
+    admin_decisions::MySignInsApi,
 );
 
 fn me_apis(state: &Arc<State>) -> MeApis {
@@ -256,6 +266,9 @@ fn admin_apis(state: &Arc<State>) -> AdminApis {
         admin_sessions::AdminSessionsApi(state()),
         admin_audit::AdminAuditApi(state()),
         admin_keys::AdminKeysApi(state()),
+        admin_policies::AdminPoliciesApi(state()),
+        admin_decisions::AdminDecisionsApi(state()),
+        admin_decisions::MySignInsApi(state()),
     )
 }
 

@@ -278,7 +278,7 @@ mod tests {
                 email_verified: true,
                 groups: vec!["the-group".to_owned()],
                 privileged: false,
-                has_password: false,
+                password: None,
                 mfa_methods: vec![FactorFacts {
                     kind: "the-factor",
                     strength: "strong",

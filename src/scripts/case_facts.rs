@@ -60,7 +60,7 @@ pub(super) fn ordinary(tenant: &TenantId) -> Facts {
             email_verified: true,
             groups: Vec::new(),
             privileged: false,
-            has_password: false,
+            password: None,
             mfa_methods: vec![FactorFacts {
                 kind: "totp",
                 strength: "strong",
@@ -158,6 +158,7 @@ pub(super) fn set(facts: &mut Facts, path: &str, value: &Value) -> Result<(), St
         "history.denied_30d" => h.denied_30d = int()?,
         "history.mfa_failed_24h" => h.mfa_failed_24h = int()?,
         "history.device" => h.device = device(value).ok_or_else(wrong)?,
+        "history.trusted_device" => h.trusted_device = boolean()?,
         "history.known_country" => h.known_country = maybe_bool()?,
         "history.known_asn" => h.known_asn = maybe_bool()?,
         "history.known_prefix" => h.known_prefix = maybe_bool()?,
@@ -216,7 +217,11 @@ fn travel(value: &Value) -> Option<Travel> {
 
 fn link_method(value: &Value) -> Option<LinkMethod> {
     use LinkMethod as L;
-    by_word(value, &[L::Existing, L::LinkedByVerifiedEmail, L::Provisioned], L::as_str)
+    by_word(
+        value,
+        &[L::Existing, L::LinkedByVerifiedEmail, L::ConfirmedByFactor, L::Invited, L::Provisioned],
+        L::as_str,
+    )
 }
 
 /// Factors by their words: `["totp"]`.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::assessment::{AssessedSignIn, Assessment};
-use super::facts::LinkMethod;
+use super::facts::{Facts, LinkMethod};
 use super::rules::{Level, LevelAction, Unenrolled};
+use crate::ids::FactorId;
 use crate::mfa::{Factor, MfaMethod, Strength};
 use crate::people::passwords::{ExpiredPassword, PasswordWarning, status};
 use crate::session::Caps;
@@ -83,19 +84,21 @@ impl Decided {
 /// Decides. Deny before what cannot be met before MFA before tokens.
 #[must_use]
 pub fn decide(assessed: AssessedSignIn) -> Decided {
-    let (facts, resolved, assessment) = (assessed.facts(), assessed.resolved(), assessed.assessment());
+    let decision = by_facts(assessed.assessment(), assessed.facts(), &assessed.resolved().known().factors);
+    Decided { assessed, decision }
+}
+
+fn by_facts(assessment: &Assessment, facts: &Facts, factors: &[Factor]) -> Decision {
     let shown = Shown {
         upstream_mfa: facts.upstream.trusted_mfa,
         auth_time_age_s: facts.upstream.auth_time_age_s,
         trusted_device: facts.history.trusted_device,
     };
-    let known = resolved.known();
     let policy = &assessment.settings.password;
-    let password = known.user.password.map(|state| status(state, policy, facts.request.time));
+    let password = facts.user.password.map(|state| status(state, policy, facts.request.time));
     let expired = password.is_some_and(|p| p.warning == Some(PasswordWarning::Expired));
-    let floor = floor(resolved.link_method(), expired.then_some(policy.expired));
-    let decision = outcome(assessment, &floor, shown, &known.factors);
-    Decided { assessed, decision }
+    let floor = floor(facts.user.link_method, expired.then_some(policy.expired));
+    outcome(assessment, &floor, shown, factors)
 }
 
 /// The reason of a challenge that confirms a link.
@@ -230,6 +233,32 @@ pub fn demanded_action(assessment: &Assessment) -> &'static str {
     }
 }
 
+/// The decision on facts of an earlier sign-in, with the factors that the user had then.
+#[must_use]
+pub fn decide_again(assessment: &Assessment, facts: &Facts) -> Decision {
+    let at = facts.request.time;
+    let factors: Vec<Factor> = facts
+        .user
+        .mfa_methods
+        .iter()
+        .filter_map(|f| MfaMethod::find(f.kind))
+        .map(|method| Factor { id: FactorId::from_bytes([0; 16]), method, enrolled_at: at, last_used_at: None })
+        .collect();
+    by_facts(assessment, facts, &factors)
+}
+
+impl Decision {
+    /// `allow`, `mfa` or `deny`.
+    #[must_use]
+    pub const fn action(&self) -> &'static str {
+        match self {
+            Self::Issue { .. } => "allow",
+            Self::Challenge { .. } => "mfa",
+            Self::Deny(_) => "deny",
+        }
+    }
+}
+
 /// Methods that would do for this assessment, whether the user has them or not.
 #[must_use]
 pub fn recommended_methods(level: Level) -> Vec<MfaMethod> {
@@ -240,19 +269,21 @@ pub fn recommended_methods(level: Level) -> Vec<MfaMethod> {
 mod tests {
     use super::*;
     use crate::clock::UnixTime;
-    use crate::ids::FactorId;
     use crate::signin::assessment::combine;
     use crate::signin::rules::{Effect, PolicySettings, RuleOutput, RuleRun, Step};
 
     fn assessment(settings: PolicySettings, effects: Vec<Effect>) -> Assessment {
-        let steps =
-            effects.into_iter().map(|effect| Step { code: "r".into(), effect, line: None, detail: None }).collect();
+        let steps = effects
+            .into_iter()
+            .map(|effect| Step { code: "r".into(), effect, line: None, detail: None, because: Default::default() })
+            .collect();
         combine(RuleRun {
             policy: "p".into(),
             file: "f".into(),
             settings: Arc::new(settings),
             output: RuleOutput { steps, ..RuleOutput::default() },
             fault: None,
+            cost: Default::default(),
         })
     }
 

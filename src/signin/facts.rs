@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::clock::UnixTime;
 use crate::ids::{TenantId, UserId};
+use crate::people::passwords::PasswordState;
 
 /// Everything that the rules may look at.
 #[derive(Debug, Clone)]
@@ -250,8 +251,8 @@ pub struct UserFacts {
     pub groups: Vec<String>,
     /// One of the groups is marked privileged by the tenant.
     pub privileged: bool,
-    /// Has a local password.
-    pub has_password: bool,
+    /// The state of the local password, when there is one.
+    pub password: Option<PasswordState>,
     /// Usable factors.
     pub mfa_methods: Vec<FactorFacts>,
     /// How the identity came to the user.

@@ -104,7 +104,7 @@ pub async fn gather(
         email_verified: known.user.profile.email_verified,
         privileged: groups.iter().any(|g| settings.privileged_groups.contains(g)),
         groups,
-        has_password: known.user.password.is_some(),
+        password: known.user.password,
         mfa_methods: known
             .factors
             .iter()

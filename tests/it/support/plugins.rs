@@ -231,7 +231,7 @@ pub fn facts(ip: &str) -> Arc<Facts> {
             email_verified: true,
             groups: vec!["staff".to_owned()],
             privileged: false,
-            has_password: false,
+            password: None,
             mfa_methods: Vec::new(),
             link_method: LinkMethod::Existing,
         },
