@@ -126,6 +126,9 @@ async fn side(service: &Service, tenant: &'static str, provider: &str) -> Side {
         let listed = service.send(request).await;
         listed.body[member][0]["id"].as_str().unwrap_or_else(|| panic!("{list}: {}", listed.text)).to_owned()
     };
+    let mut draft = operations().into_iter().find(|o| o.id == "draftPolicy").and_then(|o| o.example).unwrap();
+    draft["files"]["policy.toml"] = format!("contract = 1\n# of {tenant}\n").into();
+    let draft = service.post_with("/admin/policies", &admin, draft).await;
     let invite = service.post_with("/admin/invitations", &admin, json!({"email": "invited@example.com"})).await;
     let identifiers = BTreeMap::from([
         ("tenant_id", tenant.to_owned()),
@@ -136,6 +139,7 @@ async fn side(service: &Service, tenant: &'static str, provider: &str) -> Side {
         ("name", provider.to_owned()),
         ("identity_id", mine("/auth/me/identities", "identities").await),
         ("device_id", mine("/auth/me/devices", "devices").await),
+        ("policy_id", draft.body["id"].as_str().unwrap_or_else(|| panic!("{}", draft.text)).to_owned()),
         ("invitation_id", invite.body["id"].as_str().unwrap().to_owned()),
     ]);
     Side { tenant, user, access, refresh: body["refresh_token"].clone(), admin, identifiers }
