@@ -127,8 +127,8 @@ async fn cve_2026_1486_a_disabled_provider_is_refused_on_every_path() {
     service.sign_in(&service.issuer.token().sign()).await.signed_in();
     let service = service.restart(Setup::provider("enabled = false")).await;
     let before = service.issuer.fetches.load(Ordering::SeqCst);
-    service.sign_in(&service.issuer.token().sign()).await.expect(404, "unknown_provider");
-    unnamed(&service, &service.issuer.token().sign()).await.expect(401, "no_provider_fits");
+    service.sign_in(&service.issuer.token().sign()).await.expect(403, "provider_disabled");
+    unnamed(&service, &service.issuer.token().sign()).await.expect(403, "provider_disabled");
     assert_eq!(service.issuer.fetches.load(Ordering::SeqCst), before, "its keys were asked for");
 }
 
