@@ -5,9 +5,12 @@
 
 mod admin;
 mod admin_audit;
+mod admin_decisions;
 mod admin_examples;
 mod admin_keys;
 mod admin_people;
+mod admin_policies;
+mod admin_policy_dto;
 mod admin_providers;
 mod admin_sessions;
 mod admin_tenants;
@@ -18,6 +21,7 @@ pub mod docs;
 pub mod dto;
 mod me;
 pub mod ops;
+mod policy_examples;
 pub mod problem;
 pub mod provider_settings;
 pub mod reply;
@@ -54,6 +58,7 @@ use crate::codes::ErrorCode;
 use crate::ids::RequestId;
 use crate::mfa::enrol::Enrolment;
 use crate::mfa::verify::ChallengeVerifier;
+use crate::policy::service::PolicyService;
 use crate::secret::Entropy;
 use crate::session::bearer::{BearerCheck, BearerError};
 use crate::session::ports::SessionUser;
@@ -104,6 +109,8 @@ pub struct State {
     pub enrolment: Enrolment,
     /// Administration.
     pub admin: Administration,
+    /// The life of policies.
+    pub policies: PolicyService,
     /// The store's health.
     pub ready: Arc<dyn Readiness>,
     /// Public keys of local tokens.
@@ -205,6 +212,9 @@ type AdminApis = (
     admin_sessions::AdminSessionsApi,
     admin_audit::AdminAuditApi,
     admin_keys::AdminKeysApi,
+    admin_policies::AdminPoliciesApi,
+    admin_decisions::AdminDecisionsApi,
+    admin_decisions::MySignInsApi,
 );
 
 fn admin_apis(state: &Arc<State>) -> AdminApis {
@@ -216,6 +226,9 @@ fn admin_apis(state: &Arc<State>) -> AdminApis {
         admin_sessions::AdminSessionsApi(state()),
         admin_audit::AdminAuditApi(state()),
         admin_keys::AdminKeysApi(state()),
+        admin_policies::AdminPoliciesApi(state()),
+        admin_decisions::AdminDecisionsApi(state()),
+        admin_decisions::MySignInsApi(state()),
     )
 }
 
