@@ -135,7 +135,8 @@ pub struct App {
     store: Arc<Store>,
     policies: Arc<PolicyHost>,
     watch: Option<WatchGuard>,
-    follow: Vec<AbortOnDrop>,
+    follow_directory: AbortOnDrop,
+    follow: Option<tokio::task::JoinHandle<()>>,
 }
 
 /// What differs in development.
@@ -211,7 +212,7 @@ impl App {
             pseudonyms: pseudonyms.clone(),
         });
         // In development the folder is what counts, whatever was activated.
-        let policies_follower = match development {
+        let follow = match development {
             Some(_) => None,
             None => {
                 let mut node = [0; 8];
@@ -324,9 +325,8 @@ impl App {
         });
         let server = &settings.server;
         let endpoint = http::endpoint(state, &server.base_path, &server.cors_origins, extra);
-        let mut follow = vec![AbortOnDrop(tokio::spawn(follow_directory(managed)))];
-        follow.extend(policies_follower.map(AbortOnDrop));
-        Ok(Self { endpoint, store, policies, watch, follow })
+        let follow_directory = AbortOnDrop(tokio::spawn(follow_directory(managed)));
+        Ok(Self { endpoint, store, policies, watch, follow_directory, follow })
     }
 
     /// The store, for commands and tests.
@@ -344,7 +344,10 @@ impl App {
     /// Serves until `stop` resolves; then requests finish, and the store is closed.
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
         serve::serve(listener, self.endpoint, stop).await;
-        drop((self.watch, self.follow));
+        drop((self.watch, self.follow_directory));
+        if let Some(follow) = self.follow {
+            follow.abort();
+        }
         self.store.close().await;
     }
 }
