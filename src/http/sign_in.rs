@@ -14,6 +14,7 @@ use super::{MaybeBearer, State, Tag, client};
 use crate::codes::ErrorCode as E;
 use crate::ids::RequestId;
 use crate::mfa::MfaMethod;
+use crate::mfa::delivery::{SendError, SendRequest};
 use crate::mfa::verify::{Answer, ChallengeError};
 use crate::secret::sha256;
 use crate::signin::error::SignInError;
@@ -51,6 +52,7 @@ impl Refusals for SignInRefusals {
         E::IdTokenNonceMismatch,
         E::IdTokenAtHashMismatch,
         E::IdTokenReplayed,
+        E::IdTokenRejected,
         E::NoProviderFits,
         E::UnknownKey,
         E::KeyIdMissing,
@@ -95,6 +97,26 @@ impl Refusals for ChallengeRefusals {
         E::BodyTooLarge,
         E::UnsupportedMediaType,
         E::MfaLocked,
+        E::ChannelUnavailable,
+        E::StoreUnavailable,
+        E::RequestTimeout,
+    ];
+}
+
+pub(super) struct SendRefusals;
+impl Refusals for SendRefusals {
+    const CODES: &'static [E] = &[
+        E::MalformedRequest,
+        E::ChallengeExpired,
+        E::ChallengeUsed,
+        E::InvalidChallenge,
+        E::MfaMethodNotAllowed,
+        E::UnknownTenant,
+        E::BodyTooLarge,
+        E::UnsupportedMediaType,
+        E::MfaLocked,
+        E::TooManyMessages,
+        E::ChannelUnavailable,
         E::StoreUnavailable,
         E::RequestTimeout,
     ];
@@ -163,6 +185,20 @@ impl SignInApi {
             expires_in: NONCE_TTL.as_secs(),
         });
         answer.into()
+    }
+
+    /// Have a code sent for a challenge
+    ///
+    /// For the methods `email` and `sms`, when they stand in the challenge's `required_mfa_methods`: a code
+    /// goes to the address that the user had verified before. A new code takes the place of an earlier one.
+    /// At most three messages for a challenge, 20 s apart, and ten to one user within 15 minutes.
+    #[oai(path = "/auth/mfa/challenge", method = "post", tag = "Tag::Mfa", operation_id = "sendMfaCode")]
+    async fn send_code(
+        &self,
+        request: &Request,
+        body: Body<dto::SendCodeRequest>,
+    ) -> Reply<dto::SendCodeResponse, SendRefusals> {
+        self.run_send(request, body.0).await.into()
     }
 
     /// Answer an MFA challenge
@@ -256,6 +292,40 @@ impl SignInApi {
         Ok(dto::LoginResponse::from(outcome).with_password(password))
     }
 
+    async fn run_send(
+        &self,
+        request: &Request,
+        body: dto::SendCodeRequest,
+    ) -> Result<dto::SendCodeResponse, Problem> {
+        let state = &self.0;
+        let tenant = state.tenant(request)?;
+        let method = find_method(&body.mfa_method.0)?;
+        let device_id = present(body.device_id);
+        let wish = SendRequest {
+            tenant: tenant.id.clone(),
+            challenge_token: &body.challenge_token.0,
+            method,
+            device_id: device_id.as_deref(),
+        };
+        match state.codes.send(wish).await {
+            Ok(sent) => Ok(dto::SendCodeResponse {
+                mfa_method: sent.method.to_string(),
+                destination: sent.destination_hint,
+                expires_in: sent.expires_in.as_secs(),
+            }),
+            Err(error) => {
+                let problem = state.refused(error.code(), &error);
+                Err(match error {
+                    SendError::TooMany { retry_after_s }
+                    | SendError::Challenge(ChallengeError::Locked { retry_after_s }) => {
+                        problem.retry_after(retry_after_s)
+                    }
+                    _ => problem,
+                })
+            }
+        }
+    }
+
     async fn run_verify(
         &self,
         request: &Request,
@@ -263,10 +333,7 @@ impl SignInApi {
     ) -> Result<dto::LoginResponse, Problem> {
         let state = &self.0;
         let tenant = state.tenant(request)?;
-        let method = MfaMethod::find(&body.mfa_method.0).ok_or_else(|| {
-            let known: Vec<&str> = MfaMethod::ALL.iter().map(|m| m.as_str()).collect();
-            Problem::new(E::MfaMethodNotAllowed, format!("mfa_method is one of {}", known.join(", ")))
-        })?;
+        let method = find_method(&body.mfa_method.0)?;
         let device_id = present(body.device_id);
         let verified = state
             .challenges
@@ -324,6 +391,13 @@ pub(super) fn sign_in_request(
         device_secret_hash: bounded(body.device_secret, SHORT_TEXT, "device_secret")?.and_then(device_secret_hash),
         name_hint: bounded(body.profile.and_then(|p| p.name), SHORT_TEXT, "profile.name")?,
         client,
+    })
+}
+
+fn find_method(word: &str) -> Result<MfaMethod, Problem> {
+    MfaMethod::find(word).ok_or_else(|| {
+        let known: Vec<&str> = MfaMethod::ALL.iter().map(|m| m.as_str()).collect();
+        Problem::new(E::MfaMethodNotAllowed, format!("mfa_method is one of {}", known.join(", ")))
     })
 }
 

@@ -81,14 +81,17 @@ impl Decided {
     }
 }
 
-/// Decides. Deny before what cannot be met before MFA before tokens.
+/// Decides. Deny before what cannot be met before MFA before tokens. `channels` are those to addresses
+/// that the user had verified before this sign-in: for a user without a factor that would do, if the
+/// tenant's `unenrolled` rule is `known_channel`.
 #[must_use]
-pub fn decide(assessed: AssessedSignIn) -> Decided {
-    let decision = by_facts(assessed.assessment(), assessed.facts(), &assessed.resolved().known().factors);
+pub fn decide(assessed: AssessedSignIn, channels: &[MfaMethod]) -> Decided {
+    let factors = &assessed.resolved().known().factors;
+    let decision = by_facts(assessed.assessment(), assessed.facts(), factors, channels);
     Decided { assessed, decision }
 }
 
-fn by_facts(assessment: &Assessment, facts: &Facts, factors: &[Factor]) -> Decision {
+fn by_facts(assessment: &Assessment, facts: &Facts, factors: &[Factor], channels: &[MfaMethod]) -> Decision {
     let shown = Shown {
         upstream_mfa: facts.upstream.trusted_mfa,
         auth_time_age_s: facts.upstream.auth_time_age_s,
@@ -98,7 +101,7 @@ fn by_facts(assessment: &Assessment, facts: &Facts, factors: &[Factor]) -> Decis
     let password = facts.user.password.map(|state| status(state, policy, facts.request.time));
     let expired = password.is_some_and(|p| p.warning == Some(PasswordWarning::Expired));
     let floor = floor(facts.user.link_method, expired.then_some(policy.expired));
-    outcome(assessment, &floor, shown, factors)
+    outcome(assessment, &floor, shown, factors, channels)
 }
 
 /// The reason of a challenge that confirms a link.
@@ -144,7 +147,13 @@ fn floor(link_method: LinkMethod, expired_password: Option<ExpiredPassword>) -> 
     }
 }
 
-fn outcome(assessment: &Assessment, floor: &Floor, shown: Shown, factors: &[Factor]) -> Decision {
+fn outcome(
+    assessment: &Assessment,
+    floor: &Floor,
+    shown: Shown,
+    factors: &[Factor],
+    channels: &[MfaMethod],
+) -> Decision {
     let (demand, settings) = (&assessment.demand, &assessment.settings);
     if let Some(reason) = demand.deny.as_ref().or(floor.deny.as_ref()) {
         return Decision::Deny(Denial::Policy { reason: Arc::clone(reason) });
@@ -186,7 +195,10 @@ fn outcome(assessment: &Assessment, floor: &Floor, shown: Shown, factors: &[Fact
     let level_strength = (action == LevelAction::StrongMfa).then_some(Strength::Strong);
     let floor_strength = floor.factor.as_ref().and_then(|(strength, _)| *strength);
     let strength = demand.strength.max(level_strength).max(floor_strength);
-    let methods = usable(factors, demand.methods.as_deref(), strength);
+    let mut methods = usable(factors, demand.methods.as_deref(), strength);
+    if methods.is_empty() && settings.unenrolled == Unenrolled::KnownChannel {
+        methods = that_do(channels.iter().copied(), demand.methods.as_deref(), strength);
+    }
     let reason = match (&floor.factor, &demand.mfa) {
         (Some((_, code)), _) => Arc::clone(code),
         (None, Some(code)) if !by_level => Arc::clone(code),
@@ -195,7 +207,6 @@ fn outcome(assessment: &Assessment, floor: &Floor, shown: Shown, factors: &[Fact
     if methods.is_empty() {
         return Decision::Deny(match settings.unenrolled {
             Unenrolled::UpstreamStepUp => Denial::UpstreamStepUp { reason, max_age_s: 0 },
-            // No method that sends a code is built in yet, so a known channel cannot be used.
             Unenrolled::KnownChannel | Unenrolled::Deny => Denial::NoFactor { reason },
         });
     }
@@ -204,9 +215,15 @@ fn outcome(assessment: &Assessment, floor: &Floor, shown: Shown, factors: &[Fact
 
 fn usable(factors: &[Factor], named: Option<&[MfaMethod]>, strength: Option<Strength>) -> Vec<MfaMethod> {
     let enrolled = |method: &MfaMethod| factors.iter().any(|f| f.method == *method);
-    MfaMethod::SUPPORTED
-        .into_iter()
-        .filter(enrolled)
+    that_do(MfaMethod::SUPPORTED.into_iter().filter(enrolled), named, strength)
+}
+
+fn that_do(
+    methods: impl Iterator<Item = MfaMethod>,
+    named: Option<&[MfaMethod]>,
+    strength: Option<Strength>,
+) -> Vec<MfaMethod> {
+    methods
         .filter(|m| named.is_none_or(|list| list.contains(m)))
         .filter(|m| strength.is_none_or(|s| m.strength() >= s))
         .collect()
@@ -233,7 +250,8 @@ pub fn demanded_action(assessment: &Assessment) -> &'static str {
     }
 }
 
-/// The decision on facts of an earlier sign-in, with the factors that the user had then.
+/// The decision on facts of an earlier sign-in, with the factors that the user had then. Channels to known
+/// addresses are not among the facts: a user who has nothing else counts as one without a factor.
 #[must_use]
 pub fn decide_again(assessment: &Assessment, facts: &Facts) -> Decision {
     let at = facts.request.time;
@@ -244,7 +262,7 @@ pub fn decide_again(assessment: &Assessment, facts: &Facts) -> Decision {
         .filter_map(|f| MfaMethod::find(f.kind))
         .map(|method| Factor { id: FactorId::from_bytes([0; 16]), method, enrolled_at: at, last_used_at: None })
         .collect();
-    by_facts(assessment, facts, &factors)
+    by_facts(assessment, facts, &factors, &[])
 }
 
 impl Decision {
@@ -341,6 +359,7 @@ mod tests {
                 &Floor::default(),
                 shown(upstream, Some(300)),
                 &factors,
+                &[],
             );
             assert_eq!(word(&got), expected, "{row}");
         }
@@ -352,11 +371,11 @@ mod tests {
         let on_trusted_device = Shown { trusted_device: true, ..shown(true, Some(0)) };
         for effects in [vec![], vec![Effect::Add(30)], vec![Effect::RequireMfa(None)], vec![Effect::Add(60)]] {
             let a = assessment(PolicySettings { trusted_devices: true, ..PolicySettings::default() }, effects);
-            assert_eq!(word(&outcome(&a, &floor, on_trusted_device, &totp())), "challenge");
-            assert_eq!(word(&outcome(&a, &floor, on_trusted_device, &[])), "no factor");
+            assert_eq!(word(&outcome(&a, &floor, on_trusted_device, &totp(), &[])), "challenge");
+            assert_eq!(word(&outcome(&a, &floor, on_trusted_device, &[], &[])), "no factor");
         }
         let denied = assessment(PolicySettings::default(), vec![Effect::Deny]);
-        assert_eq!(word(&outcome(&denied, &floor, on_trusted_device, &totp())), "deny");
+        assert_eq!(word(&outcome(&denied, &floor, on_trusted_device, &totp(), &[])), "deny");
     }
 
     #[test]
@@ -372,7 +391,7 @@ mod tests {
             let floor = floor(LinkMethod::Existing, Some(expired));
             let factors = if own { totp() } else { Vec::new() };
             let upstream = expired != ExpiredPassword::Warn;
-            assert_eq!(word(&outcome(&add(points), &floor, shown(upstream, Some(0)), &factors)), expected);
+            assert_eq!(word(&outcome(&add(points), &floor, shown(upstream, Some(0)), &factors, &[])), expected);
         }
     }
 
@@ -392,7 +411,7 @@ mod tests {
         ] {
             let seen = format!("{trusts} {medium_action:?} {effects:?}");
             let settings = PolicySettings { trusted_devices: trusts, medium_action, ..PolicySettings::default() };
-            let got = outcome(&assessment(settings, effects), &Floor::default(), on_device, &totp());
+            let got = outcome(&assessment(settings, effects), &Floor::default(), on_device, &totp(), &[]);
             assert_eq!(word(&got), expected, "{seen}");
         }
     }
@@ -400,7 +419,7 @@ mod tests {
     #[test]
     fn a_step_up_is_asked_when_the_provider_does_not_tell_the_time() {
         let a = assessment(PolicySettings::default(), vec![Effect::UpstreamStepUp { max_age_s: 600 }]);
-        assert_eq!(word(&outcome(&a, &Floor::default(), shown(true, None), &totp())), "step up");
+        assert_eq!(word(&outcome(&a, &Floor::default(), shown(true, None), &totp(), &[])), "step up");
     }
 
     #[test]
@@ -412,7 +431,26 @@ mod tests {
         ] {
             let settings = PolicySettings { unenrolled, ..PolicySettings::default() };
             let a = assessment(settings, vec![Effect::Add(45)]);
-            assert_eq!(word(&outcome(&a, &Floor::default(), shown(false, Some(0)), &[])), expected);
+            assert_eq!(word(&outcome(&a, &Floor::default(), shown(false, Some(0)), &[], &[])), expected);
+        }
+    }
+
+    #[test]
+    fn a_known_channel_serves_a_user_without_a_factor_when_the_tenant_says_so() {
+        let email = [MfaMethod::Email];
+        for (unenrolled, effects, factors, expected) in [
+            (Unenrolled::KnownChannel, vec![Effect::RequireMfa(None)], vec![], Some(MfaMethod::Email)),
+            (Unenrolled::KnownChannel, vec![Effect::RequireMfa(None)], totp(), Some(MfaMethod::Totp)),
+            (Unenrolled::KnownChannel, vec![Effect::RequireMfa(Some(vec![MfaMethod::Totp]))], vec![], None),
+            (Unenrolled::Deny, vec![Effect::RequireMfa(None)], vec![], None),
+            (Unenrolled::UpstreamStepUp, vec![Effect::RequireMfa(None)], vec![], None),
+        ] {
+            let a = assessment(PolicySettings { unenrolled, ..PolicySettings::default() }, effects);
+            let methods = match outcome(&a, &Floor::default(), shown(false, Some(0)), &factors, &email) {
+                Decision::Challenge { methods, .. } => methods,
+                _ => Vec::new(),
+            };
+            assert_eq!(methods, Vec::from_iter(expected), "{unenrolled:?}");
         }
     }
 }
