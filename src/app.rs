@@ -279,6 +279,7 @@ impl App {
                 pseudonyms: pseudonyms.clone(),
             },
             codes: CodeSender {
+                directory: Arc::clone(&directory),
                 clock: Arc::clone(&clock),
                 entropy: Arc::clone(&entropy),
                 deliveries: Arc::<Store>::clone(&store),

@@ -111,6 +111,7 @@ impl Refusals for SendRefusals {
         E::ChallengeUsed,
         E::InvalidChallenge,
         E::MfaMethodNotAllowed,
+        E::ProviderDisabled,
         E::UnknownTenant,
         E::BodyTooLarge,
         E::UnsupportedMediaType,

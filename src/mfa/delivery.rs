@@ -17,6 +17,7 @@ use crate::ids::TenantId;
 use crate::secret::{Entropy, Secret};
 use crate::signin::history::Pseudonyms;
 use crate::signin::identity::Profile;
+use crate::signin::ports::Directory;
 use crate::signin::user::User;
 use crate::vault::Vault;
 
@@ -156,6 +157,8 @@ pub struct SendRequest<'a> {
 
 /// Sends codes.
 pub struct CodeSender {
+    /// Which providers are enabled.
+    pub directory: Arc<dyn Directory>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
