@@ -21,7 +21,7 @@ use crate::mfa::enrol::Enrolment;
 use crate::mfa::ports::{Factors, StoredFactor};
 use crate::mfa::verify::{ChallengeVerifier, TOTP_PURPOSE};
 use crate::mfa::{Factor, MfaMethod, totp};
-use crate::oidc::{FetchSettings, Fetcher, KeyCache};
+use crate::oidc::{FetchSettings, Fetcher, KeyCache, KeyFiles};
 use crate::plugin_host::PluginHost;
 use crate::scripts::PolicyHost;
 use crate::scripts::watch::{WatchGuard, watch};
@@ -31,7 +31,7 @@ use crate::session::issue::TokenIssuer;
 use crate::session::keys::KeyRing;
 use crate::session::refresh::SessionService;
 use crate::signin::history::{ContextPrint, PastEnd, Pseudonyms};
-use crate::signin::identity::Profile;
+use crate::signin::identity::{Profile, UserKind};
 use crate::signin::nonce::NonceIssuer;
 use crate::signin::pipeline::Pipeline;
 use crate::signin::ports::{NewOutcome, Outcomes, SignInCommit, StoreError, Users};
@@ -130,16 +130,19 @@ impl App {
         let geo = GeoDatabases::open(settings.geoip_city.as_deref(), settings.geoip_asn.as_deref())?;
         let fetcher = Fetcher::new(FetchSettings {
             allow_insecure_issuers: settings.server.allow_insecure_issuers,
-            granted_networks: Vec::new(),
+            granted_networks: settings.granted_networks.clone(),
             timeout: std::time::Duration::from_secs(3),
         })?;
+        let key_files = KeyFiles::new(settings.keys_cache_dir.clone(), vault.derive("provider keys on disk"));
+        let keys = KeyCache::with_files(fetcher, Arc::clone(&clock), key_files);
+        keys.restore(&settings.providers).await;
         let jwk_set = ring.jwk_set();
         let issuer = Arc::new(TokenIssuer { settings: settings.tokens.clone(), ring });
         let pipeline = Arc::new(Pipeline {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             directory: Arc::new(settings.directory()),
-            keys: Arc::new(KeyCache::new(fetcher, Arc::clone(&clock))),
+            keys: Arc::new(keys),
             replays: Arc::<Store>::clone(&store),
             enricher: Arc::<PluginHost>::clone(&plugins),
             mapper: Arc::<PolicyHost>::clone(&policies),
@@ -328,6 +331,7 @@ async fn seed_dev_user(
         tenant: tenant.clone(),
         status: UserStatus::Active,
         profile: Profile {
+            kind: UserKind::Person,
             email: None,
             email_verified: false,
             name: Some("Ada".to_owned()),

@@ -242,6 +242,22 @@ fn every_wrong_value_is_told_once_with_its_line() {
             "3: base_path = \"/a/../b\" must be \"\" or begin with / and end without it: \"/identity/api/v1\"",
         ),
         (
+            format!("{HEAD}[network]\ngranted = [\"10.20.0.1\"]\n"),
+            "4: granted: \"10.20.0.1\" is an address, not a network; write \"10.20.0.1/32\"",
+        ),
+        (
+            format!("{HEAD}[network]\ngranted = [\"10.20.0.0/16\", \"10.20.0.1/16\"]\n"),
+            "4: granted: \"10.20.0.1/16\" names a host inside a network; write \"10.20.0.0/16\"",
+        ),
+        (
+            format!("{HEAD}[network]\ngranted = [\"0.0.0.0/0\"]\n"),
+            "4: granted: \"0.0.0.0/0\" would reach everything inside; name the networks of your providers",
+        ),
+        (
+            format!("{HEAD}[network]\ngrants = []\n"),
+            "4: unknown key \"grants\" in [network]; nearest is \"granted\"",
+        ),
+        (
             server("trusted_proxies = [\"10.0.0.1\"]"),
             "3: trusted_proxies: \"10.0.0.1\" is an address, not a network; write \"10.0.0.1/32\"",
         ),
@@ -473,6 +489,21 @@ fn presets_fill_in_what_is_not_given() {
     for preset in presets::PRESETS.iter().filter(|p| p.issuers.len() == 1 && p.name != "microsoft") {
         assert_eq!(provider(&format!("preset = \"{}\"", preset.name)).issuer.shown(), preset.issuers[0]);
     }
+}
+
+#[test]
+fn granted_networks_and_the_folder_of_cached_keys_are_read() {
+    let settings = read(HEAD, &[]).unwrap();
+    assert!(settings.granted_networks.is_empty());
+    assert_eq!(settings.keys_cache_dir, Path::new("data/provider-keys"));
+    let moved = format!("{HEAD}[secrets]\nmaster_key_file = \"/run/keys/master.key\"\n");
+    assert_eq!(read(&moved, &[]).unwrap().keys_cache_dir, Path::new("/run/keys/provider-keys"));
+    let env = [("COUNTERSIGN_NETWORK__GRANTED", "10.20.0.0/16, fd00:1::/32")];
+    let given = format!("{moved}[keys_cache]\ndir = \"/var/cache/keys\"\n");
+    let settings = read(&given, &env).unwrap();
+    assert_eq!(settings.granted_networks, ["10.20.0.0/16", "fd00:1::/32"].map(|n| n.parse().unwrap()));
+    assert_eq!(settings.keys_cache_dir, Path::new("/var/cache/keys"));
+    assert!(error(&format!("{HEAD}[keys_cache]\ndir = \"\"\n"), &[]).contains("4: dir is empty"));
 }
 
 #[test]

@@ -93,3 +93,6 @@ pub mod signals;
 pub mod token;
 pub mod user;
 pub mod verify;
+
+#[cfg(test)]
+mod key_tests;

@@ -1,6 +1,7 @@
 //! The sign-in path through the front door.
 
 mod happy;
+mod keys_on_disk;
 mod linking;
 mod outages;
 mod plugins;
