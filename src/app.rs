@@ -11,11 +11,12 @@ use poem::web::{Data, Query};
 use poem::{EndpointExt, Request, get, handler};
 use tokio::net::TcpListener;
 
+use crate::admin::keys::KeyCheck;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Settings, master_key};
 use crate::dev::{self, DevIssuer};
 use crate::geo::GeoDatabases;
-use crate::http::{self, Assume, Assumed, Readiness, State, serve};
+use crate::http::{self, Administration, Assume, Assumed, Readiness, State, serve};
 use crate::ids::{FactorId, TenantId, UserId};
 use crate::mfa::enrol::Enrolment;
 use crate::mfa::ports::{Factors, StoredFactor};
@@ -190,6 +191,14 @@ impl App {
                 vault: vault.clone(),
             },
             bearer: BearerCheck { clock: Arc::clone(&clock), issuer, sessions: Arc::<Store>::clone(&store) },
+            admin: Administration {
+                keys: KeyCheck {
+                    clock: Arc::clone(&clock),
+                    entropy: Arc::clone(&entropy),
+                    keys: Arc::<Store>::clone(&store),
+                },
+                audit: Arc::<Store>::clone(&store),
+            },
             enrolment: Enrolment {
                 clock,
                 entropy,

@@ -3,6 +3,10 @@
 //! No rule stands here. Every answer, the library's own rejections included, has the JSON form of the
 //! contract and a request identifier.
 
+mod admin;
+mod admin_audit;
+mod admin_examples;
+mod admin_keys;
 pub mod body;
 mod client;
 pub mod docs;
@@ -34,6 +38,8 @@ use poem_openapi::registry::{MetaApi, Registry};
 use poem_openapi::{ExtraHeader, OpenApi, OpenApiService, SecurityScheme, Tags};
 use serde_json::Value;
 
+use crate::admin::keys::{KeyCheck, KeyError};
+use crate::admin::ports::AuditLog;
 use crate::clock::Clock;
 use crate::codes::ErrorCode;
 use crate::ids::RequestId;
@@ -87,6 +93,8 @@ pub struct State {
     pub bearer: BearerCheck,
     /// Enrolment of factors.
     pub enrolment: Enrolment,
+    /// Administration.
+    pub admin: Administration,
     /// The store's health.
     pub ready: Arc<dyn Readiness>,
     /// Public keys of local tokens.
@@ -97,6 +105,14 @@ pub struct State {
     pub trusted_proxies: Vec<IpNet>,
     /// Places that a request may claim; only in development.
     pub assume: Option<Assume>,
+}
+
+/// What the operations under `/admin` need.
+pub struct Administration {
+    /// Admin keys.
+    pub keys: KeyCheck,
+    /// The audit log.
+    pub audit: Arc<dyn AuditLog>,
 }
 
 impl State {
@@ -145,6 +161,8 @@ enum Tag {
     Session,
     /// The signed-in user.
     Me,
+    /// Tenants, providers, users, keys, and the record of every change. Takes an admin key.
+    Administration,
     /// Health, metrics and keys.
     Operations,
 }
@@ -162,7 +180,13 @@ enum MaybeBearer {
     Anonymous,
 }
 
-type Apis = (sign_in::SignInApi, me::MeApi, ops::OpsApi);
+type Apis = (sign_in::SignInApi, me::MeApi, AdminApis, ops::OpsApi);
+type AdminApis = (admin_audit::AdminAuditApi, admin_keys::AdminKeysApi);
+
+fn admin_apis(state: &Arc<State>) -> AdminApis {
+    let state = || Arc::clone(state);
+    (admin_audit::AdminAuditApi(state()), admin_keys::AdminKeysApi(state()))
+}
 
 fn described<A: OpenApi>(api: A) -> OpenApiService<A, ()> {
     let tenant = ExtraHeader::new("X-Tenant-ID")
@@ -185,10 +209,12 @@ pub fn endpoint(
 ) -> BoxEndpoint<'static> {
     let entropy = Arc::clone(&state.entropy);
     let clock = Arc::clone(&state.clock);
-    let apis: Apis = (sign_in::SignInApi(Arc::clone(&state)), me::MeApi(Arc::clone(&state)), ops::OpsApi(state));
+    let admin = admin_apis(&state);
+    let apis: Apis =
+        (sign_in::SignInApi(Arc::clone(&state)), me::MeApi(Arc::clone(&state)), admin, ops::OpsApi(state));
     let service = described(apis);
     let document = spec::document(&service.spec());
-    let allow = Arc::new(spec::allowed_methods(&document));
+    let allow = Arc::new(spec::AllowedMethods::of_document(&document));
     let docs = docs::Docs::new(bundled_page, &document);
     let mut route = Route::new().nest("/", docs.routes(service.into_endpoint()));
     if let Some(development) = development {
@@ -212,7 +238,7 @@ struct Outermost {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     base_path: String,
-    allow: Arc<HashMap<String, HeaderValue>>,
+    allow: Arc<spec::AllowedMethods>,
 }
 
 impl Endpoint for Outermost {
@@ -274,8 +300,11 @@ impl Outermost {
             return reply::carry(problem.clone());
         }
         let problem = if error.is::<rejected::AuthorizationError>() {
-            let text = BearerError::Missing.to_string();
-            Problem::new(ErrorCode::MissingAccessToken, text)
+            if path.starts_with("/admin/") {
+                Problem::new(ErrorCode::MissingAdminKey, KeyError::Missing.to_string())
+            } else {
+                Problem::new(ErrorCode::MissingAccessToken, BearerError::Missing.to_string())
+            }
         } else if error.is::<rejected::ContentTypeError>() {
             Problem::new(ErrorCode::UnsupportedMediaType, "the body must have the content type application/json")
         } else {
@@ -284,7 +313,7 @@ impl Outermost {
                 StatusCode::METHOD_NOT_ALLOWED => {
                     let text = "the address takes other methods, see the header Allow";
                     let mut problem = Problem::new(ErrorCode::MethodNotAllowed, text);
-                    problem.allow = Some(self.allow.get(path).cloned().unwrap_or(HeaderValue::from_static("GET")));
+                    problem.allow = Some(self.allow.of(path));
                     problem
                 }
                 StatusCode::PAYLOAD_TOO_LARGE => Problem::new(

@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 
 import { answerChecks } from './answers.mjs';
 import { check, failed, passed, tally } from './check.mjs';
+import { hostileChecks } from './hostile.mjs';
 import { withServer } from './server.mjs';
 
 const here = fileURLToPath(new URL('.', import.meta.url));
@@ -85,6 +86,7 @@ async function main() {
   await python();
   const parsed = JSON.parse(await readFile(document, 'utf8'));
   await withServer((base) => answerChecks(parsed, base));
+  await withServer((base) => hostileChecks(run, join(out, 'venv-hostile'), join(here, 'requirements-hostile.txt'), base));
 }
 
 try {
