@@ -83,6 +83,7 @@ fn migrations() -> Migrator {
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "start", include_str!("migrations/sqlite/0001_start.sql")),
     (10, "admin", include_str!("migrations/sqlite/0010_admin.sql")),
+    (50, "identities by user", include_str!("migrations/sqlite/0050_identities_by_user.sql")),
 ];
 
 pub(super) async fn open(options: &StoreOptions) -> Result<Opened, OpenError> {

@@ -12,3 +12,4 @@ mod policies;
 mod session;
 mod sign_in;
 mod support;
+mod verification;

@@ -176,6 +176,11 @@ impl Service {
         Self::start_on(self.dir, self.issuer, self.clock, setup).await
     }
 
+    /// Another server on the same files, beside this one.
+    pub async fn beside(&self, setup: Setup) -> Self {
+        Self::start_on(Arc::clone(&self.dir), self.issuer.clone(), self.clock.clone(), setup).await
+    }
+
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
