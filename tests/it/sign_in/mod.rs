@@ -5,6 +5,7 @@ mod keys_on_disk;
 mod linking;
 mod outages;
 mod plugins;
+mod providers;
 mod replay;
 mod risk;
 mod token_refusals;
