@@ -24,8 +24,12 @@ use crate::mfa::verify::{ChallengeVerifier, TOTP_PURPOSE};
 use crate::mfa::{Factor, MfaMethod, totp};
 use crate::oidc::{FetchSettings, Fetcher, KeyCache, KeyFiles};
 use crate::plugin_host::PluginHost;
-use crate::scripts::PolicyHost;
+use crate::policy::service::PolicyService;
+use crate::scripts::follow::{Follower, Progress};
+use crate::scripts::lab::Lab;
+use crate::scripts::shadow::Shadows;
 use crate::scripts::watch::{WatchGuard, watch};
+use crate::scripts::{PolicyHost, bundle};
 use crate::secret::{Entropy, Secret, SystemEntropy};
 use crate::session::bearer::BearerCheck;
 use crate::session::issue::TokenIssuer;
@@ -35,9 +39,11 @@ use crate::signin::history::{ContextPrint, PastEnd, Pseudonyms};
 use crate::signin::identity::{Profile, UserKind};
 use crate::signin::nonce::NonceIssuer;
 use crate::signin::pipeline::Pipeline;
-use crate::signin::ports::{NewOutcome, Outcomes, SignInCommit, StoreError, Users};
+use crate::signin::ports::{AfterDecision, DecisionLog, NewOutcome, Outcomes, SignInCommit, StoreError, Users};
 use crate::signin::record::SignInRecord;
 use crate::signin::user::{IdentityKey, PlannedChange, User, UserStatus};
+use crate::store::decisions::DecisionRecords;
+use crate::store::policies::OpenedDecisions;
 use crate::store::{Store, StoreOptions};
 use crate::vault::Vault;
 
@@ -77,9 +83,41 @@ pub enum StartError {
     /// The store, while the development user was made.
     #[error("the development user could not be made: {0}")]
     Seed(#[from] StoreError),
+    /// A thread.
+    #[error("no thread could be started: {0}")]
+    Thread(std::io::Error),
     /// Metrics were set up before.
     #[error("metrics: {0}")]
     Metrics(String),
+}
+
+/// The store and all that can be done with policies, for commands that work beside a running server.
+///
+/// # Errors
+/// When the master key or the store cannot be opened.
+pub async fn open_policies(settings: &Settings) -> Result<(Arc<Store>, PolicyService), StartError> {
+    let vault = Vault::new(master_key(&settings.master_key_file, false, &SystemEntropy)?);
+    let pseudonyms = Pseudonyms::new(vault.derive("pseudonyms"));
+    let store = Store::open(&StoreOptions { url: settings.store_url.clone() }).await?;
+    let records = Arc::new(DecisionRecords::new(vault, pseudonyms, settings.keep_records));
+    let service = policy_service(settings, &store, records, Arc::new(SystemClock));
+    Ok((store, service))
+}
+
+fn policy_service(
+    settings: &Settings,
+    store: &Arc<Store>,
+    records: Arc<DecisionRecords>,
+    clock: Arc<dyn Clock>,
+) -> PolicyService {
+    let dir = settings.policies_dir.clone();
+    PolicyService {
+        clock,
+        store: Arc::<Store>::clone(store),
+        decisions: Arc::new(OpenedDecisions { store: Arc::clone(store), records }),
+        lab: Arc::new(Lab),
+        folder: Arc::new(move || bundle::read_folder(&dir).map_err(|error| error.to_string())),
+    }
 }
 
 /// A server that is ready to listen.
@@ -88,6 +126,7 @@ pub struct App {
     store: Arc<Store>,
     policies: Arc<PolicyHost>,
     watch: Option<WatchGuard>,
+    follow: Option<tokio::task::JoinHandle<()>>,
 }
 
 /// What differs in development.
@@ -139,6 +178,8 @@ impl App {
         keys.restore(&settings.providers).await;
         let jwk_set = ring.jwk_set();
         let issuer = Arc::new(TokenIssuer { settings: settings.tokens.clone(), ring });
+        let records = Arc::new(DecisionRecords::new(vault.clone(), pseudonyms.clone(), settings.keep_records));
+        let shadows = Shadows::start().map_err(StartError::Thread)?;
         let pipeline = Arc::new(Pipeline {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
@@ -152,10 +193,32 @@ impl App {
             signals: plugins,
             rules: Arc::<PolicyHost>::clone(&policies),
             outcomes: Arc::<Store>::clone(&store),
+            decisions: Arc::clone(&records) as Arc<dyn DecisionLog>,
+            after: Arc::clone(&shadows) as Arc<dyn AfterDecision>,
             issuer: Arc::clone(&issuer),
             nonces: NonceIssuer::new(vault.derive("nonces")),
             pseudonyms: pseudonyms.clone(),
         });
+        // In development the folder is what counts, whatever was activated.
+        let follow = match development {
+            Some(_) => None,
+            None => {
+                let mut node = [0; 8];
+                entropy.fill(&mut node);
+                let follower = Follower {
+                    host: Arc::clone(&policies),
+                    store: Arc::<Store>::clone(&store),
+                    shadows,
+                    clock: Arc::clone(&clock),
+                    entropy: Arc::clone(&entropy),
+                    node: format!("nod_{}", data_encoding::HEXLOWER.encode(&node)),
+                    cache: private_folder(&settings).join("policy-bundles"),
+                };
+                let mut progress = Progress::default();
+                follower.round(&mut progress).await;
+                Some(tokio::spawn(follower.run(progress)))
+            }
+        };
         let (extra, assume, watch) = match development {
             Some(development) => {
                 let base = format!("http://{}/dev/issuer", development.address);
@@ -191,6 +254,7 @@ impl App {
                 vault: vault.clone(),
             },
             bearer: BearerCheck { clock: Arc::clone(&clock), issuer, sessions: Arc::<Store>::clone(&store) },
+            policies: policy_service(&settings, &store, records, Arc::clone(&clock)),
             admin: Administration {
                 keys: KeyCheck {
                     clock: Arc::clone(&clock),
@@ -214,7 +278,7 @@ impl App {
         });
         let server = &settings.server;
         let endpoint = http::endpoint(state, &server.base_path, &server.cors_origins, extra);
-        Ok(Self { endpoint, store, policies, watch })
+        Ok(Self { endpoint, store, policies, watch, follow })
     }
 
     /// The store, for commands and tests.
@@ -233,6 +297,9 @@ impl App {
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
         serve::serve(listener, self.endpoint, stop).await;
         drop(self.watch);
+        if let Some(follow) = self.follow {
+            follow.abort();
+        }
         self.store.close().await;
     }
 }
@@ -248,7 +315,11 @@ impl Readiness for StoreReadiness {
 
 /// Plugin copies stand beside the master key: a folder that nobody else writes to.
 fn private_plugin_store(settings: &Settings) -> PathBuf {
-    settings.master_key_file.parent().unwrap_or(Path::new(".")).join("plugins")
+    private_folder(settings).join("plugins")
+}
+
+fn private_folder(settings: &Settings) -> &Path {
+    settings.master_key_file.parent().unwrap_or(Path::new("."))
 }
 
 /// One recorder for the process, however many servers a test starts in it.
@@ -367,7 +438,7 @@ async fn seed_dev_user(
         session: None,
     };
     let change = PlannedChange::Create { user: Box::new(user), identity };
-    store.commit(SignInCommit { change, outcome: NewOutcome::Denial, record }).await?;
+    store.commit(SignInCommit { change, outcome: NewOutcome::Denial, record, sealed: None }).await?;
     let factor = FactorId::generate(now, entropy);
     let sealed_secret = vault.seal(TOTP_PURPOSE, factor.as_bytes(), secret);
     let described = Factor { id: factor, method: MfaMethod::Totp, enrolled_at: now, last_used_at: None };

@@ -57,6 +57,8 @@ pub struct Settings {
     pub signing_algorithm: SigningAlgorithm,
     /// Where the rhai scripts are.
     pub policies_dir: PathBuf,
+    /// How long frozen decisions are kept; zero keeps none.
+    pub keep_records: std::time::Duration,
     /// The list of plugins; absent: no plugin is loaded.
     pub plugins_lock: Option<PathBuf>,
     /// The database of places; absent: places are unknown.
@@ -184,6 +186,7 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
     let tokens = tokens(&layers.table("tokens"), findings);
     let master_key_file = path(&layers.table("secrets"), "master_key_file", findings);
     let policies_dir = path(&layers.table("policies"), "dir", findings);
+    let keep_records = keep_records(&layers.table("records"), findings);
     let plugins_lock = path(&layers.table("plugins"), "lock", findings);
     let geoip_city = path(&layers.table("geoip"), "city", findings);
     let geoip_asn = path(&layers.table("geoip"), "asn", findings);
@@ -203,6 +206,7 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
         tokens,
         signing_algorithm,
         policies_dir: policies_dir?,
+        keep_records: keep_records?,
         plugins_lock,
         geoip_city,
         geoip_asn,
@@ -272,6 +276,11 @@ fn networks(
 ) -> Vec<IpNet> {
     let written = table.list(name);
     written.value.iter().filter_map(|text| findings.take(&written.at, read(text))).collect()
+}
+
+fn keep_records(table: &Table<'_>, findings: &mut Findings) -> Option<std::time::Duration> {
+    let w = table.text("keep")?;
+    findings.take(&w.at, values::duration("keep", &w.value, &Bounds { least: "0d", most: "400d" }))
 }
 
 fn path(table: &Table<'_>, name: &str, findings: &mut Findings) -> Option<PathBuf> {

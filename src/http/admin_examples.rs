@@ -11,7 +11,7 @@ const USER: &str = "usr_034xz6kz0yfp8g3v5t1c9qk7re";
 pub(super) fn request(operation: &str) -> Option<Value> {
     Some(match operation {
         "createAdminKey" => json!({"role": "editor", "note": "support desk", "expires_in": 7_776_000}),
-        _ => return None,
+        other => return super::policy_examples::request(other),
     })
 }
 
@@ -37,7 +37,7 @@ pub(super) fn success(operation: &str) -> Option<(&'static str, &'static str, Va
             ("key", "The key, shown this once", json!({"key": key, "info": admin_key()}))
         }
         "revokeAdminKey" => message("the admin key is revoked"),
-        _ => return None,
+        other => return super::policy_examples::success(other),
     })
 }
 
@@ -52,6 +52,6 @@ fn admin_key() -> Value {
     })
 }
 
-fn message(text: &str) -> (&'static str, &'static str, Value) {
+pub(super) fn message(text: &str) -> (&'static str, &'static str, Value) {
     ("done", "Done", json!({"code": 0, "message": text, "timestamp": EXAMPLE_TIME}))
 }

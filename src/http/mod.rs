@@ -5,14 +5,18 @@
 
 mod admin;
 mod admin_audit;
+mod admin_decisions;
 mod admin_examples;
 mod admin_keys;
+mod admin_policies;
+mod admin_policy_dto;
 pub mod body;
 mod client;
 pub mod docs;
 pub mod dto;
 mod me;
 pub mod ops;
+mod policy_examples;
 pub mod problem;
 pub mod reply;
 pub mod serve;
@@ -45,6 +49,7 @@ use crate::codes::ErrorCode;
 use crate::ids::RequestId;
 use crate::mfa::enrol::Enrolment;
 use crate::mfa::verify::ChallengeVerifier;
+use crate::policy::service::PolicyService;
 use crate::secret::Entropy;
 use crate::session::bearer::{BearerCheck, BearerError};
 use crate::session::ports::SessionUser;
@@ -95,6 +100,8 @@ pub struct State {
     pub enrolment: Enrolment,
     /// Administration.
     pub admin: Administration,
+    /// The life of policies.
+    pub policies: PolicyService,
     /// The store's health.
     pub ready: Arc<dyn Readiness>,
     /// Public keys of local tokens.
@@ -181,11 +188,23 @@ enum MaybeBearer {
 }
 
 type Apis = (sign_in::SignInApi, me::MeApi, AdminApis, ops::OpsApi);
-type AdminApis = (admin_audit::AdminAuditApi, admin_keys::AdminKeysApi);
+type AdminApis = (
+    admin_audit::AdminAuditApi,
+    admin_keys::AdminKeysApi,
+    admin_policies::AdminPoliciesApi,
+    admin_decisions::AdminDecisionsApi,
+    admin_decisions::MySignInsApi,
+);
 
 fn admin_apis(state: &Arc<State>) -> AdminApis {
     let state = || Arc::clone(state);
-    (admin_audit::AdminAuditApi(state()), admin_keys::AdminKeysApi(state()))
+    (
+        admin_audit::AdminAuditApi(state()),
+        admin_keys::AdminKeysApi(state()),
+        admin_policies::AdminPoliciesApi(state()),
+        admin_decisions::AdminDecisionsApi(state()),
+        admin_decisions::MySignInsApi(state()),
+    )
 }
 
 fn described<A: OpenApi>(api: A) -> OpenApiService<A, ()> {

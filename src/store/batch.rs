@@ -7,6 +7,7 @@ use data_encoding::HEXLOWER;
 use sqlx::{Row, SqliteConnection};
 use tokio::sync::oneshot;
 
+use super::decisions::{self, DecisionRow};
 use super::rows::{ContextRow, GrantRow, record_row};
 use super::writer::{Command, Deliver, Task, after_commit, under_savepoint};
 use super::{challenges, users};
@@ -73,12 +74,14 @@ impl Batch {
     ) -> Result<(), sqlx::Error> {
         remember(connection, self.remember, deliver).await?;
         let mut records = self.records;
-        commit_fast(connection, self.fast, &mut records, deliver).await?;
+        let mut frozen = Vec::new();
+        commit_fast(connection, self.fast, &mut records, &mut frozen, deliver).await?;
         for (commit, reply) in self.slow {
             let result = under_savepoint(connection, move |c| Box::pin(commit_slow(c, commit))).await;
             deliver.push(after_commit(reply, result));
         }
         insert_records(connection, &records).await?;
+        decisions::insert(connection, &frozen).await?;
         for task in self.tasks {
             deliver.push(task.run(connection).await);
         }
@@ -86,7 +89,7 @@ impl Batch {
     }
 }
 
-fn json(rows: &impl serde::Serialize) -> Result<String, sqlx::Error> {
+pub(super) fn json(rows: &impl serde::Serialize) -> Result<String, sqlx::Error> {
     serde_json::to_string(rows).map_err(|e| sqlx::Error::Encode(Box::new(e)))
 }
 
@@ -130,6 +133,7 @@ async fn commit_fast(
     connection: &mut SqliteConnection,
     commits: Vec<(Box<SignInCommit>, Reply<CommitResult>)>,
     records: &mut Vec<SignInRecord>,
+    frozen: &mut Vec<DecisionRow>,
     deliver: &mut Vec<Deliver>,
 ) -> Result<(), sqlx::Error> {
     if commits.is_empty() {
@@ -168,6 +172,8 @@ async fn commit_fast(
                 session.device.map(|d| HEXLOWER.encode(&d)),
             ));
         }
+        let (tenant, id) = (&commit.record.tenant, commit.record.id);
+        frozen.extend(commit.sealed.map(|sealed| DecisionRow { tenant: tenant.clone(), id, sealed }));
         records.push(commit.record);
         deliver.push(after_commit(reply, Ok(CommitResult::Done)));
     }
@@ -221,7 +227,7 @@ async fn commit_slow(
     connection: &mut SqliteConnection,
     commit: Box<SignInCommit>,
 ) -> Result<CommitResult, sqlx::Error> {
-    let SignInCommit { change, outcome, record } = *commit;
+    let SignInCommit { change, outcome, record, sealed } = *commit;
     let changed = users::apply(connection, &change, record.at).await;
     match changed {
         Ok(true) => {}
@@ -235,6 +241,9 @@ async fn commit_slow(
         NewOutcome::Denial => {}
     }
     insert_records(connection, std::slice::from_ref(&record)).await?;
+    if let Some(sealed) = sealed {
+        decisions::insert(connection, &[DecisionRow { tenant: record.tenant, id: record.id, sealed }]).await?;
+    }
     Ok(CommitResult::Done)
 }
 

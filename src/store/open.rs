@@ -83,6 +83,8 @@ fn migrations() -> Migrator {
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "start", include_str!("migrations/sqlite/0001_start.sql")),
     (10, "admin", include_str!("migrations/sqlite/0010_admin.sql")),
+    (40, "decisions", include_str!("migrations/sqlite/0040_decisions.sql")),
+    (41, "policies", include_str!("migrations/sqlite/0041_policies.sql")),
     (50, "identities by user", include_str!("migrations/sqlite/0050_identities_by_user.sql")),
 ];
 
@@ -116,14 +118,15 @@ pub(super) async fn open(options: &StoreOptions) -> Result<Opened, OpenError> {
         .max_connections(3)
         .acquire_timeout(Duration::from_secs(5))
         .connect_lazy_with(reading);
-    let report = MigrationReport { applied: after - before, version: after };
+    let report = MigrationReport { applied: after.1 - before.1, version: after.0 };
     Ok(Opened { options: connect, writer, reader, pool, report })
 }
 
-/// The version of the schema; 0 for an empty file.
-async fn version(connection: &mut SqliteConnection) -> i64 {
-    let row = sqlx::query("SELECT coalesce(max(version), 0) FROM _sqlx_migrations").fetch_one(connection).await;
-    row.and_then(|r| r.try_get(0)).unwrap_or(0)
+/// The version of the schema and the number of its migrations; 0 for an empty file.
+async fn version(connection: &mut SqliteConnection) -> (i64, i64) {
+    let sql = "SELECT coalesce(max(version), 0), count(*) FROM _sqlx_migrations";
+    let row = sqlx::query(sql).fetch_one(connection).await;
+    row.and_then(|r| Ok((r.try_get(0)?, r.try_get(1)?))).unwrap_or((0, 0))
 }
 
 /// Makes the folder (0700) and the file (0600): what they hold is nobody else's.

@@ -9,6 +9,7 @@ mod mfa;
 mod openapi;
 mod plugin_abi;
 mod policies;
+mod policy_life;
 mod session;
 mod sign_in;
 mod support;

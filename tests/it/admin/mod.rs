@@ -1,3 +1,4 @@
 mod keys;
+mod policies;
 
 pub use countersign::admin::access::Role;
