@@ -10,6 +10,7 @@ mod cache;
 mod client;
 mod discovery;
 mod disk;
+mod request;
 mod schedule;
 
 #[cfg(test)]
@@ -28,3 +29,4 @@ pub use cache::{KeyCache, KeyFetchError};
 pub use client::{FetchError, FetchSettings, FetchSetupError, Fetched, Fetcher};
 pub use discovery::DiscoveryError;
 pub use disk::KeyFiles;
+pub use request::{OutboundRequest, OutboundResponse};

@@ -89,15 +89,18 @@ impl Decided {
     }
 }
 
-/// Decides. Deny before what cannot be met before MFA before tokens.
+/// Decides. Deny before what cannot be met before MFA before tokens. `channels` are those to addresses
+/// that the user had verified before this sign-in: for a user without a factor that would do, if the
+/// tenant's `unenrolled` rule is `known_channel`.
 #[must_use]
-pub fn decide(assessed: AssessedSignIn) -> Decided {
+pub fn decide(assessed: AssessedSignIn, channels: &[MfaMethod]) -> Decided {
     let upstream = &assessed.facts().upstream;
     let who = Who {
         kind: assessed.facts().user.kind,
         trusted_upstream_mfa: upstream.trusted_mfa,
         auth_time_age_s: upstream.auth_time_age_s,
         factors: &assessed.resolved().known().factors,
+        channels,
     };
     let decision = outcome(assessed.assessment(), &who);
     Decided { assessed, decision }
@@ -109,6 +112,7 @@ struct Who<'a> {
     trusted_upstream_mfa: bool,
     auth_time_age_s: Option<i64>,
     factors: &'a [Factor],
+    channels: &'a [MfaMethod],
 }
 
 fn outcome(assessment: &Assessment, who: &Who<'_>) -> Decision {
@@ -149,11 +153,14 @@ fn outcome(assessment: &Assessment, who: &Who<'_>) -> Decision {
         return Decision::Issue { caps: demand.caps };
     }
     let level_strength = (action == LevelAction::StrongMfa).then_some(Strength::Strong);
-    let methods = usable(who.factors, demand.methods.as_deref(), demand.strength.max(level_strength));
+    let strength = demand.strength.max(level_strength);
+    let mut methods = usable(who.factors, demand.methods.as_deref(), strength);
+    if methods.is_empty() && settings.unenrolled == Unenrolled::KnownChannel {
+        methods = that_do(who.channels.iter().copied(), demand.methods.as_deref(), strength);
+    }
     if methods.is_empty() {
         return Decision::Deny(match settings.unenrolled {
             Unenrolled::UpstreamStepUp => Denial::UpstreamStepUp { reason, max_age_s: 0 },
-            // No method that sends a code is built in yet, so a known channel cannot be used.
             Unenrolled::KnownChannel | Unenrolled::Deny => Denial::NoFactor { reason },
         });
     }
@@ -162,9 +169,15 @@ fn outcome(assessment: &Assessment, who: &Who<'_>) -> Decision {
 
 fn usable(factors: &[Factor], named: Option<&[MfaMethod]>, strength: Option<Strength>) -> Vec<MfaMethod> {
     let enrolled = |method: &MfaMethod| factors.iter().any(|f| f.method == *method);
-    MfaMethod::SUPPORTED
-        .into_iter()
-        .filter(enrolled)
+    that_do(MfaMethod::SUPPORTED.into_iter().filter(enrolled), named, strength)
+}
+
+fn that_do(
+    methods: impl Iterator<Item = MfaMethod>,
+    named: Option<&[MfaMethod]>,
+    strength: Option<Strength>,
+) -> Vec<MfaMethod> {
+    methods
         .filter(|m| named.is_none_or(|list| list.contains(m)))
         .filter(|m| strength.is_none_or(|s| m.strength() >= s))
         .collect()
@@ -191,7 +204,8 @@ pub fn demanded_action(assessment: &Assessment) -> &'static str {
     }
 }
 
-/// The decision on facts of an earlier sign-in, with the factors that the user had then.
+/// The decision on facts of an earlier sign-in, with the factors that the user had then. Channels to known
+/// addresses are not among the facts: a user who has nothing else counts as one without a factor.
 #[must_use]
 pub fn decide_again(assessment: &Assessment, facts: &Facts) -> Decision {
     let at = facts.request.time;
@@ -207,6 +221,7 @@ pub fn decide_again(assessment: &Assessment, facts: &Facts) -> Decision {
         trusted_upstream_mfa: facts.upstream.trusted_mfa,
         auth_time_age_s: facts.upstream.auth_time_age_s,
         factors: &factors,
+        channels: &[],
     };
     outcome(assessment, &who)
 }
@@ -261,7 +276,7 @@ mod tests {
     }
 
     fn person(upstream: bool, age: Option<i64>, factors: &[Factor]) -> Who<'_> {
-        Who { kind: UserKind::Person, trusted_upstream_mfa: upstream, auth_time_age_s: age, factors }
+        Who { kind: UserKind::Person, trusted_upstream_mfa: upstream, auth_time_age_s: age, factors, channels: &[] }
     }
 
     fn word(decision: &Decision) -> &'static str {
@@ -343,6 +358,26 @@ mod tests {
             let who = Who { kind: UserKind::Service, ..person(true, Some(300), &factors) };
             let got = outcome(&assessment(PolicySettings::default(), effects), &who);
             assert_eq!(word(&got), expected, "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_known_channel_serves_a_user_without_a_factor_when_the_tenant_says_so() {
+        let email = [MfaMethod::Email];
+        for (unenrolled, effects, factors, expected) in [
+            (Unenrolled::KnownChannel, vec![Effect::RequireMfa(None)], vec![], Some(MfaMethod::Email)),
+            (Unenrolled::KnownChannel, vec![Effect::RequireMfa(None)], totp(), Some(MfaMethod::Totp)),
+            (Unenrolled::KnownChannel, vec![Effect::RequireMfa(Some(vec![MfaMethod::Totp]))], vec![], None),
+            (Unenrolled::Deny, vec![Effect::RequireMfa(None)], vec![], None),
+            (Unenrolled::UpstreamStepUp, vec![Effect::RequireMfa(None)], vec![], None),
+        ] {
+            let a = assessment(PolicySettings { unenrolled, ..PolicySettings::default() }, effects);
+            let who = Who { channels: &email, ..person(false, Some(0), &factors) };
+            let methods = match outcome(&a, &who) {
+                Decision::Challenge { methods, .. } => methods,
+                _ => Vec::new(),
+            };
+            assert_eq!(methods, Vec::from_iter(expected), "{unenrolled:?}");
         }
     }
 }

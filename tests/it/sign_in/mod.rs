@@ -4,6 +4,7 @@ mod happy;
 mod keys_on_disk;
 mod linking;
 mod outages;
+mod plugin_ports;
 mod plugins;
 mod providers;
 mod replay;
