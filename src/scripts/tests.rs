@@ -13,7 +13,7 @@ use crate::signin::facts::Facts;
 use crate::signin::ports::RiskRules;
 use crate::signin::rules::{Effect, Level, RuleRun};
 
-/// How long anything here may take, on a slow and busy machine.
+/// How much processor time anything here may take, on a slow machine.
 const SOON: Duration = Duration::from_secs(3);
 
 fn copy(from: &Path, to: &Path) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::assessment::{AssessedSignIn, Assessment};
 use super::facts::{Facts, LinkMethod};
+use super::identity::UserKind;
 use super::rules::{Level, LevelAction, Unenrolled};
 use crate::ids::FactorId;
 use crate::mfa::{Factor, MfaMethod, Strength};
@@ -43,6 +44,14 @@ pub enum Denial {
     /// A second factor is needed, and the user has none that would do.
     #[error("this sign-in needs a second factor ({reason}), and the account has none that would do")]
     NoFactor {
+        /// The reason code.
+        reason: Arc<str>,
+    },
+    /// A second factor is needed, and a workload has none.
+    #[error(
+        "this sign-in needs a second factor ({reason}), and a service user cannot have one; exempt services in the rule, or do not let it ask"
+    )]
+    ServiceUser {
         /// The reason code.
         reason: Arc<str>,
     },
@@ -92,16 +101,19 @@ pub fn decide(assessed: AssessedSignIn, channels: &[MfaMethod]) -> Decided {
 }
 
 fn by_facts(assessment: &Assessment, facts: &Facts, factors: &[Factor], channels: &[MfaMethod]) -> Decision {
-    let shown = Shown {
-        upstream_mfa: facts.upstream.trusted_mfa,
+    let who = Who {
+        kind: facts.user.kind,
+        trusted_upstream_mfa: facts.upstream.trusted_mfa,
         auth_time_age_s: facts.upstream.auth_time_age_s,
-        trusted_device: facts.history.trusted_device,
+        on_trusted_device: facts.history.trusted_device,
+        factors,
+        channels,
     };
     let policy = &assessment.settings.password;
     let password = facts.user.password.map(|state| status(state, policy, facts.request.time));
     let expired = password.is_some_and(|p| p.warning == Some(PasswordWarning::Expired));
     let floor = floor(facts.user.link_method, expired.then_some(policy.expired));
-    outcome(assessment, &floor, shown, factors, channels)
+    outcome(assessment, &floor, &who)
 }
 
 /// The reason of a challenge that confirms a link.
@@ -109,15 +121,14 @@ pub const LINK_CONFIRMATION: &str = "link_confirmation";
 /// The reason of what an expired local password brings about.
 pub const PASSWORD_EXPIRED: &str = "password_expired";
 
-/// What a sign-in shows besides its identity.
-#[derive(Debug, Clone, Copy)]
-struct Shown {
-    /// MFA at a provider that is trusted for it.
-    upstream_mfa: bool,
-    /// Seconds since the sign-in at the provider.
+/// What a user can bring against a demand.
+struct Who<'a> {
+    kind: UserKind,
+    trusted_upstream_mfa: bool,
     auth_time_age_s: Option<i64>,
-    /// A device that the user trusts.
-    trusted_device: bool,
+    on_trusted_device: bool,
+    factors: &'a [Factor],
+    channels: &'a [MfaMethod],
 }
 
 /// What is asked for whatever the rules say. Nothing but a factor of the user meets it.
@@ -147,13 +158,7 @@ fn floor(link_method: LinkMethod, expired_password: Option<ExpiredPassword>) -> 
     }
 }
 
-fn outcome(
-    assessment: &Assessment,
-    floor: &Floor,
-    shown: Shown,
-    factors: &[Factor],
-    channels: &[MfaMethod],
-) -> Decision {
+fn outcome(assessment: &Assessment, floor: &Floor, who: &Who<'_>) -> Decision {
     let (demand, settings) = (&assessment.demand, &assessment.settings);
     if let Some(reason) = demand.deny.as_ref().or(floor.deny.as_ref()) {
         return Decision::Deny(Denial::Policy { reason: Arc::clone(reason) });
@@ -168,7 +173,7 @@ fn outcome(
         return Decision::Deny(Denial::Policy { reason: level_reason() });
     }
     if let Some((max_age_s, reason)) = &demand.step_up
-        && shown.auth_time_age_s.is_none_or(|age| age > *max_age_s)
+        && who.auth_time_age_s.is_none_or(|age| age > *max_age_s)
     {
         return Decision::Deny(Denial::UpstreamStepUp { reason: Arc::clone(reason), max_age_s: *max_age_s });
     }
@@ -176,13 +181,21 @@ fn outcome(
     if !by_level && demand.mfa.is_none() && floor.factor.is_none() {
         return Decision::Issue { caps: demand.caps };
     }
-    let upstream_is_enough = shown.upstream_mfa
+    let reason = match (&floor.factor, &demand.mfa) {
+        (Some((_, code)), _) => Arc::clone(code),
+        (None, Some(code)) if !by_level => Arc::clone(code),
+        _ => level_reason(),
+    };
+    if who.kind == UserKind::Service {
+        return Decision::Deny(Denial::ServiceUser { reason });
+    }
+    let upstream_is_enough = who.trusted_upstream_mfa
         && floor.factor.is_none()
         && demand.upstream_may_satisfy
         && action != LevelAction::StrongMfa
         && assessment.level <= Level::Medium;
     // A trusted device meets what the level alone asks for, and never what a rule or a fault does.
-    let device_is_enough = shown.trusted_device
+    let device_is_enough = who.on_trusted_device
         && settings.trusted_devices
         && floor.factor.is_none()
         && assessment.level == Level::Medium
@@ -195,15 +208,10 @@ fn outcome(
     let level_strength = (action == LevelAction::StrongMfa).then_some(Strength::Strong);
     let floor_strength = floor.factor.as_ref().and_then(|(strength, _)| *strength);
     let strength = demand.strength.max(level_strength).max(floor_strength);
-    let mut methods = usable(factors, demand.methods.as_deref(), strength);
+    let mut methods = usable(who.factors, demand.methods.as_deref(), strength);
     if methods.is_empty() && settings.unenrolled == Unenrolled::KnownChannel {
-        methods = that_do(channels.iter().copied(), demand.methods.as_deref(), strength);
+        methods = that_do(who.channels.iter().copied(), demand.methods.as_deref(), strength);
     }
-    let reason = match (&floor.factor, &demand.mfa) {
-        (Some((_, code)), _) => Arc::clone(code),
-        (None, Some(code)) if !by_level => Arc::clone(code),
-        _ => level_reason(),
-    };
     if methods.is_empty() {
         return Decision::Deny(match settings.unenrolled {
             Unenrolled::UpstreamStepUp => Denial::UpstreamStepUp { reason, max_age_s: 0 },
@@ -314,8 +322,15 @@ mod tests {
         }]
     }
 
-    fn shown(upstream_mfa: bool, auth_time_age_s: Option<i64>) -> Shown {
-        Shown { upstream_mfa, auth_time_age_s, trusted_device: false }
+    fn person(upstream: bool, age: Option<i64>, factors: &[Factor]) -> Who<'_> {
+        Who {
+            kind: UserKind::Person,
+            trusted_upstream_mfa: upstream,
+            auth_time_age_s: age,
+            on_trusted_device: false,
+            factors,
+            channels: &[],
+        }
     }
 
     fn word(decision: &Decision) -> &'static str {
@@ -324,6 +339,7 @@ mod tests {
             Decision::Challenge { .. } => "challenge",
             Decision::Deny(Denial::Policy { .. }) => "deny",
             Decision::Deny(Denial::NoFactor { .. }) => "no factor",
+            Decision::Deny(Denial::ServiceUser { .. }) => "service",
             Decision::Deny(Denial::UpstreamStepUp { .. }) => "step up",
         }
     }
@@ -354,13 +370,8 @@ mod tests {
         for (effects, upstream, own, expected) in table {
             let row = format!("{effects:?} upstream={upstream} own={own}");
             let factors = if own { totp() } else { Vec::new() };
-            let got = outcome(
-                &assessment(PolicySettings::default(), effects),
-                &Floor::default(),
-                shown(upstream, Some(300)),
-                &factors,
-                &[],
-            );
+            let who = person(upstream, Some(300), &factors);
+            let got = outcome(&assessment(PolicySettings::default(), effects), &Floor::default(), &who);
             assert_eq!(word(&got), expected, "{row}");
         }
     }
@@ -368,14 +379,15 @@ mod tests {
     #[test]
     fn an_identity_that_is_not_linked_yet_gives_no_tokens_without_a_strong_factor() {
         let floor = floor(LinkMethod::ConfirmedByFactor, None);
-        let on_trusted_device = Shown { trusted_device: true, ..shown(true, Some(0)) };
+        let factors = totp();
+        let on_device = |factors| Who { on_trusted_device: true, ..person(true, Some(0), factors) };
         for effects in [vec![], vec![Effect::Add(30)], vec![Effect::RequireMfa(None)], vec![Effect::Add(60)]] {
             let a = assessment(PolicySettings { trusted_devices: true, ..PolicySettings::default() }, effects);
-            assert_eq!(word(&outcome(&a, &floor, on_trusted_device, &totp(), &[])), "challenge");
-            assert_eq!(word(&outcome(&a, &floor, on_trusted_device, &[], &[])), "no factor");
+            assert_eq!(word(&outcome(&a, &floor, &on_device(&factors))), "challenge");
+            assert_eq!(word(&outcome(&a, &floor, &on_device(&[]))), "no factor");
         }
         let denied = assessment(PolicySettings::default(), vec![Effect::Deny]);
-        assert_eq!(word(&outcome(&denied, &floor, on_trusted_device, &totp(), &[])), "deny");
+        assert_eq!(word(&outcome(&denied, &floor, &on_device(&factors))), "deny");
     }
 
     #[test]
@@ -391,13 +403,14 @@ mod tests {
             let floor = floor(LinkMethod::Existing, Some(expired));
             let factors = if own { totp() } else { Vec::new() };
             let upstream = expired != ExpiredPassword::Warn;
-            assert_eq!(word(&outcome(&add(points), &floor, shown(upstream, Some(0)), &factors, &[])), expected);
+            assert_eq!(word(&outcome(&add(points), &floor, &person(upstream, Some(0), &factors))), expected);
         }
     }
 
     #[test]
     fn a_trusted_device_meets_what_medium_risk_alone_asks_for() {
-        let on_device = Shown { trusted_device: true, ..shown(false, Some(0)) };
+        let factors = totp();
+        let on_device = Who { on_trusted_device: true, ..person(false, Some(0), &factors) };
         let strong = LevelAction::StrongMfa;
         for (trusts, medium_action, effects, expected) in [
             (true, LevelAction::Mfa, vec![Effect::Add(30)], "issue"),
@@ -411,7 +424,7 @@ mod tests {
         ] {
             let seen = format!("{trusts} {medium_action:?} {effects:?}");
             let settings = PolicySettings { trusted_devices: trusts, medium_action, ..PolicySettings::default() };
-            let got = outcome(&assessment(settings, effects), &Floor::default(), on_device, &totp(), &[]);
+            let got = outcome(&assessment(settings, effects), &Floor::default(), &on_device);
             assert_eq!(word(&got), expected, "{seen}");
         }
     }
@@ -419,7 +432,7 @@ mod tests {
     #[test]
     fn a_step_up_is_asked_when_the_provider_does_not_tell_the_time() {
         let a = assessment(PolicySettings::default(), vec![Effect::UpstreamStepUp { max_age_s: 600 }]);
-        assert_eq!(word(&outcome(&a, &Floor::default(), shown(true, None), &totp(), &[])), "step up");
+        assert_eq!(word(&outcome(&a, &Floor::default(), &person(true, None, &totp()))), "step up");
     }
 
     #[test]
@@ -431,7 +444,27 @@ mod tests {
         ] {
             let settings = PolicySettings { unenrolled, ..PolicySettings::default() };
             let a = assessment(settings, vec![Effect::Add(45)]);
-            assert_eq!(word(&outcome(&a, &Floor::default(), shown(false, Some(0)), &[], &[])), expected);
+            assert_eq!(word(&outcome(&a, &Floor::default(), &person(false, Some(0), &[]))), expected);
+        }
+    }
+
+    #[test]
+    fn a_workload_is_let_in_without_a_demand_and_meets_none() {
+        for (effects, expected) in [
+            (vec![], "issue"),
+            (vec![Effect::Add(29)], "issue"),
+            (vec![Effect::Add(30)], "service"),
+            (vec![Effect::Add(60)], "service"),
+            (vec![Effect::RequireMfa(None)], "service"),
+            (vec![Effect::RequireStrength(Strength::PhishingResistant)], "service"),
+            (vec![Effect::Deny], "deny"),
+            (vec![Effect::UpstreamStepUp { max_age_s: 60 }], "step up"),
+        ] {
+            let shown = format!("{effects:?}");
+            let factors = totp();
+            let who = Who { kind: UserKind::Service, ..person(true, Some(300), &factors) };
+            let got = outcome(&assessment(PolicySettings::default(), effects), &Floor::default(), &who);
+            assert_eq!(word(&got), expected, "{shown}");
         }
     }
 
@@ -446,7 +479,8 @@ mod tests {
             (Unenrolled::UpstreamStepUp, vec![Effect::RequireMfa(None)], vec![], None),
         ] {
             let a = assessment(PolicySettings { unenrolled, ..PolicySettings::default() }, effects);
-            let methods = match outcome(&a, &Floor::default(), shown(false, Some(0)), &factors, &email) {
+            let who = Who { channels: &email, ..person(false, Some(0), &factors) };
+            let methods = match outcome(&a, &Floor::default(), &who) {
                 Decision::Challenge { methods, .. } => methods,
                 _ => Vec::new(),
             };

@@ -383,6 +383,7 @@ fn refreshed(stored: &Profile, told: &Profile, rules: &RemapRules) -> Profile {
         }
     }
     Profile {
+        kind: told.kind,
         email: text(Attribute::Email, &stored.email, &told.email),
         email_verified: if takes_email { told.email_verified } else { stored.email_verified },
         name: text(Attribute::Name, &stored.name, &told.name),
