@@ -1,5 +1,7 @@
 //! Joins core and edges: the only file, besides the commands, that names all of them.
 
+mod plugins;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,12 +22,13 @@ use crate::dev::{self, DevIssuer};
 use crate::geo::GeoDatabases;
 use crate::http::{self, Administration, Assume, Assumed, Readiness, State, serve};
 use crate::ids::{FactorId, TenantId, UserId};
+use crate::mfa::delivery::CodeSender;
 use crate::mfa::enrol::Enrolment;
 use crate::mfa::ports::{Factors, StoredFactor};
 use crate::mfa::verify::{ChallengeVerifier, TOTP_PURPOSE};
 use crate::mfa::{Factor, MfaMethod, totp};
 use crate::oidc::{FetchSettings, Fetcher, KeyCache, Probe};
-use crate::plugin_host::PluginHost;
+use crate::plugin_host::{self, PluginHost, PluginKeys};
 use crate::policy::service::PolicyService;
 use crate::scripts::follow::{Follower, Progress};
 use crate::scripts::lab::Lab;
@@ -68,7 +71,7 @@ pub enum StartError {
     Policies(#[from] crate::scripts::LoadError),
     /// Plugins.
     #[error("plugins: {0}")]
-    Plugins(#[from] crate::plugin_host::PluginLoadError),
+    Plugins(#[from] plugin_host::PluginLoadError),
     /// GeoIP databases.
     #[error("geoip: {0}")]
     Geo(#[from] crate::geo::GeoError),
@@ -129,8 +132,10 @@ pub struct App {
     endpoint: BoxEndpoint<'static>,
     store: Arc<Store>,
     policies: Arc<PolicyHost>,
+    plugins: Arc<PluginHost>,
     watch: Option<WatchGuard>,
     follow_directory: AbortOnDrop,
+    plugin_watch: Option<plugin_host::WatchGuard>,
     follow: Option<tokio::task::JoinHandle<()>>,
 }
 
@@ -169,9 +174,13 @@ impl App {
         let ring = KeyRing::load(&*store, &vault, settings.signing_algorithm, now, &*entropy).await;
         let ring = Arc::new(ring.map_err(|e| StartError::Keys { source: e.0 })?);
         let plugins = match &settings.plugins_lock {
-            Some(lock) => Arc::new(PluginHost::load(lock, &private_plugin_store(&settings))?),
+            Some(lock) => {
+                let services = plugins::services(&settings, &store, &clock, &entropy);
+                Arc::new(PluginHost::load(lock, &private_plugin_store(&settings), services)?)
+            }
             None => Arc::new(PluginHost::none()),
         };
+        let plugin_watch = settings.plugins_lock.as_ref().and_then(|_| plugins::watch(&plugins));
         let geo = GeoDatabases::open(settings.geoip_city.as_deref(), settings.geoip_asn.as_deref())?;
         let fetcher = Fetcher::new(FetchSettings {
             allow_insecure_issuers: settings.server.allow_insecure_issuers,
@@ -191,13 +200,20 @@ impl App {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             directory: Arc::clone(&directory),
-            keys: Arc::<KeyCache>::clone(&provider_keys),
+            keys: Arc::new(PluginKeys::new(
+                Arc::clone(&plugins),
+                Arc::<KeyCache>::clone(&provider_keys),
+                Arc::clone(&clock),
+            )),
+            verifiers: Arc::<PluginHost>::clone(&plugins),
             replays: Arc::<Store>::clone(&store),
             enricher: Arc::<PluginHost>::clone(&plugins),
             mapper: Arc::<PolicyHost>::clone(&policies),
             users: Arc::<Store>::clone(&store),
             geo: Arc::new(geo),
-            signals: plugins,
+            signals: Arc::<PluginHost>::clone(&plugins),
+            observer: Arc::<PluginHost>::clone(&plugins),
+            channels: Arc::<PluginHost>::clone(&plugins),
             rules: Arc::<PolicyHost>::clone(&policies),
             outcomes: Arc::<Store>::clone(&store),
             decisions: Arc::clone(&records) as Arc<dyn DecisionLog>,
@@ -250,7 +266,19 @@ impl App {
                 entropy: Arc::clone(&entropy),
                 directory: Arc::clone(&directory),
                 challenges: Arc::<Store>::clone(&store),
+                deliveries: Arc::<Store>::clone(&store),
+                channels: Arc::<PluginHost>::clone(&plugins),
+                observer: Arc::<PluginHost>::clone(&plugins),
                 issuer: Arc::clone(&issuer),
+                vault: vault.clone(),
+                pseudonyms: pseudonyms.clone(),
+            },
+            codes: CodeSender {
+                clock: Arc::clone(&clock),
+                entropy: Arc::clone(&entropy),
+                directory: Arc::clone(&directory),
+                deliveries: Arc::<Store>::clone(&store),
+                channels: Arc::<PluginHost>::clone(&plugins),
                 vault: vault.clone(),
                 pseudonyms,
             },
@@ -280,6 +308,7 @@ impl App {
                 users: Arc::<Store>::clone(&store),
                 sign_ins: Arc::<Store>::clone(&store),
                 probe: Arc::new(Probe { fetcher, keys: provider_keys }),
+                plugins: Arc::<PluginHost>::clone(&plugins),
             },
             enrolment: Enrolment {
                 clock,
@@ -297,7 +326,7 @@ impl App {
         let server = &settings.server;
         let endpoint = http::endpoint(state, &server.base_path, &server.cors_origins, extra);
         let follow_directory = AbortOnDrop(tokio::spawn(follow_directory(managed)));
-        Ok(Self { endpoint, store, policies, watch, follow_directory, follow })
+        Ok(Self { endpoint, store, policies, plugins, watch, follow_directory, plugin_watch, follow })
     }
 
     /// The store, for commands and tests.
@@ -312,10 +341,16 @@ impl App {
         &self.policies
     }
 
+    /// The plugins.
+    #[must_use]
+    pub fn plugins(&self) -> &Arc<PluginHost> {
+        &self.plugins
+    }
+
     /// Serves until `stop` resolves; then requests finish, and the store is closed.
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
         serve::serve(listener, self.endpoint, stop).await;
-        drop((self.watch, self.follow_directory));
+        drop((self.watch, self.follow_directory, self.plugin_watch));
         if let Some(follow) = self.follow {
             follow.abort();
         }

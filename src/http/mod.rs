@@ -9,6 +9,7 @@ mod admin_decisions;
 mod admin_examples;
 mod admin_keys;
 mod admin_people;
+mod admin_plugins;
 mod admin_policies;
 mod admin_policy_dto;
 mod admin_providers;
@@ -50,12 +51,14 @@ use serde_json::Value;
 
 use crate::admin::directory::DirectoryService;
 use crate::admin::keys::{KeyCheck, KeyError};
+use crate::admin::plugins::Plugins;
 use crate::admin::ports::AuditLog;
 use crate::admin::probe::ProviderProbe;
 use crate::admin::users::{SignInLog, UserAdmin};
 use crate::clock::Clock;
 use crate::codes::ErrorCode;
 use crate::ids::RequestId;
+use crate::mfa::delivery::CodeSender;
 use crate::mfa::enrol::Enrolment;
 use crate::mfa::verify::ChallengeVerifier;
 use crate::policy::service::PolicyService;
@@ -101,6 +104,8 @@ pub struct State {
     pub pipeline: Arc<Pipeline>,
     /// Answers to challenges.
     pub challenges: ChallengeVerifier,
+    /// Codes for challenges.
+    pub codes: CodeSender,
     /// Refresh and logout.
     pub sessions: SessionService,
     /// Bearer tokens.
@@ -137,6 +142,8 @@ pub struct Administration {
     pub sign_ins: Arc<dyn SignInLog>,
     /// Asks providers of themselves.
     pub probe: Arc<dyn ProviderProbe>,
+    /// The plugins of this node.
+    pub plugins: Arc<dyn Plugins>,
 }
 
 impl State {
@@ -215,6 +222,7 @@ type AdminApis = (
     admin_policies::AdminPoliciesApi,
     admin_decisions::AdminDecisionsApi,
     admin_decisions::MySignInsApi,
+    admin_plugins::AdminPluginsApi,
 );
 
 fn admin_apis(state: &Arc<State>) -> AdminApis {
@@ -229,6 +237,7 @@ fn admin_apis(state: &Arc<State>) -> AdminApis {
         admin_policies::AdminPoliciesApi(state()),
         admin_decisions::AdminDecisionsApi(state()),
         admin_decisions::MySignInsApi(state()),
+        admin_plugins::AdminPluginsApi(state()),
     )
 }
 

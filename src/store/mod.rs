@@ -15,6 +15,7 @@ mod challenges;
 pub mod decisions;
 mod directory;
 mod erase;
+mod deliveries;
 mod factors;
 mod frozen;
 mod keys;
