@@ -1,5 +1,7 @@
 //! Joins core and edges: the only file, besides the commands, that names all of them.
 
+pub mod keys;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,9 +12,11 @@ use poem::http::StatusCode;
 use poem::web::{Data, Query};
 use poem::{EndpointExt, Request, get, handler};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
+use self::keys::Opened;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Settings, master_key};
+use crate::config::{MasterKeyFile, Settings};
 use crate::dev::{self, DevIssuer};
 use crate::geo::GeoDatabases;
 use crate::http::{self, Assume, Assumed, Readiness, State, serve};
@@ -27,9 +31,11 @@ use crate::scripts::PolicyHost;
 use crate::scripts::watch::{WatchGuard, watch};
 use crate::secret::{Entropy, Secret, SystemEntropy};
 use crate::session::bearer::BearerCheck;
+use crate::session::clients::Clients;
+use crate::session::dpop::DpopCheck;
 use crate::session::issue::TokenIssuer;
-use crate::session::keys::KeyRing;
 use crate::session::refresh::SessionService;
+use crate::session::rotation::KeyKeeper;
 use crate::signin::history::{ContextPrint, PastEnd, Pseudonyms};
 use crate::signin::identity::Profile;
 use crate::signin::nonce::NonceIssuer;
@@ -37,7 +43,7 @@ use crate::signin::pipeline::Pipeline;
 use crate::signin::ports::{NewOutcome, Outcomes, SignInCommit, StoreError, Users};
 use crate::signin::record::SignInRecord;
 use crate::signin::user::{IdentityKey, PlannedChange, User, UserStatus};
-use crate::store::{Store, StoreOptions};
+use crate::store::Store;
 use crate::vault::Vault;
 
 /// The user that `serve --dev` makes, and its subject at the development issuer.
@@ -73,9 +79,9 @@ pub enum StartError {
     /// The development issuer.
     #[error("development issuer: {0}")]
     Dev(#[from] dev::DevError),
-    /// The store, while the development user was made.
-    #[error("the development user could not be made: {0}")]
-    Seed(#[from] StoreError),
+    /// The store, after it was opened.
+    #[error("store: {0}")]
+    Read(#[from] StoreError),
     /// Metrics were set up before.
     #[error("metrics: {0}")]
     Metrics(String),
@@ -86,7 +92,10 @@ pub struct App {
     endpoint: BoxEndpoint<'static>,
     store: Arc<Store>,
     policies: Arc<PolicyHost>,
+    keeper: Arc<KeyKeeper>,
+    look: JoinHandle<()>,
     watch: Option<WatchGuard>,
+    _master_key: MasterKeyFile,
 }
 
 /// What differs in development.
@@ -116,13 +125,12 @@ impl App {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, StartError> {
-        let now = clock.now();
-        let vault = Vault::new(master_key(&settings.master_key_file, true, &*entropy)?);
-        let pseudonyms = Pseudonyms::new(vault.derive("pseudonyms"));
         let policies = Arc::new(PolicyHost::load(&settings.policies_dir)?);
-        let store = Store::open(&StoreOptions { url: settings.store_url.clone() }).await?;
-        let ring = KeyRing::load(&*store, &vault, settings.signing_algorithm, now, &*entropy).await;
-        let ring = Arc::new(ring.map_err(|e| StartError::Keys { source: e.0 })?);
+        let Opened { store, vault, master_key } = keys::open(&settings, true, &*entropy).await?;
+        let pseudonyms = Pseudonyms::new(store.kept_key(&vault, keys::PSEUDONYMS).await?);
+        let nonces = NonceIssuer::new(store.kept_key(&vault, keys::NONCES).await?);
+        let keeper = keys::keeper(&settings, &store, &vault, &clock, &entropy).await?;
+        let ring = Arc::clone(&keeper.ring);
         let plugins = match &settings.plugins_lock {
             Some(lock) => Arc::new(PluginHost::load(lock, &private_plugin_store(&settings))?),
             None => Arc::new(PluginHost::none()),
@@ -133,7 +141,6 @@ impl App {
             granted_networks: Vec::new(),
             timeout: std::time::Duration::from_secs(3),
         })?;
-        let jwk_set = ring.jwk_set();
         let issuer = Arc::new(TokenIssuer { settings: settings.tokens.clone(), ring });
         let pipeline = Arc::new(Pipeline {
             clock: Arc::clone(&clock),
@@ -149,7 +156,7 @@ impl App {
             rules: Arc::<PolicyHost>::clone(&policies),
             outcomes: Arc::<Store>::clone(&store),
             issuer: Arc::clone(&issuer),
-            nonces: NonceIssuer::new(vault.derive("nonces")),
+            nonces,
             pseudonyms: pseudonyms.clone(),
         });
         let (extra, assume, watch) = match development {
@@ -186,7 +193,16 @@ impl App {
                 issuer: Arc::clone(&issuer),
                 vault: vault.clone(),
             },
-            bearer: BearerCheck { clock: Arc::clone(&clock), issuer, sessions: Arc::<Store>::clone(&store) },
+            bearer: BearerCheck {
+                clock: Arc::clone(&clock),
+                issuer,
+                sessions: Arc::<Store>::clone(&store),
+                dpop: Arc::new(DpopCheck {
+                    clock: Arc::clone(&clock),
+                    replays: Arc::<Store>::clone(&store),
+                    bases: settings.server.addresses(),
+                }),
+            },
             enrolment: Enrolment {
                 clock,
                 entropy,
@@ -195,20 +211,28 @@ impl App {
                 issuer_name: "Countersign".to_owned(),
             },
             ready: Arc::new(StoreReadiness(Arc::clone(&store))),
-            jwk_set,
+            keys: Arc::clone(&keeper),
+            clients: Clients::new(&settings.clients),
             render_metrics: metrics_renderer()?,
             trusted_proxies: settings.server.trusted_proxies.clone(),
             assume,
         });
         let server = &settings.server;
         let endpoint = http::endpoint(state, &server.base_path, &server.cors_origins, extra);
-        Ok(Self { endpoint, store, policies, watch })
+        let look = tokio::spawn(keys::look_always(Arc::clone(&keeper)));
+        Ok(Self { endpoint, store, policies, keeper, look, watch, _master_key: master_key })
     }
 
     /// The store, for commands and tests.
     #[must_use]
     pub fn store(&self) -> &Arc<Store> {
         &self.store
+    }
+
+    /// The signing keys.
+    #[must_use]
+    pub fn keys(&self) -> &Arc<KeyKeeper> {
+        &self.keeper
     }
 
     /// The policies in force.
@@ -221,6 +245,7 @@ impl App {
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
         serve::serve(listener, self.endpoint, stop).await;
         drop(self.watch);
+        self.look.abort();
         self.store.close().await;
     }
 }
@@ -263,7 +288,7 @@ async fn start_development(
     clock: &Arc<dyn Clock>,
     entropy: &dyn Entropy,
 ) -> Result<(BoxEndpoint<'static>, Assume), StartError> {
-    let secret = dev_totp_secret(vault);
+    let secret = dev_totp_secret(store, vault).await?;
     seed_dev_user(&issuer, store, vault, &secret, pseudonyms, &**clock, entropy).await?;
     let totp = DevTotp { secret: Arc::new(secret), clock: Arc::clone(clock) };
     let issuer = Arc::new(DevIssuer::new(issuer, Arc::clone(clock))?);
@@ -275,9 +300,10 @@ async fn start_development(
     Ok((routes, assume))
 }
 
-/// The development user's TOTP secret: the same at every start, and another with every master key.
-fn dev_totp_secret(vault: &Vault) -> Secret {
-    Secret::new(vault.derive("development totp").expose()[..20].to_vec())
+/// The development user's TOTP secret: the same at every start, and another in every store.
+async fn dev_totp_secret(store: &Store, vault: &Vault) -> Result<Secret, StoreError> {
+    let key = store.kept_key(vault, keys::DEVELOPMENT_TOTP).await?;
+    Ok(Secret::new(key.expose()[..20].to_vec()))
 }
 
 #[derive(Clone)]

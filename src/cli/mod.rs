@@ -1,6 +1,7 @@
 //! The commands. Exit codes: 0 fine, 1 findings, 2 wrong usage or configuration, 3 server or store out
 //! of reach.
 
+mod keys;
 mod migrate;
 mod openapi;
 mod plugin;
@@ -40,6 +41,9 @@ enum Command {
     /// Write the OpenAPI document and the error table, or check that the committed ones are current.
     #[command(after_help = "Example:\n  countersign openapi --check")]
     Openapi(openapi::Openapi),
+    /// Work on the keys that sign local tokens, and on the master key.
+    #[command(subcommand)]
+    Keys(keys::Keys),
     /// Work on policies.
     #[command(subcommand)]
     Policy(policy::Policy),
@@ -92,6 +96,7 @@ pub fn run() -> ExitCode {
         Command::Serve(command) => command.run(),
         Command::Migrate(command) => command.run(),
         Command::Openapi(command) => command.run(),
+        Command::Keys(command) => command.run(),
         Command::Policy(command) => command.run(),
         Command::Plugin(command) => command.run(),
     };

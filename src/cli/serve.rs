@@ -50,7 +50,7 @@ impl Serve {
         let address = listener.local_addr().unwrap_or(settings.server.listen);
         let development = self.dev.then_some(Development { address });
         let app = App::start(settings, development).await.map_err(|error| match error {
-            StartError::Store(_) | StartError::Seed(_) => Failure::new(UNREACHABLE, error.to_string()),
+            StartError::Store(_) | StartError::Read(_) => Failure::new(UNREACHABLE, error.to_string()),
             _ => Failure::new(USAGE, error.to_string()),
         })?;
         tracing::info!(address = %address, policy.id = %app.policies().policy_id(), "listening");

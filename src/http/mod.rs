@@ -7,7 +7,13 @@ pub mod body;
 mod client;
 pub mod docs;
 pub mod dto;
+mod form;
 mod me;
+mod my_sessions;
+mod oauth;
+mod oauth_dto;
+pub mod oauth_error;
+mod oauth_examples;
 pub mod ops;
 pub mod problem;
 pub mod reply;
@@ -40,9 +46,11 @@ use crate::ids::RequestId;
 use crate::mfa::enrol::Enrolment;
 use crate::mfa::verify::ChallengeVerifier;
 use crate::secret::Entropy;
-use crate::session::bearer::{BearerCheck, BearerError};
+use crate::session::bearer::{BearerCheck, BearerError, Presented};
+use crate::session::clients::Clients;
 use crate::session::ports::SessionUser;
 use crate::session::refresh::SessionService;
+use crate::session::rotation::KeyKeeper;
 use crate::signin::facts::Location;
 use crate::signin::pipeline::Pipeline;
 use crate::signin::ports::StoreError;
@@ -89,8 +97,10 @@ pub struct State {
     pub enrolment: Enrolment,
     /// The store's health.
     pub ready: Arc<dyn Readiness>,
-    /// Public keys of local tokens.
-    pub jwk_set: Value,
+    /// Keys of local tokens.
+    pub keys: Arc<KeyKeeper>,
+    /// Applications that may use the OAuth endpoints.
+    pub clients: Clients,
     /// Renders metrics.
     pub render_metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// Proxies whose forwarding headers are believed.
@@ -111,7 +121,19 @@ impl State {
     async fn signed_in(&self, request: &Request, auth: Option<&BearerAuth>) -> Result<SessionUser, Problem> {
         let tenant = self.tenant(request)?;
         let checked = match auth {
-            Some(BearerAuth(bearer)) => self.bearer.check(&tenant.id, &bearer.token).await,
+            Some(BearerAuth(bearer)) => {
+                let presented = Presented {
+                    token: &bearer.token,
+                    as_bound: request.data::<client::SentAsBound>().is_some(),
+                    proof: match client::dpop_header(request) {
+                        client::DpopHeader::Proof(proof) => Some(proof),
+                        client::DpopHeader::Absent | client::DpopHeader::Unusable => None,
+                    },
+                    method: request.method().as_str(),
+                    path: request.uri().path(),
+                };
+                self.bearer.check(&tenant.id, presented).await
+            }
             None => Err(BearerError::Missing),
         };
         checked.map_err(|error| self.refused(error.code(), &error))
@@ -143,6 +165,9 @@ enum Tag {
     Mfa,
     /// Refresh and logout.
     Session,
+    /// The same for clients that speak OAuth 2.0.
+    #[oai(rename = "OAuth")]
+    OAuth,
     /// The signed-in user.
     Me,
     /// Health, metrics and keys.
@@ -162,7 +187,7 @@ enum MaybeBearer {
     Anonymous,
 }
 
-type Apis = (sign_in::SignInApi, me::MeApi, ops::OpsApi);
+type Apis = (sign_in::SignInApi, me::MeApi, my_sessions::MySessionsApi, oauth::OAuthApi, ops::OpsApi);
 
 fn described<A: OpenApi>(api: A) -> OpenApiService<A, ()> {
     let tenant = ExtraHeader::new("X-Tenant-ID")
@@ -185,7 +210,13 @@ pub fn endpoint(
 ) -> BoxEndpoint<'static> {
     let entropy = Arc::clone(&state.entropy);
     let clock = Arc::clone(&state.clock);
-    let apis: Apis = (sign_in::SignInApi(Arc::clone(&state)), me::MeApi(Arc::clone(&state)), ops::OpsApi(state));
+    let apis: Apis = (
+        sign_in::SignInApi(Arc::clone(&state)),
+        me::MeApi(Arc::clone(&state)),
+        my_sessions::MySessionsApi(Arc::clone(&state)),
+        oauth::OAuthApi(Arc::clone(&state)),
+        ops::OpsApi(state),
+    );
     let service = described(apis);
     let document = spec::document(&service.spec());
     let allow = Arc::new(spec::allowed_methods(&document));
@@ -221,6 +252,7 @@ impl Endpoint for Outermost {
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         let id = RequestId::generate(self.clock.now(), &*self.entropy);
         self.strip_base_path(&mut request);
+        client::unify_scheme(&mut request);
         request.extensions_mut().insert(id);
         let path = request.uri().path().to_owned();
         let called = AssertUnwindSafe(tokio::time::timeout(REQUEST_TIME, self.inner.call(request))).catch_unwind();

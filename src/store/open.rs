@@ -72,10 +72,15 @@ pub(super) struct Opened {
 }
 
 fn migrations() -> Migrator {
-    let sql = include_str!("migrations/sqlite/0001_start.sql");
-    let start =
-        Migration::new(1, "start".into(), MigrationType::Simple, sqlx::SqlSafeStr::into_sql_str(sql), false);
-    Migrator::with_migrations(vec![start])
+    let all = [
+        (1, "start", include_str!("migrations/sqlite/0001_start.sql")),
+        (20, "sessions", include_str!("migrations/sqlite/0020_sessions.sql")),
+    ];
+    let migration = |(version, name, sql): (i64, &'static str, &'static str)| {
+        let sql = sqlx::SqlSafeStr::into_sql_str(sql);
+        Migration::new(version, name.into(), MigrationType::Simple, sql, false)
+    };
+    Migrator::with_migrations(all.map(migration).into())
 }
 
 pub(super) async fn open(options: &StoreOptions) -> Result<Opened, OpenError> {
@@ -95,12 +100,12 @@ pub(super) async fn open(options: &StoreOptions) -> Result<Opened, OpenError> {
         .disable_statement_logging();
     let database = |source| OpenError::Database { path: shown.clone(), source };
     let mut writer = connect.connect().await.map_err(database)?;
-    let before = version(&mut writer).await;
+    let before = applied(&mut writer).await;
     migrations()
         .run_direct(None, &mut writer, false)
         .await
         .map_err(|source| OpenError::Migrate { path: shown.clone(), source })?;
-    let after = version(&mut writer).await;
+    let (after, version) = (applied(&mut writer).await, version(&mut writer).await);
     let reading = connect.clone().pragma("query_only", "true");
     let reader = reading.connect().await.map_err(database)?;
     let pool = SqlitePoolOptions::new()
@@ -108,8 +113,14 @@ pub(super) async fn open(options: &StoreOptions) -> Result<Opened, OpenError> {
         .max_connections(3)
         .acquire_timeout(Duration::from_secs(5))
         .connect_lazy_with(reading);
-    let report = MigrationReport { applied: after - before, version: after };
+    let report = MigrationReport { applied: after - before, version };
     Ok(Opened { options: connect, writer, reader, pool, report })
+}
+
+/// How many migrations were applied; 0 for an empty file.
+async fn applied(connection: &mut SqliteConnection) -> i64 {
+    let row = sqlx::query("SELECT count(*) FROM _sqlx_migrations").fetch_one(connection).await;
+    row.and_then(|r| r.try_get(0)).unwrap_or(0)
 }
 
 /// The version of the schema; 0 for an empty file.

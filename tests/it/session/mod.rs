@@ -1,5 +1,8 @@
 //! Refresh, logout and bearer tokens.
 
+mod keys;
+mod lifetimes;
+
 use std::collections::HashSet;
 use std::time::Duration;
 
