@@ -15,11 +15,12 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use self::keys::Opened;
+use crate::admin::keys::KeyCheck;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{MasterKeyFile, Settings};
 use crate::dev::{self, DevIssuer};
 use crate::geo::GeoDatabases;
-use crate::http::{self, Assume, Assumed, Readiness, State, serve};
+use crate::http::{self, Administration, Assume, Assumed, Readiness, State, serve};
 use crate::ids::{FactorId, TenantId, UserId};
 use crate::mfa::enrol::Enrolment;
 use crate::mfa::ports::{Factors, StoredFactor};
@@ -202,6 +203,14 @@ impl App {
                     replays: Arc::<Store>::clone(&store),
                     bases: settings.server.addresses(),
                 }),
+            },
+            admin: Administration {
+                keys: KeyCheck {
+                    clock: Arc::clone(&clock),
+                    entropy: Arc::clone(&entropy),
+                    keys: Arc::<Store>::clone(&store),
+                },
+                audit: Arc::<Store>::clone(&store),
             },
             enrolment: Enrolment {
                 clock,

@@ -56,6 +56,12 @@ impl UnixTime {
         self.0.div_euclid(86_400_000)
     }
 
+    /// From RFC 3339; `None` when it is not that.
+    #[must_use]
+    pub fn parse_rfc3339(text: &str) -> Option<Self> {
+        text.parse::<jiff::Timestamp>().ok().map(|at| Self(at.as_millisecond()))
+    }
+
     /// RFC 3339, in UTC, with whole seconds.
     #[must_use]
     pub fn to_rfc3339(self) -> String {

@@ -129,6 +129,18 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type",
     /// Too many wrong codes.
     MfaLocked = "mfa_locked",
+    /// The cursor is not one of this list.
+    InvalidCursor = "invalid_cursor",
+    /// No admin key.
+    MissingAdminKey = "missing_admin_key",
+    /// The admin key opens nothing.
+    InvalidAdminKey = "invalid_admin_key",
+    /// The admin key's role is too low.
+    AdminRoleInsufficient = "admin_role_insufficient",
+    /// The admin key is for another tenant.
+    AdminScopeInsufficient = "admin_scope_insufficient",
+    /// No such admin key.
+    UnknownAdminKey = "unknown_admin_key",
     /// A defect of the server.
     InternalError = "internal_error",
     /// The provider's keys or a plugin are out of reach.

@@ -106,6 +106,10 @@ id!(
     KeyId, "key_"
 );
 id!(
+    /// An admin key.
+    AdminKeyId, "csk_"
+);
+id!(
     /// One HTTP request.
     RequestId, "req_"
 );

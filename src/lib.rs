@@ -4,7 +4,7 @@
 //!
 //! | room | what lives there |
 //! |---|---|
-//! | [`signin`], [`mfa`], [`session`] | the core: rules and types, no I/O |
+//! | [`signin`], [`mfa`], [`session`], [`admin`] | the core: rules and types, no I/O |
 //! | [`http`], [`store`], [`oidc`], [`scripts`], [`plugin_host`], [`geo`], [`dev`], [`config`] | the edges: each touches one part of the world, and none imports another |
 //! | [`app`] | joins core and edges |
 //! | [`cli`] | the commands |
@@ -12,6 +12,7 @@
 //!
 //! ARCHITECTURE.md has the map, the walk and the decisions.
 
+pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod clock;

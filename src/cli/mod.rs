@@ -1,6 +1,7 @@
 //! The commands. Exit codes: 0 fine, 1 findings, 2 wrong usage or configuration, 3 server or store out
 //! of reach.
 
+mod admin_key;
 mod keys;
 mod migrate;
 mod openapi;
@@ -41,6 +42,9 @@ enum Command {
     /// Write the OpenAPI document and the error table, or check that the committed ones are current.
     #[command(after_help = "Example:\n  countersign openapi --check")]
     Openapi(openapi::Openapi),
+    /// Make, list and revoke keys of the administration API.
+    #[command(subcommand)]
+    AdminKey(admin_key::AdminKeys),
     /// Work on the keys that sign local tokens, and on the master key.
     #[command(subcommand)]
     Keys(keys::Keys),
@@ -96,6 +100,7 @@ pub fn run() -> ExitCode {
         Command::Serve(command) => command.run(),
         Command::Migrate(command) => command.run(),
         Command::Openapi(command) => command.run(),
+        Command::AdminKey(command) => command.run(),
         Command::Keys(command) => command.run(),
         Command::Policy(command) => command.run(),
         Command::Plugin(command) => command.run(),

@@ -114,6 +114,19 @@ impl ServerSettings {
     }
 }
 
+/// A duration as the configuration writes them, such as `90d`, from `least` to `most`.
+///
+/// # Errors
+/// What is wrong, and what would be right.
+pub fn duration(
+    name: &str,
+    text: &str,
+    least: &'static str,
+    most: &'static str,
+) -> Result<Duration, String> {
+    values::duration(name, text, &Bounds { least, most })
+}
+
 /// Reads a configuration file and the variables over it. Variables that do not begin with
 /// `COUNTERSIGN_` are left alone.
 ///

@@ -3,6 +3,10 @@
 //! No rule stands here. Every answer, the library's own rejections included, has the JSON form of the
 //! contract and a request identifier.
 
+mod admin;
+mod admin_audit;
+mod admin_examples;
+mod admin_keys;
 pub mod body;
 mod client;
 pub mod docs;
@@ -40,6 +44,8 @@ use poem_openapi::registry::{MetaApi, Registry};
 use poem_openapi::{ExtraHeader, OpenApi, OpenApiService, SecurityScheme, Tags};
 use serde_json::Value;
 
+use crate::admin::keys::{KeyCheck, KeyError};
+use crate::admin::ports::AuditLog;
 use crate::clock::Clock;
 use crate::codes::ErrorCode;
 use crate::ids::RequestId;
@@ -95,6 +101,8 @@ pub struct State {
     pub bearer: BearerCheck,
     /// Enrolment of factors.
     pub enrolment: Enrolment,
+    /// Administration.
+    pub admin: Administration,
     /// The store's health.
     pub ready: Arc<dyn Readiness>,
     /// Keys of local tokens.
@@ -107,6 +115,14 @@ pub struct State {
     pub trusted_proxies: Vec<IpNet>,
     /// Places that a request may claim; only in development.
     pub assume: Option<Assume>,
+}
+
+/// What the operations under `/admin` need.
+pub struct Administration {
+    /// Admin keys.
+    pub keys: KeyCheck,
+    /// The audit log.
+    pub audit: Arc<dyn AuditLog>,
 }
 
 impl State {
@@ -170,6 +186,8 @@ enum Tag {
     OAuth,
     /// The signed-in user.
     Me,
+    /// Tenants, providers, users, keys, and the record of every change. Takes an admin key.
+    Administration,
     /// Health, metrics and keys.
     Operations,
 }
@@ -187,7 +205,13 @@ enum MaybeBearer {
     Anonymous,
 }
 
-type Apis = (sign_in::SignInApi, me::MeApi, my_sessions::MySessionsApi, oauth::OAuthApi, ops::OpsApi);
+type Apis = (sign_in::SignInApi, me::MeApi, my_sessions::MySessionsApi, oauth::OAuthApi, AdminApis, ops::OpsApi);
+type AdminApis = (admin_audit::AdminAuditApi, admin_keys::AdminKeysApi);
+
+fn admin_apis(state: &Arc<State>) -> AdminApis {
+    let state = || Arc::clone(state);
+    (admin_audit::AdminAuditApi(state()), admin_keys::AdminKeysApi(state()))
+}
 
 fn described<A: OpenApi>(api: A) -> OpenApiService<A, ()> {
     let tenant = ExtraHeader::new("X-Tenant-ID")
@@ -210,16 +234,18 @@ pub fn endpoint(
 ) -> BoxEndpoint<'static> {
     let entropy = Arc::clone(&state.entropy);
     let clock = Arc::clone(&state.clock);
+    let admin = admin_apis(&state);
     let apis: Apis = (
         sign_in::SignInApi(Arc::clone(&state)),
         me::MeApi(Arc::clone(&state)),
         my_sessions::MySessionsApi(Arc::clone(&state)),
         oauth::OAuthApi(Arc::clone(&state)),
+        admin,
         ops::OpsApi(state),
     );
     let service = described(apis);
     let document = spec::document(&service.spec());
-    let allow = Arc::new(spec::allowed_methods(&document));
+    let allow = Arc::new(spec::AllowedMethods::of_document(&document));
     let docs = docs::Docs::new(bundled_page, &document);
     let mut route = Route::new().nest("/", docs.routes(service.into_endpoint()));
     if let Some(development) = development {
@@ -243,7 +269,7 @@ struct Outermost {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     base_path: String,
-    allow: Arc<HashMap<String, HeaderValue>>,
+    allow: Arc<spec::AllowedMethods>,
 }
 
 impl Endpoint for Outermost {
@@ -306,8 +332,11 @@ impl Outermost {
             return reply::carry(problem.clone());
         }
         let problem = if error.is::<rejected::AuthorizationError>() {
-            let text = BearerError::Missing.to_string();
-            Problem::new(ErrorCode::MissingAccessToken, text)
+            if path.starts_with("/admin/") {
+                Problem::new(ErrorCode::MissingAdminKey, KeyError::Missing.to_string())
+            } else {
+                Problem::new(ErrorCode::MissingAccessToken, BearerError::Missing.to_string())
+            }
         } else if error.is::<rejected::ContentTypeError>() {
             Problem::new(ErrorCode::UnsupportedMediaType, "the body must have the content type application/json")
         } else {
@@ -316,7 +345,7 @@ impl Outermost {
                 StatusCode::METHOD_NOT_ALLOWED => {
                     let text = "the address takes other methods, see the header Allow";
                     let mut problem = Problem::new(ErrorCode::MethodNotAllowed, text);
-                    problem.allow = Some(self.allow.get(path).cloned().unwrap_or(HeaderValue::from_static("GET")));
+                    problem.allow = Some(self.allow.of(path));
                     problem
                 }
                 StatusCode::PAYLOAD_TOO_LARGE => Problem::new(

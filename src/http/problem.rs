@@ -178,6 +178,16 @@ pub const fn row(code: ErrorCode) -> Row {
             "A second factor is needed first: answer the challenge in this body at `POST /auth/mfa/verify-challenge`, which gives the tokens.",
         ),
         E::UnknownSession => (404_120, "The user has no living session with this id."),
+        E::InvalidCursor => (400_140, "The cursor is not one that this list gave: begin without one."),
+        E::MissingAdminKey => (401_140, "The operation needs an admin key in `Authorization: Bearer csk_…`."),
+        E::InvalidAdminKey => (401_141, "The admin key is not known, was revoked, or has expired."),
+        E::AdminRoleInsufficient => {
+            (403_140, "The admin key's role may not do this; the message names the one that may.")
+        }
+        E::AdminScopeInsufficient => {
+            (403_141, "The admin key is for one tenant, and the operation is about another or about the server.")
+        }
+        E::UnknownAdminKey => (404_140, "No living admin key has this identifier in the key's scope."),
         E::InternalError => {
             (500_001, "A defect of the server, not of the request. It is in the log under the request id.")
         }

@@ -3,12 +3,11 @@
 //! It emits OpenAPI 3.0.0, a key of 3.1, a parameter in the media type and an `allOf` that generators trip
 //! over, header names in capitals, and no examples of answers. All of that is mended here.
 
-use std::collections::HashMap;
-
 use poem::http::HeaderValue;
 use poem_openapi::types::ToJSON;
 use serde_json::{Map, Value, json};
 
+use super::admin_examples;
 use super::dto::{LoginResponse, PasswordWarning, RiskAssessmentInfo, RiskLevel, UserInfo};
 use super::oauth_examples;
 use super::problem::row;
@@ -26,12 +25,13 @@ carries `X-Request-Id`. Bodies are of at most 64 KiB, `application/json` but for
 forms; a member named twice is refused, one that is not known is passed over. Times are RFC 3339 in UTC; durations are integers in seconds.";
 
 /// The tags as the documentation page lists them: a client's way first.
-const TAGS: [&str; 6] = ["Sign-in", "MFA", "Session", "OAuth", "Me", "Operations"];
-/// Members that hold a time.
-const TIMES: [&str; 7] =
-    ["created_at", "enrolled_at", "last_used_at", "timestamp", "refreshed_at", "idle_at", "ends_at"];
+const TAGS: [&str; 7] = ["Sign-in", "MFA", "Session", "OAuth", "Me", "Administration", "Operations"];
+/// Members that hold a time; and whatever ends in `_at`.
+const TIMES: [&str; 2] = ["at", "timestamp"];
 const OAUTH_ERROR: &str = "#/components/schemas/dto.OAuthError";
 const TENANT_HEADER: &str = "X-Tenant-ID";
+const ADMIN_TENANT: &str = "The tenant. Absent: the admin key's own; for a key of all tenants the one of the host, else \
+`default`. Another than the key's own: 403 `admin_scope_insufficient`.";
 
 pub(super) const EXAMPLE_TIME: &str = "2026-01-15T10:30:00Z";
 pub(super) const USER: &str = "usr_034xz6kz0yfp8g3v5t1c9qk7re";
@@ -55,8 +55,13 @@ pub fn document(generated: &str) -> Value {
     }
     mend(&mut document);
     let paths = document.get_mut("paths").and_then(Value::as_object_mut);
-    for operation in paths.into_iter().flat_map(|p| p.values_mut()).flat_map(operations_mut) {
-        complete(operation);
+    for (path, operations) in paths.into_iter().flatten() {
+        for operation in operations_mut(operations) {
+            complete(operation);
+            if path.starts_with("/admin/") {
+                describe_admin_tenant(operation);
+            }
+        }
     }
     document
 }
@@ -85,7 +90,7 @@ fn mend(value: &mut Value) {
                 parts.retain(|part| part.get("$ref").is_some());
             }
             if let Some(Value::Object(properties)) = map.get_mut("properties") {
-                for (_, schema) in properties.iter_mut().filter(|(name, _)| TIMES.contains(&name.as_str())) {
+                for (_, schema) in properties.iter_mut().filter(|(name, _)| is_time(name)) {
                     schema["format"] = "date-time".into();
                 }
             }
@@ -94,6 +99,10 @@ fn mend(value: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(mend),
         _ => {}
     }
+}
+
+fn is_time(name: &str) -> bool {
+    TIMES.contains(&name) || name.ends_with("_at")
 }
 
 fn rename_keys(map: &mut Map<String, Value>, rename: impl Fn(&str) -> String) {
@@ -113,6 +122,14 @@ fn header_name(name: &str) -> String {
         format!("{}{}", first.to_ascii_uppercase(), rest.to_ascii_lowercase())
     };
     name.split('-').map(capital).collect::<Vec<_>>().join("-")
+}
+
+/// The tenant of an administrator's request is found in another way.
+fn describe_admin_tenant(operation: &mut Map<String, Value>) {
+    let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
+    for parameter in parameters.into_iter().flatten().filter(|p| p["name"] == TENANT_HEADER) {
+        parameter["description"] = ADMIN_TENANT.into();
+    }
 }
 
 /// Adds examples of request and answers, and says of an open operation that it is one.
@@ -175,7 +192,7 @@ fn request_example(operation: &str) -> Option<Value> {
         }
         "refresh" | "logout" => json!({"refresh_token": REFRESH}),
         "confirmTotpEnrolment" => json!({"factor_id": "fac_034xz6kz3cd5e6f7g8h9jkmnpq", "code": "492039"}),
-        other => return oauth_examples::request(other),
+        other => return oauth_examples::request(other).or_else(|| admin_examples::request(other)),
     })
 }
 
@@ -253,7 +270,10 @@ fn success_examples(operation: &str) -> Map<String, Value> {
         "revokeToken" => {
             vec![one("gone", "It is gone", message("the token opens nothing any more"))]
         }
-        other => oauth_examples::success(other).into_iter().map(|(n, s, v)| one(n, s, v)).collect(),
+        other => {
+            let more = oauth_examples::success(other).into_iter().chain(admin_examples::success(other));
+            more.map(|(n, s, v)| one(n, s, v)).collect()
+        }
     };
     examples.into_iter().collect()
 }
@@ -312,18 +332,41 @@ fn login_challenged() -> LoginResponse {
 }
 
 /// The methods of each address, for the header `Allow` (RFC 9110 section 15.5.6).
-#[must_use]
-pub fn allowed_methods(document: &Value) -> HashMap<String, HeaderValue> {
-    let paths = document.get("paths").and_then(Value::as_object);
-    paths
-        .into_iter()
-        .flatten()
-        .filter_map(|(path, operations)| {
+#[derive(Debug)]
+pub struct AllowedMethods(Vec<(String, HeaderValue)>);
+
+impl AllowedMethods {
+    /// As the document has them.
+    #[must_use]
+    pub fn of_document(document: &Value) -> Self {
+        let paths = document.get("paths").and_then(Value::as_object);
+        let allowed = paths.into_iter().flatten().filter_map(|(path, operations)| {
             let mut methods: Vec<String> = operations.as_object()?.keys().map(|m| m.to_ascii_uppercase()).collect();
             methods.sort();
             Some((path.clone(), HeaderValue::from_str(&methods.join(", ")).ok()?))
-        })
-        .collect()
+        });
+        Self(allowed.collect())
+    }
+
+    /// Those of one address; `GET` for what the document does not know.
+    #[must_use]
+    pub fn of(&self, path: &str) -> HeaderValue {
+        let found = self.0.iter().find(|(template, _)| fits(template, path));
+        found.map_or(HeaderValue::from_static("GET"), |(_, methods)| methods.clone())
+    }
+}
+
+/// Whether an address is one of a path template such as `/admin/users/{user_id}`.
+#[must_use]
+pub fn fits(template: &str, path: &str) -> bool {
+    let (mut wanted, mut given) = (template.split('/'), path.split('/'));
+    loop {
+        match (wanted.next(), given.next()) {
+            (None, None) => return true,
+            (Some(wanted), Some(given)) if wanted == given || (wanted.starts_with('{') && !given.is_empty()) => {}
+            _ => return false,
+        }
+    }
 }
 
 /// The document as it is committed.

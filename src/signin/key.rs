@@ -16,6 +16,13 @@ use super::provider::SignatureAlgorithm;
 /// The most keys that are read of one set.
 const MAX_KEYS: usize = 100;
 
+/// Members of private and symmetric keys (RFC 7518 sections 6.2.2, 6.3.2 and 6.4.1). One of them alone already
+/// tells that the provider gave away what it should keep.
+const NOT_PUBLIC: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+
+/// The primes that tell a key of the generator with CVE-2017-15361 from others: 1 of 2^27 moduli fits by chance.
+const FINGERPRINT_PRIMES: [u32; 17] = [11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157];
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum KeyType {
     Rsa,
@@ -79,7 +86,7 @@ impl VerificationKey {
             Some(Value::String(s)) => Ok(Some(s.as_str())),
             Some(_) => Err(UnusableKey::Malformed(name)),
         };
-        if jwk.contains_key("d") || jwk.contains_key("k") {
+        if NOT_PUBLIC.iter().any(|member| jwk.contains_key(*member)) {
             return Err(UnusableKey::NotPublic);
         }
         if text("use")?.is_some_and(|u| u != "sig") {
@@ -138,10 +145,24 @@ fn check_rsa(n: &str, e: &str) -> Result<(), UnusableKey> {
     if !(2048..=8192).contains(&bits) {
         return Err(UnusableKey::Size { bits });
     }
+    if is_of_the_faulty_generator(significant) {
+        return Err(UnusableKey::Factorable);
+    }
     let exponent = decode(e, "e")?;
     let odd = exponent.last().is_some_and(|b| b & 1 == 1);
     let one = exponent.iter().rev().skip(1).all(|&b| b == 0) && exponent.last() == Some(&1);
     if !odd || one || exponent.len() > 5 { Err(UnusableKey::Malformed("e")) } else { Ok(()) }
+}
+
+/// Whether the modulus is a power of 65537 modulo each of the primes: then it was made by the generator that
+/// CVE-2017-15361 is about, and can be factored.
+fn is_of_the_faulty_generator(modulus: &[u8]) -> bool {
+    FINGERPRINT_PRIMES.iter().all(|&prime| {
+        let rest = modulus.iter().fold(0, |rest, &byte| (rest * 256 + u32::from(byte)) % prime);
+        std::iter::successors(Some(1), |power| Some(power * 65_537 % prime))
+            .take(prime as usize)
+            .any(|power| power == rest)
+    })
 }
 
 /// Why one key of a set is left out.
@@ -162,6 +183,9 @@ pub enum UnusableKey {
     /// Its type or curve is not supported.
     #[error("its type or curve is not supported")]
     Unsupported,
+    /// Its modulus was made by a generator whose keys can be factored (CVE-2017-15361).
+    #[error("its modulus was made by a generator whose keys can be factored")]
+    Factorable,
     /// Its RSA modulus is too small or too large.
     #[error("its modulus has {bits} bits; 2048 to 8192 are accepted")]
     Size {

@@ -6,6 +6,8 @@
 //! with a connection of its own; reads never wait for the writer. Deliberately absent: deferred
 //! transactions, a statement for each sign-in, an update of `users` by a sign-in that changes nothing.
 
+mod admin_keys;
+mod audit;
 mod batch;
 mod challenges;
 mod factors;

@@ -72,16 +72,19 @@ pub(super) struct Opened {
 }
 
 fn migrations() -> Migrator {
-    let all = [
-        (1, "start", include_str!("migrations/sqlite/0001_start.sql")),
-        (20, "sessions", include_str!("migrations/sqlite/0020_sessions.sql")),
-    ];
-    let migration = |(version, name, sql): (i64, &'static str, &'static str)| {
-        let sql = sqlx::SqlSafeStr::into_sql_str(sql);
-        Migration::new(version, name.into(), MigrationType::Simple, sql, false)
+    let migration = |(version, name, sql): &(i64, &'static str, &'static str)| {
+        let sql = sqlx::SqlSafeStr::into_sql_str(*sql);
+        Migration::new(*version, (*name).into(), MigrationType::Simple, sql, false)
     };
-    Migrator::with_migrations(all.map(migration).into())
+    Migrator::with_migrations(MIGRATIONS.iter().map(migration).collect())
 }
+
+/// In order. A file that was released is never changed.
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "start", include_str!("migrations/sqlite/0001_start.sql")),
+    (10, "admin", include_str!("migrations/sqlite/0010_admin.sql")),
+    (20, "sessions", include_str!("migrations/sqlite/0020_sessions.sql")),
+];
 
 pub(super) async fn open(options: &StoreOptions) -> Result<Opened, OpenError> {
     let file = options.url.strip_prefix("sqlite://").filter(|p| !p.is_empty()).ok_or(OpenError::Address)?;

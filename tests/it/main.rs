@@ -1,5 +1,6 @@
 //! All integration tests in one binary: each further one would link the whole server again.
 
+mod admin;
 mod cli;
 mod crash;
 mod house;

@@ -219,6 +219,8 @@ async fn unusable_keys_of_a_set_do_not_spoil_the_others() {
     let service = Service::start().await;
     let mut private = shared_rsa().jwk("private");
     private["d"] = "AQAB".into();
+    let mut half_private = shared_rsa().jwk("half-private");
+    half_private["p"] = "AQAB".into();
     let mut encryption = shared_rsa().jwk("enc");
     encryption["use"] = "enc".into();
     service.issuer.served.lock().unwrap().extra_jwks = vec![
@@ -227,10 +229,11 @@ async fn unusable_keys_of_a_set_do_not_spoil_the_others() {
         json!({"kty": "OKP", "crv": "Ed25519", "x": "AAAA", "kid": "short"}),
         json!({"kty": "RSA", "n": "AQAB", "e": "AQAB", "kid": "tiny"}),
         private,
+        half_private,
         encryption,
     ];
     service.sign_in(&service.issuer.token().sign()).await.signed_in();
-    for kid in ["oct", "short", "tiny", "private", "enc"] {
+    for kid in ["oct", "short", "tiny", "private", "half-private", "enc"] {
         let token = service.issuer.token().header("kid", kid).sign();
         assert_eq!(service.sign_in(&token).await.error(), "unknown_key", "{kid}");
     }

@@ -1,0 +1,3 @@
+mod keys;
+
+pub use countersign::admin::access::Role;
