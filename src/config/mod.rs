@@ -118,12 +118,7 @@ impl ServerSettings {
 ///
 /// # Errors
 /// What is wrong, and what would be right.
-pub fn duration(
-    name: &str,
-    text: &str,
-    least: &'static str,
-    most: &'static str,
-) -> Result<Duration, String> {
+pub fn duration(name: &str, text: &str, least: &'static str, most: &'static str) -> Result<Duration, String> {
     values::duration(name, text, &Bounds { least, most })
 }
 

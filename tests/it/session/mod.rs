@@ -2,6 +2,7 @@
 
 mod keys;
 mod lifetimes;
+mod machine;
 
 use std::collections::HashSet;
 use std::time::Duration;
