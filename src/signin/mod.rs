@@ -93,4 +93,6 @@ pub mod rules;
 pub mod signals;
 pub mod token;
 pub mod user;
+#[cfg(test)]
+mod vector_tests;
 pub mod verify;

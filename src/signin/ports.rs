@@ -146,6 +146,8 @@ pub trait Users: Send + Sync {
     ) -> Result<Option<KnownUser>, StoreError>;
     /// Who holds this address verified.
     async fn find_verified_holder(&self, tenant: &TenantId, address: &str) -> Result<Option<UserId>, StoreError>;
+    /// Whether the user has an identity of the same provider or issuer under another subject.
+    async fn has_other_subject(&self, user: UserId, key: &IdentityKey) -> Result<bool, StoreError>;
 }
 
 /// What a decision gives, besides the record.

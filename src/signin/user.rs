@@ -195,6 +195,15 @@ async fn plan(
     {
         if provider.linking == Linking::VerifiedEmail && identity.profile().email_verified {
             check_status(&holder.user)?;
+            // The provider itself says that this is somebody else: an address may get a new owner, a subject never.
+            if users.has_other_subject(holder.user.id, &key).await? {
+                tracing::warn!(
+                    user.id = %holder.user.id,
+                    provider.name = &*key.provider,
+                    "the address of a user came under another subject of the same provider; not linked"
+                );
+                return Err(ResolveError::AccountExists);
+            }
             let change = PlannedChange::Link { user: holder.user.id, identity: key };
             return Ok((holder, change, LinkMethod::LinkedByVerifiedEmail));
         }

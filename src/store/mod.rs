@@ -229,4 +229,8 @@ impl Users for Store {
     async fn find_verified_holder(&self, tenant: &TenantId, address: &str) -> Result<Option<UserId>, StoreError> {
         users::find_verified_holder(&self.pool, tenant, address).await.map_err(failed)
     }
+
+    async fn has_other_subject(&self, user: UserId, key: &IdentityKey) -> Result<bool, StoreError> {
+        users::has_other_subject(&self.pool, user, key).await.map_err(failed)
+    }
 }

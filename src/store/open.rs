@@ -84,6 +84,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "start", include_str!("migrations/sqlite/0001_start.sql")),
     (10, "admin", include_str!("migrations/sqlite/0010_admin.sql")),
     (20, "sessions", include_str!("migrations/sqlite/0020_sessions.sql")),
+    (50, "identities by user", include_str!("migrations/sqlite/0050_identities_by_user.sql")),
 ];
 
 pub(super) async fn open(options: &StoreOptions) -> Result<Opened, OpenError> {

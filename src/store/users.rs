@@ -25,6 +25,25 @@ pub(super) async fn find_verified_holder(
     row.map(|row| Ok(UserId::from_bytes(bytes(row.try_get(0)?)?))).transpose()
 }
 
+/// Whether the user has an identity of the key's provider or issuer whose subject is another.
+pub(super) async fn has_other_subject(
+    pool: &SqlitePool,
+    user: UserId,
+    key: &IdentityKey,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM identities WHERE user_id = ?1 AND tenant = ?2
+             AND (provider = ?3 OR issuer = ?4) AND subject <> ?5)",
+    )
+    .bind(&user.as_bytes()[..])
+    .bind(key.tenant.as_str())
+    .bind(&*key.provider)
+    .bind(&*key.issuer)
+    .bind(&*key.subject)
+    .fetch_one(pool)
+    .await
+}
+
 /// Writes the planned change. `false` when the user may not sign in any more.
 pub(super) async fn apply(
     connection: &mut SqliteConnection,

@@ -13,3 +13,4 @@ mod policies;
 mod session;
 mod sign_in;
 mod support;
+mod verification;

@@ -230,7 +230,7 @@ async fn what_is_malformed_or_not_offered_is_told_in_the_words_of_the_rfcs() {
     ] {
         let answer = service.send(request(&service, "/oauth/token", body)).await;
         answer.expect(status, error);
-        assert_eq!(answer.body["error_description"].is_string(), true, "{}", answer.text);
+        assert!(answer.body["error_description"].is_string(), "{}", answer.text);
     }
     let json =
         service.http().post(service.url("/oauth/token")).header("content-type", "application/json").body("{}");

@@ -46,7 +46,7 @@ async fn by_schedule_the_next_key_is_published_before_it_signs_and_the_old_one_k
     let service = Service::start_with(Setup::tokens("rotate_signing_key_every = \"30d\"")).await;
     let keys = service.keys();
     let first = kid(&sign_in(&service).await["access_token"]);
-    assert_eq!(published(&service).await, [first.clone()]);
+    assert_eq!(published(&service).await, std::slice::from_ref(&first));
 
     service.clock.advance(29 * DAY);
     keys.look().await.unwrap();
@@ -89,7 +89,7 @@ async fn a_command_rotates_and_a_running_server_follows_without_a_restart() {
 #[tokio::test]
 async fn of_many_nodes_that_find_a_rotation_due_one_makes_the_key_and_all_sign_with_it() {
     let service = Service::start_with(Setup::tokens("rotate_signing_key_every = \"1d\"")).await;
-    let other = service.second_node(Setup::tokens("rotate_signing_key_every = \"1d\"")).await;
+    let other = service.beside(Setup::tokens("rotate_signing_key_every = \"1d\"")).await;
     service.clock.advance(DAY);
     let looks = (0..10).map(|n| if n % 2 == 0 { service.keys().look() } else { other.keys().look() });
     for look in futures_util::future::join_all(looks).await {

@@ -6,9 +6,13 @@ use serde_json::json;
 use crate::support::issuer::TokenBuilder;
 use crate::support::service::{Answer, JsonBody, Service, Setup};
 
-fn second_provider(issuer: &str, lines: &str) -> Setup {
+/// The issuer of the second provider's tokens. Its keys are those of the test issuer.
+const SECOND: &str = "https://second.example";
+
+fn second_provider(keys_of: &str, lines: &str) -> Setup {
     let more_config = format!(
-        "[[providers]]\ntenant = \"default\"\nname = \"second\"\nissuer = {issuer:?}\nclient_ids = [\"app-web\"]\n{lines}\n"
+        "[[providers]]\ntenant = \"default\"\nname = \"second\"\nissuer = {SECOND:?}\njwks_uri = \"{keys_of}/jwks\"\n\
+         client_ids = [\"app-web\"]\n{lines}\n"
     );
     Setup { more_config, ..Setup::default() }
 }
@@ -18,7 +22,8 @@ fn mail(token: TokenBuilder, address: &str, verified: bool) -> TokenBuilder {
 }
 
 async fn through_second(service: &Service, token: TokenBuilder) -> Answer {
-    service.post("/auth/id-token/signin", json!({"id_token": token.sign(), "provider": "second"})).await
+    let token = token.claim("iss", SECOND).sign();
+    service.post("/auth/id-token/signin", json!({"id_token": token, "provider": "second"})).await
 }
 
 async fn with_second(lines: &str) -> Service {

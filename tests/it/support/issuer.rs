@@ -109,7 +109,8 @@ pub struct Served {
     pub document_issuer: Option<String>,
 }
 
-/// A running issuer.
+/// A running issuer; clones are the same one.
+#[derive(Clone)]
 pub struct TestIssuer {
     pub url: String,
     pub served: Arc<Mutex<Served>>,

@@ -5,3 +5,4 @@ pub mod clock;
 pub mod issuer;
 pub mod plugins;
 pub mod service;
+pub mod wire;

@@ -37,7 +37,7 @@ impl JsonBody for reqwest::RequestBuilder {
 /// A server with one provider, `acme`, that a test issuer stands behind.
 pub struct Service {
     pub clock: TestClock,
-    pub issuer: Arc<TestIssuer>,
+    pub issuer: TestIssuer,
     pub dir: Arc<TempDir>,
     pub store: Arc<Store>,
     keys: Arc<KeyKeeper>,
@@ -164,11 +164,11 @@ impl Service {
 
     pub async fn start_with(setup: Setup) -> Self {
         let clock = TestClock::fixed();
-        let issuer = Arc::new(TestIssuer::start(clock.clone()).await);
+        let issuer = TestIssuer::start(clock.clone()).await;
         Self::start_on(Arc::new(TempDir::new().unwrap()), issuer, clock, setup).await
     }
 
-    async fn start_on(dir: Arc<TempDir>, issuer: Arc<TestIssuer>, clock: TestClock, setup: Setup) -> Self {
+    async fn start_on(dir: Arc<TempDir>, issuer: TestIssuer, clock: TestClock, setup: Setup) -> Self {
         let file = dir.path().join("countersign.toml");
         std::fs::write(&file, configuration(dir.path(), &issuer, &setup)).unwrap();
         let settings = config::load(&file, std::iter::empty()).unwrap();
@@ -202,9 +202,9 @@ impl Service {
         Self::start_on(self.dir, self.issuer, self.clock, setup).await
     }
 
-    /// Another server on the same files, at the same time.
-    pub async fn second_node(&self, setup: Setup) -> Self {
-        Self::start_on(Arc::clone(&self.dir), Arc::clone(&self.issuer), self.clock.clone(), setup).await
+    /// Another server on the same files, beside this one.
+    pub async fn beside(&self, setup: Setup) -> Self {
+        Self::start_on(Arc::clone(&self.dir), self.issuer.clone(), self.clock.clone(), setup).await
     }
 
     /// The signing keys of this server.

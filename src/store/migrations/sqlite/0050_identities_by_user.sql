@@ -1,0 +1,1 @@
+CREATE INDEX identities_by_user ON identities (user_id);

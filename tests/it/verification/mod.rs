@@ -1,0 +1,7 @@
+//! Evidence for the verification of ID tokens: the cases of others, and what hurt others, each through the front door.
+
+mod advisories;
+mod claims;
+mod conformance;
+mod faults;
+mod field;
