@@ -154,7 +154,7 @@ pub(super) static SECTIONS: &[Section] = &[
             key("id", Form::Text, Default::Must),
             text("kind", "web"),
             key("secret_hash", Form::TextOrList, Default::Absent),
-            list("providers"),
+            key("providers", Form::List, Default::Absent),
             list("audiences"),
             key("grants", Form::List, Default::Many(&["token-exchange", "refresh_token"])),
         ],

@@ -318,8 +318,8 @@ fn every_wrong_value_is_told_once_with_its_line() {
             "3: secret_hash is missing: a client of kind web or machine has a secret",
         ),
         (
-            server("[[clients]]\nid = \"a\"\nkind = \"spa\"\nsecret_hash = \"hunter2\""),
-            "6: secret_hash is not SHA-256 in hex, 64 characters; the example file shows how to make it",
+            server("[[clients]]\nid = \"a\"\nkind = \"spa\"\ngrants = []\nsecret_hash = \"hunter2\""),
+            "7: secret_hash is not SHA-256 in hex, 64 characters; the example file shows how to make it",
         ),
         (
             server("[[clients]]\nid = \"a\"\nkind = \"spa\"\nproviders = [\"nobody\"]"),
