@@ -5,6 +5,7 @@ pub mod keys;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use poem::endpoint::BoxEndpoint;
@@ -12,12 +13,12 @@ use poem::http::StatusCode;
 use poem::web::{Data, Query};
 use poem::{EndpointExt, Request, get, handler};
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 
 use self::keys::Opened;
+use crate::admin::directory::DirectoryService;
 use crate::admin::keys::KeyCheck;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{MasterKeyFile, Settings};
+use crate::config::{LiveDirectory, MasterKeyFile, Settings};
 use crate::dev::{self, DevIssuer};
 use crate::geo::GeoDatabases;
 use crate::http::{self, Administration, Assume, Assumed, Readiness, State, serve};
@@ -26,7 +27,7 @@ use crate::mfa::enrol::Enrolment;
 use crate::mfa::ports::{Factors, StoredFactor};
 use crate::mfa::verify::{ChallengeVerifier, TOTP_PURPOSE};
 use crate::mfa::{Factor, MfaMethod, totp};
-use crate::oidc::{FetchSettings, Fetcher, KeyCache};
+use crate::oidc::{FetchSettings, Fetcher, KeyCache, Probe};
 use crate::plugin_host::PluginHost;
 use crate::scripts::PolicyHost;
 use crate::scripts::watch::{WatchGuard, watch};
@@ -41,7 +42,7 @@ use crate::signin::history::{ContextPrint, PastEnd, Pseudonyms};
 use crate::signin::identity::Profile;
 use crate::signin::nonce::NonceIssuer;
 use crate::signin::pipeline::Pipeline;
-use crate::signin::ports::{NewOutcome, Outcomes, SignInCommit, StoreError, Users};
+use crate::signin::ports::{Directory, NewOutcome, Outcomes, SignInCommit, StoreError, Users};
 use crate::signin::record::SignInRecord;
 use crate::signin::user::{IdentityKey, PlannedChange, User, UserStatus};
 use crate::store::Store;
@@ -94,8 +95,9 @@ pub struct App {
     store: Arc<Store>,
     policies: Arc<PolicyHost>,
     keeper: Arc<KeyKeeper>,
-    look: JoinHandle<()>,
+    look: AbortOnDrop,
     watch: Option<WatchGuard>,
+    follow: AbortOnDrop,
     _master_key: MasterKeyFile,
 }
 
@@ -140,14 +142,19 @@ impl App {
         let fetcher = Fetcher::new(FetchSettings {
             allow_insecure_issuers: settings.server.allow_insecure_issuers,
             granted_networks: Vec::new(),
-            timeout: std::time::Duration::from_secs(3),
+            timeout: Duration::from_secs(3),
         })?;
+        let live = Arc::new(settings.directory());
+        let directory: Arc<dyn Directory> = Arc::<LiveDirectory>::clone(&live);
+        let managed = Arc::new(DirectoryService { store: Arc::<Store>::clone(&store), rules: live });
+        managed.refresh().await.map_err(StartError::Read)?;
         let issuer = Arc::new(TokenIssuer { settings: settings.tokens.clone(), ring });
+        let provider_keys = Arc::new(KeyCache::new(fetcher.clone(), Arc::clone(&clock)));
         let pipeline = Arc::new(Pipeline {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
-            directory: Arc::new(settings.directory()),
-            keys: Arc::new(KeyCache::new(fetcher, Arc::clone(&clock))),
+            directory: Arc::clone(&directory),
+            keys: Arc::<KeyCache>::clone(&provider_keys),
             replays: Arc::<Store>::clone(&store),
             enricher: Arc::<PluginHost>::clone(&plugins),
             mapper: Arc::<PolicyHost>::clone(&policies),
@@ -182,6 +189,7 @@ impl App {
             challenges: ChallengeVerifier {
                 clock: Arc::clone(&clock),
                 entropy: Arc::clone(&entropy),
+                directory: Arc::clone(&directory),
                 challenges: Arc::<Store>::clone(&store),
                 issuer: Arc::clone(&issuer),
                 vault: vault.clone(),
@@ -190,6 +198,7 @@ impl App {
             sessions: SessionService {
                 clock: Arc::clone(&clock),
                 entropy: Arc::clone(&entropy),
+                directory: Arc::clone(&directory),
                 sessions: Arc::<Store>::clone(&store),
                 issuer: Arc::clone(&issuer),
                 vault: vault.clone(),
@@ -197,6 +206,7 @@ impl App {
             bearer: BearerCheck {
                 clock: Arc::clone(&clock),
                 issuer,
+                directory,
                 sessions: Arc::<Store>::clone(&store),
                 dpop: Arc::new(DpopCheck {
                     clock: Arc::clone(&clock),
@@ -211,6 +221,10 @@ impl App {
                     keys: Arc::<Store>::clone(&store),
                 },
                 audit: Arc::<Store>::clone(&store),
+                directory: Arc::clone(&managed),
+                users: Arc::<Store>::clone(&store),
+                sign_ins: Arc::<Store>::clone(&store),
+                probe: Arc::new(Probe { fetcher, keys: provider_keys }),
             },
             enrolment: Enrolment {
                 clock,
@@ -228,8 +242,9 @@ impl App {
         });
         let server = &settings.server;
         let endpoint = http::endpoint(state, &server.base_path, &server.cors_origins, extra);
-        let look = tokio::spawn(keys::look_always(Arc::clone(&keeper)));
-        Ok(Self { endpoint, store, policies, keeper, look, watch, _master_key: master_key })
+        let look = AbortOnDrop(tokio::spawn(keys::look_always(Arc::clone(&keeper))));
+        let follow = AbortOnDrop(tokio::spawn(follow_directory(managed)));
+        Ok(Self { endpoint, store, policies, keeper, look, watch, follow, _master_key: master_key })
     }
 
     /// The store, for commands and tests.
@@ -253,9 +268,43 @@ impl App {
     /// Serves until `stop` resolves; then requests finish, and the store is closed.
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
         serve::serve(listener, self.endpoint, stop).await;
-        drop(self.watch);
-        self.look.abort();
+        drop((self.watch, self.follow, self.look));
         self.store.close().await;
+    }
+}
+
+/// How often a node looks whether another one changed tenants or providers.
+const DIRECTORY_POLL: Duration = Duration::from_millis(400);
+
+/// Keeps tenants and providers as the store has them. Without the store they stay as they were: nothing
+/// can be signed in or refreshed then either.
+async fn follow_directory(directory: Arc<DirectoryService>) {
+    let mut tick = tokio::time::interval(DIRECTORY_POLL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        tick.tick().await;
+        match directory.refresh().await {
+            Ok(changed) => {
+                failing = false;
+                if changed {
+                    tracing::info!("tenants and providers were changed");
+                }
+            }
+            Err(error) if !failing => {
+                failing = true;
+                tracing::error!(error = %error, "the store does not tell of changed tenants and providers");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -139,6 +139,22 @@ codes! {
     AdminRoleInsufficient = "admin_role_insufficient",
     /// The admin key is for another tenant.
     AdminScopeInsufficient = "admin_scope_insufficient",
+    /// The settings break a rule.
+    InvalidSettings = "invalid_settings",
+    /// The provider is disabled.
+    ProviderDisabled = "provider_disabled",
+    /// The configuration file says what it is.
+    ManagedByConfig = "managed_by_config",
+    /// There is one of this name.
+    AlreadyExists = "already_exists",
+    /// The tenant holds something.
+    TenantNotEmpty = "tenant_not_empty",
+    /// No such user.
+    UnknownUser = "unknown_user",
+    /// No such sign-in.
+    UnknownSignIn = "unknown_sign_in",
+    /// No such session.
+    UnknownSession = "unknown_session",
     /// No such admin key.
     UnknownAdminKey = "unknown_admin_key",
     /// A defect of the server.
@@ -169,6 +185,4 @@ codes! {
     DpopProofRequired = "dpop_proof_required",
     /// A second factor is asked for.
     MfaRequired = "mfa_required",
-    /// No such session of this user.
-    UnknownSession = "unknown_session",
 }

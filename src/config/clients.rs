@@ -8,7 +8,7 @@ use super::layers::{Layers, Table};
 use super::problem::Findings;
 use super::values;
 use crate::session::clients::{Client, ClientGrant, ClientKind};
-use crate::signin::provider::{Provider, Tenant};
+use crate::signin::provider::Tenant;
 
 const KINDS: &[(&str, ClientKind)] = &[
     ("web", ClientKind::Web),
@@ -19,16 +19,11 @@ const KINDS: &[(&str, ClientKind)] = &[
 const GRANTS: &[(&str, ClientGrant)] =
     &[("token-exchange", ClientGrant::TokenExchange), ("refresh_token", ClientGrant::RefreshToken)];
 
-/// All clients. A provider that is not there, or disabled, is found: the client would wait for it in vain.
-pub(super) fn read_all(
-    layers: &Layers,
-    tenants: &[Arc<Tenant>],
-    providers: &[Arc<Provider>],
-    findings: &mut Findings,
-) -> Vec<Arc<Client>> {
+/// All clients. Their providers may be those of the administration API, so they are not looked up here.
+pub(super) fn read_all(layers: &Layers, tenants: &[Arc<Tenant>], findings: &mut Findings) -> Vec<Arc<Client>> {
     let mut clients: Vec<Arc<Client>> = Vec::new();
     for table in layers.tables("clients") {
-        let Some(client) = read(&table, tenants, providers, findings) else { continue };
+        let Some(client) = read(&table, tenants, findings) else { continue };
         if clients.iter().any(|c| c.tenant == client.tenant && c.id == client.id) {
             let (id, tenant) = (&client.id, &client.tenant);
             findings.add(&table.at, format!("client \"{id}\" of tenant \"{tenant}\" is there already"));
@@ -38,12 +33,7 @@ pub(super) fn read_all(
     clients
 }
 
-fn read(
-    table: &Table<'_>,
-    tenants: &[Arc<Tenant>],
-    providers: &[Arc<Provider>],
-    findings: &mut Findings,
-) -> Option<Client> {
+fn read(table: &Table<'_>, tenants: &[Arc<Tenant>], findings: &mut Findings) -> Option<Client> {
     let tenant = table.text("tenant")?;
     let known = tenants.iter().find(|t| t.id.as_str() == tenant.value).map(|t| t.id.clone());
     let unknown = || format!("client of an unknown tenant \"{}\"", tenant.value);
@@ -64,9 +54,7 @@ fn read(
     let tenant = tenant?;
     let names = table.list("providers");
     for name in &names.value {
-        if !providers.iter().any(|p| p.tenant == tenant && *p.name == **name) {
-            findings.add(&names.at, format!("providers: \"{name}\" is no enabled provider of tenant \"{tenant}\""));
-        }
+        findings.take(&names.at, values::name("providers", name));
     }
     if names.value.is_empty() && allowed.contains(&ClientGrant::TokenExchange) {
         let message = "providers is empty: the client could exchange no token; name its providers, or take \"token-exchange\" out of grants";

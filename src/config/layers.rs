@@ -175,6 +175,14 @@ impl Table<'_> {
         Written { value, at: self.default(), given: false }
     }
 
+    /// What was written, but for the names that an address tells.
+    pub(super) fn written_members(&self) -> serde_json::Map<String, serde_json::Value> {
+        let all = self.dict.and_then(|dict| serde_json::to_value(dict).ok());
+        let Some(serde_json::Value::Object(mut members)) = all else { return serde_json::Map::new() };
+        members.retain(|name, _| !matches!(name.as_str(), "tenant" | "name"));
+        members
+    }
+
     /// A text that may be a list instead: which of the two was written.
     pub(super) fn is_list(&self, name: &str) -> bool {
         self.written(name).is_some_and(|w| w.value.as_array().is_some())

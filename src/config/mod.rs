@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use self::directory::StaticDirectory;
+pub use self::directory::{FileProvider, LiveDirectory};
 pub use self::master_key::{MasterKeyFile, master_key};
 pub use self::problem::{ConfigError, Finding};
 
@@ -75,13 +75,15 @@ pub struct Settings {
     pub providers: Vec<Arc<Provider>>,
     /// The applications that may use the OAuth endpoints.
     pub clients: Vec<Arc<Client>>,
+    /// All providers of the file, as they are written there.
+    pub file_providers: Vec<FileProvider>,
 }
 
 impl Settings {
-    /// The tenants and providers as a directory.
+    /// The tenants and providers as a directory, without what the store adds.
     #[must_use]
-    pub fn directory(&self) -> StaticDirectory {
-        StaticDirectory::new(&self.tenants, &self.providers)
+    pub fn directory(&self) -> LiveDirectory {
+        LiveDirectory::new(self)
     }
 }
 
@@ -112,6 +114,13 @@ impl ServerSettings {
         }
         addresses
     }
+}
+
+/// The keys of a table of `[[providers]]`.
+#[must_use]
+pub fn provider_keys() -> Vec<&'static str> {
+    let section = keys::find_section("providers");
+    section.map(|s| s.keys.iter().map(|key| key.name).collect()).unwrap_or_default()
 }
 
 /// A duration as the configuration writes them, such as `90d`, from `least` to `most`.
@@ -201,8 +210,9 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
     let server = server(&layers.table("server"), findings);
     let tenants = tenants(layers, findings);
     let allow_insecure = layers.table("server").flag("allow_insecure_issuers");
-    let providers = providers(layers, &tenants, Upstream { allow_insecure }, findings);
-    let clients = clients::read_all(layers, &tenants, &providers, findings);
+    let file_providers = providers(layers, &tenants, Upstream { allow_insecure }, findings);
+    let providers = file_providers.iter().filter(|p| p.enabled).map(|p| Arc::clone(&p.provider)).collect();
+    let clients = clients::read_all(layers, &tenants, findings);
     let store = layers.table("store").text("url")?;
     let store_url = findings.take(&store.at, values::store_url(&store.value));
     let tokens = tokens(&layers.table("tokens"), findings);
@@ -227,6 +237,7 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
         geoip_asn,
         tenants,
         providers,
+        file_providers,
         clients,
     })
 }
@@ -353,13 +364,13 @@ fn session_limits(table: &Table<'_>, findings: &mut Findings) -> SessionLimits {
     SessionLimits { idle, absolute, per_user }
 }
 
-/// The enabled providers. A disabled one is checked as well, but for its client ids, and left out.
+/// All providers. A disabled one is checked as well, but for its client ids.
 fn providers(
     layers: &Layers,
     tenants: &[Arc<Tenant>],
     upstream: Upstream,
     findings: &mut Findings,
-) -> Vec<Arc<Provider>> {
+) -> Vec<FileProvider> {
     let mut names: HashMap<(TenantId, Arc<str>), String> = HashMap::new();
     let mut providers = Vec::new();
     for table in layers.tables("providers") {
@@ -374,9 +385,8 @@ fn providers(
                 ),
             );
         }
-        if read.enabled {
-            providers.push(Arc::new(read.provider));
-        }
+        let (provider, enabled) = (Arc::new(read.provider), read.enabled);
+        providers.push(FileProvider { provider, enabled, written: table.written_members() });
     }
     providers
 }

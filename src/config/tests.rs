@@ -322,8 +322,8 @@ fn every_wrong_value_is_told_once_with_its_line() {
             "7: secret_hash is not SHA-256 in hex, 64 characters; the example file shows how to make it",
         ),
         (
-            server("[[clients]]\nid = \"a\"\nkind = \"spa\"\nproviders = [\"nobody\"]"),
-            "6: providers: \"nobody\" is no enabled provider of tenant \"default\"",
+            server("[[clients]]\nid = \"a\"\nkind = \"spa\"\nproviders = [\"No Body\"]"),
+            "6: providers = \"No Body\" must be 1 to 64 characters of a-z, 0-9, _ and -",
         ),
         (
             server("[[tenants]]\nid = \"A b\""),

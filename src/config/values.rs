@@ -216,7 +216,7 @@ pub(super) fn algorithm(text: &str) -> Result<SignatureAlgorithm, String> {
 }
 
 /// Rules for addresses that this server asks: providers' issuers and key sets.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Upstream {
     /// `allow_insecure_issuers`.
     pub(super) allow_insecure: bool,

@@ -28,6 +28,7 @@ macro_rules! bearer_refusals {
                 E::DpopProofRequired,
                 E::AccountDisabled,
                 E::AccountLocked,
+                E::ProviderDisabled,
                 E::UnknownTenant,
                 E::StoreUnavailable,
                 E::RequestTimeout,

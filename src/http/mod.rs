@@ -7,6 +7,11 @@ mod admin;
 mod admin_audit;
 mod admin_examples;
 mod admin_keys;
+mod admin_people;
+mod admin_providers;
+mod admin_sessions;
+mod admin_tenants;
+mod admin_users;
 pub mod body;
 mod client;
 pub mod docs;
@@ -20,6 +25,7 @@ pub mod oauth_error;
 mod oauth_examples;
 pub mod ops;
 pub mod problem;
+pub mod provider_settings;
 pub mod reply;
 pub mod serve;
 mod sign_in;
@@ -44,8 +50,11 @@ use poem_openapi::registry::{MetaApi, Registry};
 use poem_openapi::{ExtraHeader, OpenApi, OpenApiService, SecurityScheme, Tags};
 use serde_json::Value;
 
+use crate::admin::directory::DirectoryService;
 use crate::admin::keys::{KeyCheck, KeyError};
 use crate::admin::ports::AuditLog;
+use crate::admin::probe::ProviderProbe;
+use crate::admin::users::{SignInLog, UserAdmin};
 use crate::clock::Clock;
 use crate::codes::ErrorCode;
 use crate::ids::RequestId;
@@ -123,6 +132,14 @@ pub struct Administration {
     pub keys: KeyCheck,
     /// The audit log.
     pub audit: Arc<dyn AuditLog>,
+    /// Tenants and providers.
+    pub directory: Arc<DirectoryService>,
+    /// Users and their sessions.
+    pub users: Arc<dyn UserAdmin>,
+    /// Records of sign-ins.
+    pub sign_ins: Arc<dyn SignInLog>,
+    /// Asks providers of themselves.
+    pub probe: Arc<dyn ProviderProbe>,
 }
 
 impl State {
@@ -206,11 +223,25 @@ enum MaybeBearer {
 }
 
 type Apis = (sign_in::SignInApi, me::MeApi, my_sessions::MySessionsApi, oauth::OAuthApi, AdminApis, ops::OpsApi);
-type AdminApis = (admin_audit::AdminAuditApi, admin_keys::AdminKeysApi);
+type AdminApis = (
+    admin_tenants::AdminTenantsApi,
+    admin_providers::AdminProvidersApi,
+    admin_users::AdminUsersApi,
+    admin_sessions::AdminSessionsApi,
+    admin_audit::AdminAuditApi,
+    admin_keys::AdminKeysApi,
+);
 
 fn admin_apis(state: &Arc<State>) -> AdminApis {
     let state = || Arc::clone(state);
-    (admin_audit::AdminAuditApi(state()), admin_keys::AdminKeysApi(state()))
+    (
+        admin_tenants::AdminTenantsApi(state()),
+        admin_providers::AdminProvidersApi(state()),
+        admin_users::AdminUsersApi(state()),
+        admin_sessions::AdminSessionsApi(state()),
+        admin_audit::AdminAuditApi(state()),
+        admin_keys::AdminKeysApi(state()),
+    )
 }
 
 fn described<A: OpenApi>(api: A) -> OpenApiService<A, ()> {

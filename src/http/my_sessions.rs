@@ -93,18 +93,23 @@ impl MySessionsApi {
     /// End one of the user's sessions
     ///
     /// Its refresh token and access tokens open nothing from then on.
-    #[oai(path = "/auth/me/sessions/:id", method = "delete", tag = "Tag::Me", operation_id = "endMySession")]
+    #[oai(
+        path = "/auth/me/sessions/:session_id",
+        method = "delete",
+        tag = "Tag::Me",
+        operation_id = "endMySession"
+    )]
     async fn end(
         &self,
         request: &Request,
         auth: BearerAuth,
         /// The session, `ses_…`.
-        id: Path<String>,
+        session_id: Path<String>,
     ) -> Reply<dto::MessageResponse, EndSessionRefusals> {
         let answer = async {
             let living = self.0.signed_in(request, Some(&auth)).await?;
             let unknown = || Problem::new(E::UnknownSession, "the user has no living session with this id");
-            let id = SessionId::from_str(&id.0).map_err(|_| unknown())?;
+            let id = SessionId::from_str(&session_id.0).map_err(|_| unknown())?;
             let ended = self.0.sessions.end_one(living.user.id, id).await;
             if !ended.map_err(|error| self.0.refused(E::StoreUnavailable, &error))? {
                 return Err(unknown());

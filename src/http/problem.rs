@@ -177,7 +177,6 @@ pub const fn row(code: ErrorCode) -> Row {
             403_120,
             "A second factor is needed first: answer the challenge in this body at `POST /auth/mfa/verify-challenge`, which gives the tokens.",
         ),
-        E::UnknownSession => (404_120, "The user has no living session with this id."),
         E::InvalidCursor => (400_140, "The cursor is not one that this list gave: begin without one."),
         E::MissingAdminKey => (401_140, "The operation needs an admin key in `Authorization: Bearer csk_…`."),
         E::InvalidAdminKey => (401_141, "The admin key is not known, was revoked, or has expired."),
@@ -186,6 +185,21 @@ pub const fn row(code: ErrorCode) -> Row {
         }
         E::AdminScopeInsufficient => {
             (403_141, "The admin key is for one tenant, and the operation is about another or about the server.")
+        }
+        E::InvalidSettings => {
+            (400_141, "The settings break a rule of the configuration; the message tells all that is wrong.")
+        }
+        E::ProviderDisabled => (
+            403_142,
+            "The provider is disabled or gone. Sign-ins, sessions and challenges through it open nothing until it is enabled again.",
+        ),
+        E::ManagedByConfig => (409_140, "The configuration file says what this is: change it there."),
+        E::AlreadyExists => (409_141, "There is one of this name already."),
+        E::TenantNotEmpty => (409_142, "The tenant has users or providers: remove them first."),
+        E::UnknownUser => (404_141, "No user of the tenant has this identifier, or it is erased."),
+        E::UnknownSignIn => (404_142, "No recorded sign-in of the tenant has this identifier."),
+        E::UnknownSession => {
+            (404_143, "No session of the tenant, or of the user that asks, lives under this identifier.")
         }
         E::UnknownAdminKey => (404_140, "No living admin key has this identifier in the key's scope."),
         E::InternalError => {

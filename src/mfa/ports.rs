@@ -6,7 +6,7 @@ use super::{Factor, MfaMethod, NewChallenge};
 use crate::clock::UnixTime;
 use crate::ids::{ChallengeId, FactorId, TenantId, UserId};
 use crate::session::NewSession;
-use crate::signin::ports::StoreError;
+use crate::signin::ports::{EnabledNames, StoreError};
 use crate::signin::record::SignInRecord;
 use crate::signin::user::User;
 
@@ -39,6 +39,8 @@ pub enum AttemptStart {
     Open(Box<OpenAttempt>),
     /// There is no such challenge, its secret or device differs, or its user may not sign in.
     Unknown,
+    /// It came through a provider that is not enabled now. The attempt is not counted.
+    ProviderDisabled,
     /// It has expired, or died of wrong codes.
     Expired,
     /// It was answered.
@@ -82,7 +84,7 @@ pub enum CompletionResult {
 #[async_trait]
 pub trait Challenges: Send + Sync {
     /// Counts an attempt and reads what is needed to judge it, in one transaction. Checks, in this
-    /// order: challenge known and secret equal (in constant time), device equal, user active, not
+    /// order: challenge known and secret equal (in constant time), device equal, user active, provider enabled, not
     /// used, not expired and fewer than [`super::CHALLENGE_ATTEMPTS`] attempts, user not locked
     /// (fewer than [`super::USER_ATTEMPTS`] attempts within [`super::LOCK_WINDOW`], over all
     /// challenges and methods; the lock lasts [`super::LOCK_WINDOW`] from the attempt that filled it).
@@ -106,6 +108,8 @@ pub struct AttemptRequest {
     pub device: Option<crate::signin::history::Pseudonym>,
     /// The method.
     pub method: MfaMethod,
+    /// The tenant's enabled providers.
+    pub enabled_providers: EnabledNames,
     /// The moment.
     pub now: UnixTime,
 }

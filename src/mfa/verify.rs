@@ -12,7 +12,7 @@ use crate::secret::{Entropy, sha256};
 use crate::session::issue::{IssuedTokens, TokenIssuer};
 use crate::session::ports::KeyRingError;
 use crate::signin::history::{PastEnd, Pseudonyms};
-use crate::signin::ports::StoreError;
+use crate::signin::ports::{Directory, StoreError};
 use crate::signin::record::{AssessmentRecord, SignInRecord};
 use crate::signin::user::User;
 use crate::vault::Vault;
@@ -49,6 +49,9 @@ pub enum ChallengeError {
         /// Seconds until the lock ends.
         retry_after_s: u64,
     },
+    /// The provider that it came through is disabled; the attempt is not counted.
+    #[error("the provider of this sign-in is disabled")]
+    ProviderDisabled,
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -67,6 +70,7 @@ impl ChallengeError {
             Self::Used => ErrorCode::ChallengeUsed,
             Self::Method { .. } => ErrorCode::MfaMethodNotAllowed,
             Self::WrongCode => ErrorCode::InvalidMfaCode,
+            Self::ProviderDisabled => ErrorCode::ProviderDisabled,
             Self::Locked { .. } => ErrorCode::MfaLocked,
             Self::Store(_) | Self::Keys(_) => ErrorCode::StoreUnavailable,
         }
@@ -104,6 +108,8 @@ pub struct ChallengeVerifier {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
+    /// Which providers are enabled.
+    pub directory: Arc<dyn Directory>,
     /// The store.
     pub challenges: Arc<dyn Challenges>,
     /// Makes tokens.
@@ -124,10 +130,13 @@ impl ChallengeVerifier {
         let (challenge, secret_hash) = parse(answer.challenge_token).ok_or(ChallengeError::Unknown)?;
         let device = answer.device_id.map(|d| self.pseudonyms.of(answer.tenant.as_str(), "device", d));
         let method = answer.method;
-        let request = AttemptRequest { tenant: answer.tenant, challenge, secret_hash, device, method, now };
+        let enabled_providers = self.directory.enabled_names(&answer.tenant);
+        let tenant = answer.tenant;
+        let request = AttemptRequest { tenant, challenge, secret_hash, device, method, enabled_providers, now };
         let attempt = match self.challenges.begin_attempt(request).await? {
             AttemptStart::Open(attempt) => *attempt,
             AttemptStart::Unknown => return Err(ChallengeError::Unknown),
+            AttemptStart::ProviderDisabled => return Err(ChallengeError::ProviderDisabled),
             AttemptStart::Expired => return Err(ChallengeError::Expired),
             AttemptStart::Used => return Err(ChallengeError::Used),
             AttemptStart::Locked { retry_after_s } => return Err(ChallengeError::Locked { retry_after_s }),

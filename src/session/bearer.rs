@@ -15,7 +15,7 @@ use super::ports::{SessionUser, Sessions};
 use crate::clock::{Clock, UnixTime};
 use crate::codes::ErrorCode;
 use crate::ids::{SessionId, TenantId, UserId};
-use crate::signin::ports::StoreError;
+use crate::signin::ports::{Directory, StoreError};
 use crate::signin::user::UserStatus;
 
 /// Why an access token is refused.
@@ -42,6 +42,9 @@ pub enum BearerError {
     /// The user is locked.
     #[error("this account is locked")]
     Locked,
+    /// The provider that it came through is disabled.
+    #[error("the provider of this session is disabled")]
+    ProviderDisabled,
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -59,6 +62,7 @@ impl BearerError {
             Self::SessionEnded => ErrorCode::SessionEnded,
             Self::Disabled => ErrorCode::AccountDisabled,
             Self::Locked => ErrorCode::AccountLocked,
+            Self::ProviderDisabled => ErrorCode::ProviderDisabled,
             Self::Store(_) => ErrorCode::StoreUnavailable,
         }
     }
@@ -108,6 +112,8 @@ pub struct BearerCheck {
     pub clock: Arc<dyn Clock>,
     /// Keys and the issuer's name.
     pub issuer: Arc<TokenIssuer>,
+    /// Which providers are enabled.
+    pub directory: Arc<dyn Directory>,
     /// The store.
     pub sessions: Arc<dyn Sessions>,
     /// Proofs of keys.
@@ -125,8 +131,13 @@ impl BearerCheck {
         check_claims(&claims, tenant, now)?;
         self.check_key(&claims, presented).await?;
         let living = self.living(&claims, tenant, now).await?;
+        let enabled = self.directory.enabled_names(tenant);
         match living.user.status {
+            UserStatus::Active if !enabled.contains(&living.session.grant.provider) => {
+                Err(BearerError::ProviderDisabled)
+            }
             UserStatus::Active => Ok(living),
+            UserStatus::Deleted => Err(BearerError::SessionEnded),
             UserStatus::Disabled => Err(BearerError::Disabled),
             UserStatus::Locked => Err(BearerError::Locked),
         }

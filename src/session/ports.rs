@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{Grant, NewRefresh};
 use crate::clock::UnixTime;
 use crate::ids::{EventId, KeyId, RefreshId, SessionId, TenantId, UserId};
-use crate::signin::ports::StoreError;
+use crate::signin::ports::{EnabledNames, StoreError};
 use crate::signin::user::User;
 
 /// A session that has not ended.
@@ -37,6 +37,8 @@ pub struct SessionUser {
 pub struct Rotation {
     /// The tenant of the request.
     pub tenant: TenantId,
+    /// The tenant's enabled providers: a session that came through another one is not touched.
+    pub enabled_providers: EnabledNames,
     /// The presented token.
     pub id: RefreshId,
     /// SHA-256 of its secret half.
@@ -86,6 +88,8 @@ pub enum RotationResult {
     Invalid,
     /// The session is bound to a key that the request did not prove to hold. Nothing was changed.
     KeyNotProved,
+    /// The session came through a provider that is not enabled now. Nothing is changed.
+    ProviderDisabled,
     /// The user may not sign in; the session is ended.
     UserInactive,
 }

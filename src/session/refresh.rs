@@ -15,7 +15,7 @@ use crate::clock::{Clock, UnixTime};
 use crate::codes::ErrorCode;
 use crate::ids::{EventId, RefreshId, SessionId, TenantId, UserId};
 use crate::secret::{Entropy, sha256};
-use crate::signin::ports::StoreError;
+use crate::signin::ports::{Directory, StoreError};
 use crate::vault::Vault;
 
 /// What the secrets of successors are sealed for; the context is the successor's identifier.
@@ -45,6 +45,9 @@ pub enum RefreshError {
     /// The user may not sign in.
     #[error("the account of this session may not sign in; the session has been ended")]
     UserInactive,
+    /// The provider that it came through is disabled; nothing is spent.
+    #[error("the provider of this session is disabled")]
+    ProviderDisabled,
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -59,6 +62,7 @@ impl RefreshError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Invalid | Self::UserInactive => ErrorCode::InvalidRefreshToken,
+            Self::ProviderDisabled => ErrorCode::ProviderDisabled,
             Self::Reused => ErrorCode::RefreshTokenReused,
             Self::KeyNotProved => ErrorCode::InvalidDpopProof,
             Self::Store(_) | Self::Keys(_) => ErrorCode::StoreUnavailable,
@@ -72,6 +76,8 @@ pub struct SessionService {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
+    /// Which providers are enabled.
+    pub directory: Arc<dyn Directory>,
     /// The store.
     pub sessions: Arc<dyn Sessions>,
     /// Makes tokens.
@@ -98,6 +104,7 @@ impl SessionService {
         let successor_id = successor.id;
         let sealed_successor = self.vault.seal(SUCCESSOR_PURPOSE, successor_id.as_bytes(), &secret);
         let rotation = Rotation {
+            enabled_providers: self.directory.enabled_names(&tenant),
             tenant,
             id,
             secret_hash,
@@ -126,6 +133,7 @@ impl SessionService {
             }
             RotationResult::Invalid => return Err(RefreshError::Invalid),
             RotationResult::KeyNotProved => return Err(RefreshError::KeyNotProved),
+            RotationResult::ProviderDisabled => return Err(RefreshError::ProviderDisabled),
             RotationResult::UserInactive => return Err(RefreshError::UserInactive),
         };
         let session = &living.session;

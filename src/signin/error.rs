@@ -22,6 +22,9 @@ pub enum SignInError {
     /// The named provider is not one of the tenant's enabled ones.
     #[error("no provider with this name is enabled")]
     UnknownProvider,
+    /// The named provider, or the only one that accepts issuer and audience, is disabled.
+    #[error("this provider is disabled")]
+    ProviderDisabled,
     /// No provider is named, and none accepts issuer and audience.
     #[error("no enabled provider accepts the ID token's issuer and audience; name one in \"provider\"")]
     NoProviderFits,
@@ -89,6 +92,7 @@ impl SignInError {
             Self::MissingToken => ErrorCode::MissingIdToken,
             Self::UnknownTenant => ErrorCode::UnknownTenant,
             Self::UnknownProvider => ErrorCode::UnknownProvider,
+            Self::ProviderDisabled => ErrorCode::ProviderDisabled,
             Self::NoProviderFits => ErrorCode::NoProviderFits,
             Self::AmbiguousProvider { .. } => ErrorCode::AmbiguousProvider,
             Self::Shape(e) => match e {

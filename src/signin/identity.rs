@@ -70,7 +70,7 @@ pub enum MappingError {
 }
 
 /// A person as the provider describes them, in local words.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Profile {
     /// Shape-checked address.
     pub email: Option<String>,

@@ -192,15 +192,22 @@ impl Pipeline {
             providers.retain(|p| client.may_use(&p.name));
         }
         if let Some(name) = &request.provider {
-            return providers.into_iter().find(|p| *p.name == **name).ok_or(SignInError::UnknownProvider);
+            let named = |p: &Arc<Provider>| *p.name == **name;
+            let absent = || match self.directory.disabled_providers(&tenant.id).iter().any(named) {
+                true => SignInError::ProviderDisabled,
+                false => SignInError::UnknownProvider,
+            };
+            return providers.into_iter().find(named).ok_or_else(absent);
         }
         let issuer = token.unverified_issuer().unwrap_or_default();
         let audiences = token.unverified_audiences();
-        let mut fitting = providers
-            .into_iter()
-            .filter(|p| p.issuer.may_match(issuer) && audiences.iter().any(|a| p.knows_client(a)));
+        let fits = |p: &Arc<Provider>| p.issuer.may_match(issuer) && audiences.iter().any(|a| p.knows_client(a));
+        let mut fitting = providers.into_iter().filter(fits);
         match (fitting.next(), fitting.count()) {
             (Some(provider), 0) => Ok(provider),
+            (None, _) if self.directory.disabled_providers(&tenant.id).iter().any(fits) => {
+                Err(SignInError::ProviderDisabled)
+            }
             (None, _) => Err(SignInError::NoProviderFits),
             (Some(_), more) => Err(SignInError::AmbiguousProvider { fitting: more + 1 }),
         }

@@ -1,6 +1,6 @@
 //! What the core needs of the world. The edges implement these; the core imports no edge.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -19,12 +19,20 @@ use crate::ids::{TenantId, UserId};
 use crate::mfa::NewChallenge;
 use crate::session::NewSession;
 
+/// The names of a tenant's enabled providers.
+pub type EnabledNames = Arc<HashSet<Arc<str>>>;
+
 /// Tenants and providers as they stand now.
 pub trait Directory: Send + Sync {
     /// The tenant that a header names, else the one of the host, else the default one.
     fn find_tenant(&self, header: Option<&str>, host: Option<&str>) -> Option<Arc<Tenant>>;
     /// The enabled providers of a tenant.
     fn providers(&self, tenant: &TenantId) -> Vec<Arc<Provider>>;
+    /// Those that are there and disabled, to say so.
+    fn disabled_providers(&self, tenant: &TenantId) -> Vec<Arc<Provider>>;
+    /// The names of the enabled ones. What came through another one, a session or a challenge, opens
+    /// nothing as long as that is so.
+    fn enabled_names(&self, tenant: &TenantId) -> EnabledNames;
 }
 
 /// Why no key came for a token.

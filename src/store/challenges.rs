@@ -92,6 +92,10 @@ async fn begin(connection: &mut SqliteConnection, request: AttemptRequest) -> Re
     if let Some(until) = locked_until(connection, user.id).await?.filter(|until| *until > now) {
         return Ok(AttemptStart::Locked { retry_after_s: until.since(now).as_secs().max(1) });
     }
+    let grant = GrantRow::read(row.try_get(4)?)?;
+    if !request.enabled_providers.contains(&grant.provider) {
+        return Ok(AttemptStart::ProviderDisabled);
+    }
     count(connection, request.challenge, user.id, now).await?;
     let assessment: AssessmentRow = from_json(row.try_get(6)?)?;
     let context: ContextRow = from_json(row.try_get(5)?)?;
@@ -103,7 +107,7 @@ async fn begin(connection: &mut SqliteConnection, request: AttemptRequest) -> Re
         created_at: UnixTime::from_millis(row.try_get(7)?),
         expires_at,
         methods: row.try_get::<&str, _>(3)?.split(' ').filter_map(MfaMethod::find).collect(),
-        grant: GrantRow::read(row.try_get(4)?)?,
+        grant,
         context: context.into(),
         assessment: assessment.into(),
     };

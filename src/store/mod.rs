@@ -7,9 +7,13 @@
 //! transactions, a statement for each sign-in, an update of `users` by a sign-in that changes nothing.
 
 mod admin_keys;
+mod admin_sign_ins;
+mod admin_users;
 mod audit;
 mod batch;
 mod challenges;
+mod directory;
+mod erase;
 mod factors;
 mod keys;
 mod maintenance;

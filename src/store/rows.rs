@@ -7,6 +7,8 @@ use std::time::Duration;
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
 
 use super::unreadable;
 use crate::clock::UnixTime;
@@ -39,7 +41,7 @@ fn number(pseudonym: Option<&Pseudonym>) -> Option<i64> {
     pseudonym.map(|p| i64::from_be_bytes(*p))
 }
 
-const fn level_number(level: Level) -> u8 {
+pub(super) const fn level_number(level: Level) -> u8 {
     match level {
         Level::Low => 0,
         Level::Medium => 1,
@@ -55,7 +57,7 @@ fn level(number: u8) -> Level {
     }
 }
 
-fn end_number(end: PastEnd) -> usize {
+pub(super) fn end_number(end: PastEnd) -> usize {
     PastEnd::ALL.iter().position(|e| *e == end).unwrap_or(PastEnd::ALL.len())
 }
 
@@ -207,6 +209,22 @@ pub(super) struct ContextRow(
     Option<f64>,
     Option<f64>,
 );
+
+impl ContextRow {
+    /// From eight columns of `sign_ins`, from this one on.
+    pub fn of_columns(row: &SqliteRow, from: usize) -> Result<Self, sqlx::Error> {
+        Ok(Self(
+            row.try_get(from)?,
+            row.try_get(from + 1)?,
+            row.try_get(from + 2)?,
+            row.try_get::<Option<&str>, _>(from + 3)?.map(Arc::from),
+            row.try_get(from + 4)?,
+            row.try_get(from + 5)?,
+            row.try_get(from + 6)?,
+            row.try_get(from + 7)?,
+        ))
+    }
+}
 
 impl From<&ContextPrint> for ContextRow {
     fn from(c: &ContextPrint) -> Self {

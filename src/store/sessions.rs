@@ -353,6 +353,9 @@ async fn rotate(connection: &mut SqliteConnection, rotation: Rotation) -> Result
     if grant.jkt.is_some() && grant.jkt != rotation.jkt {
         return Ok(RotationResult::KeyNotProved);
     }
+    if !rotation.enabled_providers.contains(&living.session.grant.provider) {
+        return Ok(RotationResult::ProviderDisabled);
+    }
     if living.user.status != UserStatus::Active {
         end(connection, token.session, now).await?;
         return Ok(RotationResult::UserInactive);

@@ -80,6 +80,19 @@ fn the_published_names_and_fields_stand() {
 }
 
 #[test]
+fn the_document_describes_every_key_of_a_provider() {
+    let document = openapi_document();
+    let described = document["components"]["schemas"]["dto.ProviderSettings"]["properties"].as_object().unwrap();
+    let mut described: Vec<&str> = described.keys().map(String::as_str).collect();
+    described.sort_unstable();
+    // Tenant and name are told by the address.
+    let mut keys = countersign::config::provider_keys();
+    keys.retain(|key| !matches!(*key, "tenant" | "name"));
+    keys.sort_unstable();
+    assert_eq!(described, keys, "describe new keys in src/http/provider_settings.rs");
+}
+
+#[test]
 fn every_operation_has_id_texts_tag_examples_and_every_status_it_lists() {
     let document = openapi_document();
     let mut ids = std::collections::HashSet::new();

@@ -184,6 +184,11 @@ impl Service {
         Self { clock, issuer, dir, store, keys, base, client, stop: Some(stop), running: Some(running) }
     }
 
+    /// Another server on the same files, beside this one.
+    pub async fn second_node(&self, setup: Setup) -> Self {
+        Self::start_on(Arc::clone(&self.dir), self.issuer.clone(), self.clock.clone(), setup).await
+    }
+
     /// Stops the server as SIGTERM would, and starts another one on the same files.
     pub async fn restart(self, setup: Setup) -> Self {
         self.stop().await.start_again(setup).await
@@ -243,6 +248,10 @@ impl Service {
 
     pub async fn post_with(&self, path: &str, access_token: &str, body: Value) -> Answer {
         self.send(self.client.post(self.url(path)).bearer_auth(access_token).json(&body)).await
+    }
+
+    pub async fn put_with(&self, path: &str, bearer: &str, body: Value) -> Answer {
+        self.send(self.client.put(self.url(path)).bearer_auth(bearer).json(&body)).await
     }
 
     pub async fn delete_with(&self, path: &str, bearer: &str) -> Answer {
