@@ -40,7 +40,8 @@ pub async fn spend(token: VerifiedToken, guard: &dyn ReplayGuard) -> Result<Fres
     Ok(FreshToken(token))
 }
 
-/// (tenant, provider, issuer, `jti`), or the digest of what was signed when there is no `jti`.
+/// (tenant, issuer, `jti`), or the digest of what was signed when there is no `jti`. Not the provider: a tenant may
+/// have two that accept the same token.
 fn replay_key(token: &VerifiedToken) -> [u8; 32] {
     let provider = token.provider();
     let (kind, id): (&str, &[u8]) = match token.jti() {
@@ -48,13 +49,7 @@ fn replay_key(token: &VerifiedToken) -> [u8; 32] {
         None => ("digest", token.digest()),
     };
     let mut input = Vec::with_capacity(256);
-    for part in [
-        kind.as_bytes(),
-        provider.tenant.as_str().as_bytes(),
-        provider.name.as_bytes(),
-        token.issuer().as_bytes(),
-        id,
-    ] {
+    for part in [kind.as_bytes(), provider.tenant.as_str().as_bytes(), token.issuer().as_bytes(), id] {
         input.extend_from_slice(&(part.len() as u64).to_be_bytes());
         input.extend_from_slice(part);
     }

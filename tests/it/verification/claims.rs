@@ -66,11 +66,13 @@ fn time(from_s: i64, to_s: i64, is_fine: fn(i64) -> bool, needed: bool) -> Boxed
         Some(json!(true)),
     ];
     let absurd: Vec<Drawn> = absurd.into_iter().map(|v| (v, false)).collect();
-    let comfortable = (from_s / 4..to_s / 4).prop_map(move |by| (Some(json!(START_S + by)), is_fine(by)));
-    let anywhere = (from_s..to_s).prop_map(move |by| (Some(json!(START_S + by)), is_fine(by)));
+    let at = move |by: i64| (Some(json!(START_S + by)), is_fine(by));
+    let edges: Vec<i64> =
+        [-MAX_AGE_S - LEEWAY_S, -LEEWAY_S, 0, LEEWAY_S].into_iter().flat_map(|e| e - 1..=e + 1).collect();
     prop_oneof![
-        16 => comfortable,
-        2 => anywhere,
+        16 => (from_s / 4..to_s / 4).prop_map(at),
+        1 => (from_s..to_s).prop_map(at),
+        1 => prop::sample::select(edges).prop_map(at),
         1 => Just((None, !needed)),
         1 => prop::sample::select(absurd),
     ]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{Algorithm, SHA256, SHA384, SHA512, digest};
 use countersign::secret::sha256;
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use serde_json::{Value, json};
@@ -277,4 +278,43 @@ async fn an_access_token_of_this_server_is_no_id_token() {
     let service = Service::start().await;
     let access = service.sign_in(&service.issuer.token().sign()).await.signed_in()["access_token"].clone();
     service.sign_in(access.as_str().unwrap()).await.expect(401, "id_token_type_refused");
+}
+
+/// OpenID Connect Core 3.1.3.6: with the hash of the token's own algorithm, and no other.
+#[tokio::test]
+async fn at_hash_is_made_with_the_hash_of_the_tokens_algorithm() {
+    let service = Service::start().await;
+    let (p256, p384) = (Arc::new(TestKey::new_p256()), Arc::new(TestKey::new_p384()));
+    let ed = Arc::new(TestKey::new_ed25519());
+    let keys = [("rsa-1", shared_rsa()), ("p256", p256), ("p384", p384), ("ed", ed)];
+    service.issuer.rotate_to(keys.iter().map(|(kid, key)| (*kid, Arc::clone(key))).collect());
+    let half = |hash: &'static Algorithm| {
+        let whole = digest(hash, b"provider-access-token");
+        BASE64URL_NOPAD.encode(&whole.as_ref()[..whole.as_ref().len() / 2])
+    };
+    let hashes = [&SHA256, &SHA384, &SHA512];
+    for (alg, key, right) in [("RS256", 0, 0), ("PS256", 0, 0), ("ES256", 1, 0), ("ES384", 2, 1), ("EdDSA", 3, 2)] {
+        for (at, hash) in hashes.into_iter().enumerate() {
+            let token = service.issuer.token().key(alg, keys[key].0, &keys[key].1).claim("at_hash", half(hash));
+            let answer = send(&service, &token, &json!({"access_token": "provider-access-token"})).await;
+            let expected = if at == right { "" } else { "id_token_at_hash_mismatch" };
+            assert_eq!(answer.error(), expected, "{alg}: {}", answer.text);
+        }
+    }
+}
+
+/// Two providers of one tenant may accept the same token: it is good for one sign-in all the same.
+#[tokio::test]
+async fn a_token_is_good_once_whichever_provider_is_named_with_it() {
+    let service = Service::start().await;
+    let more_config = format!(
+        "[[providers]]\ntenant = \"default\"\nname = \"twin\"\nissuer = {:?}\nclient_ids = [\"app-web\"]\n",
+        service.issuer.url
+    );
+    let service = service.restart(Setup { more_config, ..Setup::default() }).await;
+    for token in [service.issuer.token(), service.issuer.token().without("jti")] {
+        let through_twin = json!({"id_token": token.sign(), "provider": "twin"});
+        service.sign_in(&token.sign()).await.signed_in();
+        service.post("/auth/id-token/signin", through_twin).await.expect(401, "id_token_replayed");
+    }
 }
