@@ -227,7 +227,7 @@ fn bench_store(c: &mut Criterion) {
     };
     let user = User { id, tenant: tenant(), status: UserStatus::Active, profile: profile(), created_at: now };
     let change = PlannedChange::Create { user: Box::new(user), identity: identity.clone() };
-    let made = SignInCommit { change, outcome: NewOutcome::Denial, record: record(id, now) };
+    let made = SignInCommit { change, outcome: NewOutcome::Denial, record: record(id, now), sealed: None };
     runtime.block_on(store.commit(made)).unwrap();
     for callers in [1_usize, 64] {
         c.bench_function(&format!("store, {callers} sign-ins at once"), |b| {
@@ -242,7 +242,12 @@ fn bench_store(c: &mut Criterion) {
                     let (session, _) = issuer.issue(grant(id), None, now, &SystemEntropy).unwrap();
                     let outcome = NewOutcome::Session(session);
                     store
-                        .commit(SignInCommit { change: PlannedChange::None, outcome, record: record(id, now) })
+                        .commit(SignInCommit {
+                            change: PlannedChange::None,
+                            outcome,
+                            record: record(id, now),
+                            sealed: None,
+                        })
                         .await
                         .unwrap()
                 };

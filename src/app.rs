@@ -29,8 +29,12 @@ use crate::mfa::verify::{ChallengeVerifier, TOTP_PURPOSE};
 use crate::mfa::{Factor, MfaMethod, totp};
 use crate::oidc::{FetchSettings, Fetcher, KeyCache, Probe};
 use crate::plugin_host::PluginHost;
-use crate::scripts::PolicyHost;
+use crate::policy::service::PolicyService;
+use crate::scripts::follow::{Follower, Progress};
+use crate::scripts::lab::Lab;
+use crate::scripts::shadow::Shadows;
 use crate::scripts::watch::{WatchGuard, watch};
+use crate::scripts::{PolicyHost, bundle};
 use crate::secret::{Entropy, Secret, SystemEntropy};
 use crate::session::bearer::BearerCheck;
 use crate::session::clients::Clients;
@@ -42,10 +46,14 @@ use crate::signin::history::{ContextPrint, PastEnd, Pseudonyms};
 use crate::signin::identity::Profile;
 use crate::signin::nonce::NonceIssuer;
 use crate::signin::pipeline::Pipeline;
-use crate::signin::ports::{Directory, NewOutcome, Outcomes, SignInCommit, StoreError, Users};
+use crate::signin::ports::{
+    AfterDecision, DecisionLog, Directory, NewOutcome, Outcomes, SignInCommit, StoreError, Users,
+};
 use crate::signin::record::SignInRecord;
 use crate::signin::user::{IdentityKey, PlannedChange, User, UserStatus};
 use crate::store::Store;
+use crate::store::decisions::DecisionRecords;
+use crate::store::policies::OpenedDecisions;
 use crate::vault::Vault;
 
 /// The user that `serve --dev` makes, and its subject at the development issuer.
@@ -84,9 +92,40 @@ pub enum StartError {
     /// The store, after it was opened.
     #[error("store: {0}")]
     Read(#[from] StoreError),
+    /// A thread.
+    #[error("no thread could be started: {0}")]
+    Thread(std::io::Error),
     /// Metrics were set up before.
     #[error("metrics: {0}")]
     Metrics(String),
+}
+
+/// The store and all that can be done with policies, for commands that work beside a running server.
+///
+/// # Errors
+/// When the master key or the store cannot be opened.
+pub async fn open_policies(settings: &Settings) -> Result<(Arc<Store>, PolicyService, MasterKeyFile), StartError> {
+    let Opened { store, vault, master_key } = keys::open(settings, false, &SystemEntropy).await?;
+    let pseudonyms = Pseudonyms::new(store.kept_key(&vault, keys::PSEUDONYMS).await?);
+    let records = Arc::new(DecisionRecords::new(vault, pseudonyms, settings.keep_records));
+    let service = policy_service(settings, &store, records, Arc::new(SystemClock));
+    Ok((store, service, master_key))
+}
+
+fn policy_service(
+    settings: &Settings,
+    store: &Arc<Store>,
+    records: Arc<DecisionRecords>,
+    clock: Arc<dyn Clock>,
+) -> PolicyService {
+    let dir = settings.policies_dir.clone();
+    PolicyService {
+        clock,
+        store: Arc::<Store>::clone(store),
+        decisions: Arc::new(OpenedDecisions { store: Arc::clone(store), records }),
+        lab: Arc::new(Lab),
+        folder: Arc::new(move || bundle::read_folder(&dir).map_err(|error| error.to_string())),
+    }
 }
 
 /// A server that is ready to listen.
@@ -95,9 +134,9 @@ pub struct App {
     store: Arc<Store>,
     policies: Arc<PolicyHost>,
     keeper: Arc<KeyKeeper>,
-    look: AbortOnDrop,
     watch: Option<WatchGuard>,
-    follow: AbortOnDrop,
+    /// What looks for changes beside the requests: keys, the directory, policies.
+    running: (AbortOnDrop, AbortOnDrop, Option<AbortOnDrop>),
     _master_key: MasterKeyFile,
 }
 
@@ -150,6 +189,8 @@ impl App {
         managed.refresh().await.map_err(StartError::Read)?;
         let issuer = Arc::new(TokenIssuer { settings: settings.tokens.clone(), ring });
         let provider_keys = Arc::new(KeyCache::new(fetcher.clone(), Arc::clone(&clock)));
+        let records = Arc::new(DecisionRecords::new(vault.clone(), pseudonyms.clone(), settings.keep_records));
+        let shadows = Shadows::start().map_err(StartError::Thread)?;
         let pipeline = Arc::new(Pipeline {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
@@ -163,10 +204,32 @@ impl App {
             signals: plugins,
             rules: Arc::<PolicyHost>::clone(&policies),
             outcomes: Arc::<Store>::clone(&store),
+            decisions: Arc::clone(&records) as Arc<dyn DecisionLog>,
+            after: Arc::clone(&shadows) as Arc<dyn AfterDecision>,
             issuer: Arc::clone(&issuer),
             nonces,
             pseudonyms: pseudonyms.clone(),
         });
+        // In development the folder is what counts, whatever was activated.
+        let follow_policies = match development {
+            Some(_) => None,
+            None => {
+                let mut node = [0; 8];
+                entropy.fill(&mut node);
+                let follower = Follower {
+                    host: Arc::clone(&policies),
+                    store: Arc::<Store>::clone(&store),
+                    shadows,
+                    clock: Arc::clone(&clock),
+                    entropy: Arc::clone(&entropy),
+                    node: format!("nod_{}", data_encoding::HEXLOWER.encode(&node)),
+                    cache: private_folder(&settings).join("policy-bundles"),
+                };
+                let mut progress = Progress::default();
+                follower.round(&mut progress).await;
+                Some(AbortOnDrop(tokio::spawn(follower.run(progress))))
+            }
+        };
         let (extra, assume, watch) = match development {
             Some(development) => {
                 let base = format!("http://{}/dev/issuer", development.address);
@@ -214,6 +277,7 @@ impl App {
                     bases: settings.server.addresses(),
                 }),
             },
+            policies: policy_service(&settings, &store, records, Arc::clone(&clock)),
             admin: Administration {
                 keys: KeyCheck {
                     clock: Arc::clone(&clock),
@@ -244,7 +308,15 @@ impl App {
         let endpoint = http::endpoint(state, &server.base_path, &server.cors_origins, extra);
         let look = AbortOnDrop(tokio::spawn(keys::look_always(Arc::clone(&keeper))));
         let follow = AbortOnDrop(tokio::spawn(follow_directory(managed)));
-        Ok(Self { endpoint, store, policies, keeper, look, watch, follow, _master_key: master_key })
+        Ok(Self {
+            endpoint,
+            store,
+            policies,
+            keeper,
+            watch,
+            running: (look, follow, follow_policies),
+            _master_key: master_key,
+        })
     }
 
     /// The store, for commands and tests.
@@ -268,7 +340,7 @@ impl App {
     /// Serves until `stop` resolves; then requests finish, and the store is closed.
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
         serve::serve(listener, self.endpoint, stop).await;
-        drop((self.watch, self.follow, self.look));
+        drop((self.watch, self.running));
         self.store.close().await;
     }
 }
@@ -319,7 +391,11 @@ impl Readiness for StoreReadiness {
 
 /// Plugin copies stand beside the master key: a folder that nobody else writes to.
 fn private_plugin_store(settings: &Settings) -> PathBuf {
-    settings.master_key_file.parent().unwrap_or(Path::new(".")).join("plugins")
+    private_folder(settings).join("plugins")
+}
+
+fn private_folder(settings: &Settings) -> &Path {
+    settings.master_key_file.parent().unwrap_or(Path::new("."))
 }
 
 /// One recorder for the process, however many servers a test starts in it.
@@ -438,7 +514,7 @@ async fn seed_dev_user(
         session: None,
     };
     let change = PlannedChange::Create { user: Box::new(user), identity };
-    store.commit(SignInCommit { change, outcome: NewOutcome::Denial, record }).await?;
+    store.commit(SignInCommit { change, outcome: NewOutcome::Denial, record, sealed: None }).await?;
     let factor = FactorId::generate(now, entropy);
     let sealed_secret = vault.seal(TOTP_PURPOSE, factor.as_bytes(), secret);
     let described = Factor { id: factor, method: MfaMethod::Totp, enrolled_at: now, last_used_at: None };

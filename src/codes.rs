@@ -157,6 +157,16 @@ codes! {
     UnknownSession = "unknown_session",
     /// No such admin key.
     UnknownAdminKey = "unknown_admin_key",
+    /// The files make no usable bundle of policies.
+    PolicyUnusable = "policy_unusable",
+    /// The bundle does not pass what stands before an activation.
+    PolicyNotPassed = "policy_not_passed",
+    /// No bundle has this identifier here.
+    UnknownPolicy = "unknown_policy",
+    /// Nothing was activated before.
+    PolicyNothingBefore = "policy_nothing_before",
+    /// No decision is kept under this identifier.
+    UnknownDecision = "unknown_decision",
     /// A defect of the server.
     InternalError = "internal_error",
     /// The provider's keys or a plugin are out of reach.

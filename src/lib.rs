@@ -25,6 +25,7 @@ pub mod ids;
 pub mod mfa;
 pub mod oidc;
 pub mod plugin_host;
+pub mod policy;
 pub mod scripts;
 pub mod secret;
 pub mod session;

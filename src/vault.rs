@@ -75,8 +75,42 @@ impl Vault {
         Ok(Secret::new(plain.to_vec()))
     }
 
+    /// A sealer for one purpose whose key is derived once: for what is sealed at every sign-in.
+    #[must_use]
+    pub fn sealer(&self, purpose: &str) -> Sealer {
+        Sealer(self.key(purpose))
+    }
+
     fn key(&self, purpose: &str) -> RandomizedNonceKey {
         RandomizedNonceKey::new(&AES_256_GCM, self.derive(purpose).expose()).expect("the key has 32 bytes")
+    }
+}
+
+/// Seals and opens for one purpose.
+pub struct Sealer(RandomizedNonceKey);
+
+impl Sealer {
+    /// Seals; the context is authenticated.
+    #[must_use]
+    pub fn seal(&self, context: &[u8], mut plain: Vec<u8>) -> Vec<u8> {
+        let nonce = self
+            .0
+            .seal_in_place_append_tag(Aad::from(context), &mut plain)
+            .expect("a small plaintext can be sealed");
+        plain.extend_from_slice(nonce.as_ref());
+        plain
+    }
+
+    /// Opens what [`Self::seal`] gave, in its place.
+    ///
+    /// # Errors
+    /// When purpose, context, master key or bytes differ.
+    pub fn open<'a>(&self, context: &[u8], sealed: &'a mut [u8]) -> Result<&'a [u8], Unopenable> {
+        let body = sealed.len().checked_sub(Vault::NONCE_BYTES).ok_or(Unopenable)?;
+        let (body, nonce) = sealed.split_at_mut(body);
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| Unopenable)?;
+        let plain = self.0.open_in_place(nonce, Aad::from(context), body).map_err(|_| Unopenable)?;
+        Ok(plain)
     }
 }
 
@@ -94,5 +128,18 @@ mod tests {
         assert!(Vault::new(Secret::new(vec![8; 32])).open("totp", b"fac_1", &sealed).is_err());
         assert!(vault.open("totp", b"fac_1", &sealed[..11]).is_err());
         assert!(vault.open("totp", b"fac_1", &sealed[..20]).is_err());
+    }
+
+    #[test]
+    fn a_sealer_opens_what_it_sealed_and_nothing_else() {
+        let vault = Vault::new(Secret::new(vec![7; 32]));
+        let sealed = vault.sealer("a").seal(b"1", b"hello".to_vec());
+        assert_eq!(vault.sealer("a").open(b"1", &mut sealed.clone()).unwrap(), b"hello");
+        assert!(vault.sealer("b").open(b"1", &mut sealed.clone()).is_err());
+        assert!(vault.sealer("a").open(b"2", &mut sealed.clone()).is_err());
+        assert!(vault.sealer("a").open(b"1", &mut sealed[..9].to_vec()).is_err());
+        let mut changed = sealed;
+        changed[0] ^= 1;
+        assert!(vault.sealer("a").open(b"1", &mut changed).is_err());
     }
 }

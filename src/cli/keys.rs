@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{ConfigFile, FINE, Failure, UNREACHABLE, USAGE, runtime};
-use crate::app::{StartError, keys};
+use super::{ConfigFile, FINE, Failure, UNREACHABLE, runtime};
+use crate::app::keys;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Settings;
 use crate::secret::{Entropy, SystemEntropy};
@@ -73,7 +73,7 @@ impl Keys {
             Self::RotateMaster(rotate) => {
                 let settings = rotate.config.load()?;
                 let changed = runtime()?.block_on(keys::change_master_key(&settings, &SystemEntropy));
-                let sealed = changed.map_err(failure)?;
+                let sealed = changed?;
                 println!("the master key is changed; {sealed} values were sealed anew");
                 println!(
                     "copies of {} from before open only copies of the store from before",
@@ -90,23 +90,14 @@ fn with_keeper<T>(
     work: impl AsyncFnOnce(&KeyKeeper) -> Result<T, crate::session::ports::KeyRingError>,
 ) -> Result<T, Failure> {
     runtime()?.block_on(async {
-        let opened = keys::open(settings, false, &SystemEntropy).await.map_err(failure)?;
+        let opened = keys::open(settings, false, &SystemEntropy).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
-        let keeper =
-            keys::keeper(settings, &opened.store, &opened.vault, &clock, &entropy).await.map_err(failure)?;
+        let keeper = keys::keeper(settings, &opened.store, &opened.vault, &clock, &entropy).await?;
         let result = work(&keeper).await;
         opened.store.close().await;
         result.map_err(|error| Failure::new(UNREACHABLE, format!("signing keys: {}", error.0)))
     })
-}
-
-fn failure(error: StartError) -> Failure {
-    let code = match error {
-        StartError::Store(_) | StartError::Read(_) => UNREACHABLE,
-        _ => USAGE,
-    };
-    Failure::new(code, error.to_string())
 }
 
 fn print(keys: &[KeyInfo], as_json: bool) {

@@ -7,6 +7,8 @@ mod migrate;
 mod openapi;
 mod plugin;
 mod policy;
+mod policy_store;
+mod policy_test;
 mod serve;
 
 use std::path::PathBuf;
@@ -84,6 +86,14 @@ impl Failure {
 impl From<crate::config::ConfigError> for Failure {
     fn from(error: crate::config::ConfigError) -> Self {
         Self::new(USAGE, error.to_string())
+    }
+}
+
+impl From<crate::app::StartError> for Failure {
+    fn from(error: crate::app::StartError) -> Self {
+        use crate::app::StartError as E;
+        let code = if matches!(error, E::Store(_) | E::Read(_)) { UNREACHABLE } else { USAGE };
+        Self::new(code, error.to_string())
     }
 }
 

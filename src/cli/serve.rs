@@ -8,8 +8,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::{ConfigFile, FINE, Failure, UNREACHABLE, USAGE, runtime};
-use crate::app::{App, DEV_USER, Development, StartError, is_loopback};
+use super::{ConfigFile, FINE, Failure, UNREACHABLE, runtime};
+use crate::app::{App, DEV_USER, Development, is_loopback};
 use crate::config;
 
 #[derive(clap::Args)]
@@ -49,10 +49,7 @@ impl Serve {
         };
         let address = listener.local_addr().unwrap_or(settings.server.listen);
         let development = self.dev.then_some(Development { address });
-        let app = App::start(settings, development).await.map_err(|error| match error {
-            StartError::Store(_) | StartError::Read(_) => Failure::new(UNREACHABLE, error.to_string()),
-            _ => Failure::new(USAGE, error.to_string()),
-        })?;
+        let app = App::start(settings, development).await?;
         tracing::info!(address = %address, policy.id = %app.policies().policy_id(), "listening");
         if self.dev {
             print!("{}", banner(address));

@@ -63,6 +63,8 @@ pub struct Settings {
     pub rotate_signing_key_every: Option<Duration>,
     /// Where the rhai scripts are.
     pub policies_dir: PathBuf,
+    /// How long frozen decisions are kept; zero keeps none.
+    pub keep_records: Duration,
     /// The list of plugins; absent: no plugin is loaded.
     pub plugins_lock: Option<PathBuf>,
     /// The database of places; absent: places are unknown.
@@ -218,6 +220,7 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
     let tokens = tokens(&layers.table("tokens"), findings);
     let master_key_file = path(&layers.table("secrets"), "master_key_file", findings);
     let policies_dir = path(&layers.table("policies"), "dir", findings);
+    let keep_records = keep_records(&layers.table("records"), findings);
     let plugins_lock = path(&layers.table("plugins"), "lock", findings);
     let geoip_city = path(&layers.table("geoip"), "city", findings);
     let geoip_asn = path(&layers.table("geoip"), "asn", findings);
@@ -232,6 +235,7 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
         signing_algorithm,
         rotate_signing_key_every,
         policies_dir: policies_dir?,
+        keep_records: keep_records?,
         plugins_lock,
         geoip_city,
         geoip_asn,
@@ -301,6 +305,11 @@ fn tokens(
     }
     let settings = TokenSettings { issuer: String::new(), access_ttl, refresh_ttl, refresh_grace: refresh_grace? };
     Some((settings, algorithm?, rotate?))
+}
+
+fn keep_records(table: &Table<'_>, findings: &mut Findings) -> Option<Duration> {
+    let w = table.text("keep")?;
+    findings.take(&w.at, values::duration("keep", &w.value, &Bounds { least: "0d", most: "400d" }))
 }
 
 fn path(table: &Table<'_>, name: &str, findings: &mut Findings) -> Option<PathBuf> {

@@ -18,7 +18,7 @@ pub(super) fn request(operation: &str) -> Option<Value> {
         "createProvider" => json!({"name": "google", "settings": settings()}),
         "updateProvider" => settings(),
         "importDiscovery" => json!({"issuer": "https://login.example.com"}),
-        _ => return None,
+        other => return super::policy_examples::request(other),
     })
 }
 
@@ -93,7 +93,7 @@ pub(super) fn success(operation: &str) -> Option<(&'static str, &'static str, Va
             ("proposal", "A provider to look over", value)
         }
         "revokeAdminKey" => message("the admin key is revoked"),
-        _ => return None,
+        other => return super::policy_examples::success(other),
     })
 }
 
@@ -108,7 +108,7 @@ fn admin_key() -> Value {
     })
 }
 
-fn message(text: &str) -> (&'static str, &'static str, Value) {
+pub(super) fn message(text: &str) -> (&'static str, &'static str, Value) {
     ("done", "Done", json!({"code": 0, "message": text, "timestamp": EXAMPLE_TIME}))
 }
 

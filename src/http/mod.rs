@@ -5,9 +5,12 @@
 
 mod admin;
 mod admin_audit;
+mod admin_decisions;
 mod admin_examples;
 mod admin_keys;
 mod admin_people;
+mod admin_policies;
+mod admin_policy_dto;
 mod admin_providers;
 mod admin_sessions;
 mod admin_tenants;
@@ -24,6 +27,7 @@ mod oauth_dto;
 pub mod oauth_error;
 mod oauth_examples;
 pub mod ops;
+mod policy_examples;
 pub mod problem;
 pub mod provider_settings;
 pub mod reply;
@@ -60,6 +64,7 @@ use crate::codes::ErrorCode;
 use crate::ids::RequestId;
 use crate::mfa::enrol::Enrolment;
 use crate::mfa::verify::ChallengeVerifier;
+use crate::policy::service::PolicyService;
 use crate::secret::Entropy;
 use crate::session::bearer::{BearerCheck, BearerError, Presented};
 use crate::session::clients::Clients;
@@ -112,6 +117,8 @@ pub struct State {
     pub enrolment: Enrolment,
     /// Administration.
     pub admin: Administration,
+    /// The life of policies.
+    pub policies: PolicyService,
     /// The store's health.
     pub ready: Arc<dyn Readiness>,
     /// Keys of local tokens.
@@ -230,6 +237,9 @@ type AdminApis = (
     admin_sessions::AdminSessionsApi,
     admin_audit::AdminAuditApi,
     admin_keys::AdminKeysApi,
+    admin_policies::AdminPoliciesApi,
+    admin_decisions::AdminDecisionsApi,
+    admin_decisions::MySignInsApi,
 );
 
 fn admin_apis(state: &Arc<State>) -> AdminApis {
@@ -241,6 +251,9 @@ fn admin_apis(state: &Arc<State>) -> AdminApis {
         admin_sessions::AdminSessionsApi(state()),
         admin_audit::AdminAuditApi(state()),
         admin_keys::AdminKeysApi(state()),
+        admin_policies::AdminPoliciesApi(state()),
+        admin_decisions::AdminDecisionsApi(state()),
+        admin_decisions::MySignInsApi(state()),
     )
 }
 

@@ -201,6 +201,15 @@ pub const fn row(code: ErrorCode) -> Row {
         E::UnknownSession => {
             (404_143, "No session of the tenant, or of the user that asks, lives under this identifier.")
         }
+        E::PolicyUnusable => {
+            (400_180, "The files make no bundle, or a script does not compile; the message has the place.")
+        }
+        E::UnknownPolicy => (404_180, "No bundle with this identifier is one that the tenant can have."),
+        E::UnknownDecision => (404_181, "No decision is kept under this identifier: it is another's, or too old."),
+        E::PolicyNotPassed => {
+            (409_180, "The bundle does not pass the check, its cases or the coverage of reasons.")
+        }
+        E::PolicyNothingBefore => (409_181, "Nothing was activated here, so there is nothing to go back to."),
         E::UnknownAdminKey => (404_140, "No living admin key has this identifier in the key's scope."),
         E::InternalError => {
             (500_001, "A defect of the server, not of the request. It is in the log under the request id.")

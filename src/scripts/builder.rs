@@ -8,6 +8,7 @@ use rhai::{Array, Dynamic, Engine, EvalAltResult, NativeCallContext, Position};
 use serde_json::{Map, Value};
 
 use super::engine::refuse;
+use super::facts::Seen;
 use crate::mfa::{MfaMethod, Strength};
 use crate::signin::rules::{Effect, Level, RuleOutput, Step};
 
@@ -25,6 +26,7 @@ const LONGEST_S: i64 = 315_360_000;
 pub(super) struct Risk {
     output: Arc<Mutex<RuleOutput>>,
     reasons: Arc<HashSet<String>>,
+    seen: Arc<Seen>,
 }
 
 type Done = Result<(), Box<EvalAltResult>>;
@@ -36,8 +38,8 @@ pub(super) fn is_code(text: &str) -> bool {
 }
 
 impl Risk {
-    pub fn new(reasons: Arc<HashSet<String>>) -> Self {
-        Self { output: Arc::default(), reasons }
+    pub fn new(reasons: Arc<HashSet<String>>, seen: Arc<Seen>) -> Self {
+        Self { output: Arc::default(), reasons, seen }
     }
 
     /// What the run asked for.
@@ -60,7 +62,7 @@ impl Risk {
         if output.steps.len() >= STEPS {
             return refuse(at, format!("a run may ask for at most {STEPS} things"));
         }
-        output.steps.push(Step { code: code.into(), effect, line: at.line(), detail });
+        output.steps.push(Step { code: code.into(), effect, line: at.line(), detail, because: self.seen.take() });
         Ok(())
     }
 }

@@ -1,80 +1,47 @@
-//! The policies folder as one immutable bundle: which files count, how large they may be, and the
-//! identity of them all.
+//! The policies folder as a bundle.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-
-use data_encoding::HEXLOWER;
+use std::sync::Arc;
 
 use super::LoadError;
-use crate::secret::sha256;
+use crate::policy::bundle::{Bundle, BundleError, FILE_BYTES, counts, folders};
 
-const FILE_BYTES: usize = 64 * 1024;
-const BUNDLE_BYTES: usize = 512 * 1024;
-/// Folders of scripts and data, and the ending of their files.
-const FOLDERS: [(&str, &str); 4] = [("mapping", "rhai"), ("risk", "rhai"), ("lib", "rhai"), ("lists", "txt")];
-
-/// The files of a bundle by their path below the folder, in order.
-pub(super) struct Bundle {
-    pub files: BTreeMap<String, String>,
+impl From<BundleError> for LoadError {
+    fn from(error: BundleError) -> Self {
+        Self::new(&error.file, 0, 0, error.message)
+    }
 }
 
-impl Bundle {
-    /// Reads all files that count.
-    pub fn read(dir: &Path) -> Result<Self, LoadError> {
-        let mut files = BTreeMap::new();
-        for name in ["policy.toml", "reasons.toml"] {
-            let path = dir.join(name);
-            let text = std::fs::read_to_string(&path)
-                .map_err(|e| LoadError::new(name, 0, 0, format!("cannot be read in {}: {e}", dir.display())))?;
-            files.insert(name.to_owned(), text);
-        }
-        for (folder, ending) in FOLDERS {
-            let Ok(entries) = std::fs::read_dir(dir.join(folder)) else { continue };
-            for entry in entries.flatten() {
-                let path = entry.path();
-                let Some(stem) = path.file_stem().and_then(|s| s.to_str()) else { continue };
-                if path.extension().is_none_or(|e| e != ending) {
-                    continue;
-                }
-                let name = format!("{folder}/{stem}.{ending}");
-                let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-                if !stem.chars().all(plain) {
-                    return Err(LoadError::new(&name, 0, 0, "a file's name is letters, digits, _ and -"));
-                }
-                let text = std::fs::read_to_string(&path)
-                    .map_err(|e| LoadError::new(&name, 0, 0, format!("cannot be read: {e}")))?;
-                files.insert(name, text);
-            }
-        }
-        if let Some((name, text)) = files.iter().find(|(_, text)| text.len() > FILE_BYTES) {
-            let message = format!("has {} bytes; at most {FILE_BYTES} are read", text.len());
-            return Err(LoadError::new(name, 0, 0, message));
-        }
-        let total: usize = files.values().map(String::len).sum();
-        if total > BUNDLE_BYTES {
-            let message = format!("all files together have {total} bytes; at most {BUNDLE_BYTES} are read");
-            return Err(LoadError::new("policies", 0, 0, message));
-        }
-        Ok(Self { files })
+/// Reads all files that count.
+///
+/// # Errors
+/// The first file that cannot be read or does not fit.
+pub fn read_folder(dir: &Path) -> Result<Bundle, LoadError> {
+    let mut files = BTreeMap::new();
+    for name in ["policy.toml", "reasons.toml"] {
+        let text = read(&dir.join(name))
+            .map_err(|e| LoadError::new(name, 0, 0, format!("cannot be read in {}: {e}", dir.display())))?;
+        files.insert(name.to_owned(), text);
     }
+    for folder in folders() {
+        let Ok(entries) = std::fs::read_dir(dir.join(folder)) else { continue };
+        for entry in entries.flatten() {
+            let file = entry.file_name();
+            let Some(file) = file.to_str().filter(|f| counts(folder, f)) else { continue };
+            let name = format!("{folder}/{file}");
+            let text =
+                read(&entry.path()).map_err(|e| LoadError::new(&name, 0, 0, format!("cannot be read: {e}")))?;
+            files.insert(name, text);
+        }
+    }
+    Ok(Bundle::new(files)?)
+}
 
-    /// `pol_` and 16 hex digits of the SHA-256 over names and contents.
-    pub fn id(&self) -> String {
-        let mut all = Vec::new();
-        for part in self.files.iter().flat_map(|(name, text)| [name.as_bytes(), text.as_bytes()]) {
-            all.extend_from_slice(&(part.len() as u64).to_be_bytes());
-            all.extend_from_slice(part);
-        }
-        format!("pol_{}", &HEXLOWER.encode(&sha256(&all))[..16])
-    }
-
-    /// The files of one folder, by stem.
-    pub fn of(&self, folder: &str) -> impl Iterator<Item = (&str, &str, &str)> {
-        let prefix = format!("{folder}/");
-        self.files.iter().filter_map(move |(name, text)| {
-            let stem = name.strip_prefix(&prefix)?.rsplit_once('.')?.0;
-            Some((stem, name.as_str(), text.as_str()))
-        })
-    }
+/// A file that is far too large is not read to its end.
+fn read(path: &Path) -> std::io::Result<Arc<str>> {
+    use std::io::Read;
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(FILE_BYTES as u64 + 1).read_to_string(&mut text)?;
+    Ok(text.into())
 }

@@ -10,11 +10,12 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use toml::{Table, Value};
 
-use super::bundle::Bundle;
+use super::bundle::read_folder;
 use super::load::Snapshot;
 use super::settings::toml_error;
 use super::{LoadError, case_facts, run_map, run_script};
 use crate::ids::TenantId;
+use crate::policy::bundle::Bundle;
 use crate::signin::assessment::{Assessment, combine};
 use crate::signin::decision::demanded_action;
 use crate::signin::identity::{MappingInput, MappingOutput};
@@ -73,9 +74,18 @@ pub struct CaseReport {
     pub cases: Vec<CaseResult>,
     /// Reasons of reasons.toml that no case made any script give.
     pub never_given: Vec<String>,
+    /// How many reasons there are.
+    pub reasons: usize,
 }
 
 impl CaseReport {
+    /// Reasons that some case makes a script give, in percent of all in reasons.toml.
+    #[must_use]
+    pub fn reason_coverage(&self) -> u8 {
+        let given = self.reasons - self.never_given.len();
+        u8::try_from((given * 100).checked_div(self.reasons).unwrap_or(100)).unwrap_or(100)
+    }
+
     /// Whether all cases passed, and there was one at least.
     #[must_use]
     pub fn passed(&self) -> bool {
@@ -104,16 +114,23 @@ impl fmt::Display for CaseReport {
 /// # Errors
 /// When the policies do not load, or a test file cannot be read.
 pub fn run_cases(dir: &Path) -> Result<CaseReport, LoadError> {
-    let bundle = Bundle::read(dir)?;
-    let snapshot = Snapshot::build(&bundle)?;
+    run_bundle_cases(&read_folder(dir)?)
+}
+
+/// Runs every test file of a bundle.
+///
+/// # Errors
+/// When the policies do not load, or a test file cannot be read.
+pub fn run_bundle_cases(bundle: &Bundle) -> Result<CaseReport, LoadError> {
+    let snapshot = Snapshot::build(bundle)?;
     let mut report = CaseReport::default();
     let mut given = BTreeSet::new();
     for folder in ["mapping", "risk"] {
         let scripts: Vec<String> = bundle.of(folder).map(|(stem, ..)| stem.to_owned()).collect();
         for stem in scripts {
             let name = format!("{folder}/{stem}.test.toml");
-            let Ok(text) = std::fs::read_to_string(dir.join(&name)) else { continue };
-            let file: File = toml::from_str(&text).map_err(|e| toml_error(&name, &text, &e))?;
+            let Some(text) = bundle.text(&name) else { continue };
+            let file: File = toml::from_str(text).map_err(|e| toml_error(&name, text, &e))?;
             for case in file.case {
                 let differences = match folder {
                     "mapping" => run_mapping_case(&snapshot, &stem, &case),
@@ -126,6 +143,7 @@ pub fn run_cases(dir: &Path) -> Result<CaseReport, LoadError> {
     }
     report.never_given = snapshot.reasons.iter().filter(|code| !given.contains(*code)).cloned().collect();
     report.never_given.sort();
+    report.reasons = snapshot.reasons.len();
     Ok(report)
 }
 

@@ -6,10 +6,32 @@ use rhai::{Dynamic, Engine, EvalAltResult, NativeCallContext, Position};
 use serde_json::{Map, Value};
 
 use super::engine::{TEXT_BYTES, refuse};
+use super::facts::Seen;
 
 /// The claims of one token.
 #[derive(Clone)]
-pub(super) struct Claims(pub Arc<Map<String, Value>>);
+pub(super) struct Claims {
+    claims: Arc<Map<String, Value>>,
+    seen: Option<Arc<Seen>>,
+}
+
+impl Claims {
+    /// These claims, and who notes what is read of them.
+    pub fn of(claims: &Arc<Map<String, Value>>, seen: Option<&Arc<Seen>>) -> Self {
+        Self { claims: Arc::clone(claims), seen: seen.cloned() }
+    }
+
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.note(name);
+        self.claims.get(name)
+    }
+
+    fn note(&self, name: &str) {
+        if let Some(seen) = &self.seen {
+            seen.note_named("claims", name);
+        }
+    }
+}
 
 type Answer = Result<Dynamic, Box<EvalAltResult>>;
 
@@ -73,21 +95,21 @@ fn find_path<'a>(object: &'a Map<String, Value>, path: &str) -> Option<&'a Value
 pub(super) fn register(engine: &mut Engine) {
     engine
         .register_type_with_name::<Claims>("claims")
-        .register_fn("has", |claims: &mut Claims, name: &str| claims.0.contains_key(name))
+        .register_fn("has", |claims: &mut Claims, name: &str| claims.get(name).is_some())
         .register_fn("str", |context: NativeCallContext, claims: &mut Claims, name: &str| -> Answer {
-            match claims.0.get(name) {
+            match claims.get(name) {
                 Some(text @ Value::String(_)) => to_dynamic(text, context.call_position()),
                 _ => Ok(Dynamic::UNIT),
             }
         })
         .register_fn("bool", |claims: &mut Claims, name: &str| -> Dynamic {
-            claims.0.get(name).and_then(to_bool).map_or(Dynamic::UNIT, Into::into)
+            claims.get(name).and_then(to_bool).map_or(Dynamic::UNIT, Into::into)
         })
         .register_fn("int", |claims: &mut Claims, name: &str| -> Dynamic {
-            claims.0.get(name).and_then(Value::as_i64).map_or(Dynamic::UNIT, Into::into)
+            claims.get(name).and_then(Value::as_i64).map_or(Dynamic::UNIT, Into::into)
         })
         .register_fn("list", |context: NativeCallContext, claims: &mut Claims, name: &str| -> Answer {
-            match claims.0.get(name) {
+            match claims.get(name) {
                 Some(list @ Value::Array(_)) => to_dynamic(list, context.call_position()),
                 Some(one @ Value::String(_)) => {
                     Ok(Dynamic::from_array(vec![to_dynamic(one, context.call_position())?]))
@@ -96,9 +118,11 @@ pub(super) fn register(engine: &mut Engine) {
             }
         })
         .register_fn("raw", |context: NativeCallContext, claims: &mut Claims, name: &str| -> Answer {
-            claims.0.get(name).map_or(Ok(Dynamic::UNIT), |value| to_dynamic(value, context.call_position()))
+            claims.get(name).map_or(Ok(Dynamic::UNIT), |value| to_dynamic(value, context.call_position()))
         })
         .register_fn("path", |context: NativeCallContext, claims: &mut Claims, path: &str| -> Answer {
-            find_path(&claims.0, path).map_or(Ok(Dynamic::UNIT), |value| to_dynamic(value, context.call_position()))
+            claims.note(path);
+            find_path(&claims.claims, path)
+                .map_or(Ok(Dynamic::UNIT), |value| to_dynamic(value, context.call_position()))
         });
 }

@@ -4,7 +4,9 @@
 //! optimizer (it folds one user's facts into shared code, and panics on a changed constant), the string
 //! interner (a lock that serialises threads), files, `eval`, closures, `try`.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use cpu_time::ThreadTime;
@@ -12,7 +14,7 @@ use rhai::packages::{
     ArithmeticPackage, BasicArrayPackage, BasicIteratorPackage, BasicMapPackage, BasicMathPackage,
     BasicStringPackage, LogicPackage, MoreStringPackage, Package,
 };
-use rhai::{Dynamic, Engine, EvalAltResult, Module, OptimizationLevel, Position};
+use rhai::{Dynamic, Engine, EvalAltResult, Module, ModuleResolver, OptimizationLevel, Position};
 
 use super::lists::Lists;
 use super::{builder, facts, mapping};
@@ -30,6 +32,35 @@ pub(super) const TEXT_BYTES: usize = 8 * 1024;
 
 thread_local! {
     static STARTED: Cell<Option<(Instant, ThreadTime)>> = const { Cell::new(None) };
+    static OPERATED: Cell<u64> = const { Cell::new(0) };
+    static SURROUNDINGS: RefCell<Option<Arc<Surroundings>>> = const { RefCell::new(None) };
+}
+
+/// The engine that all scripts of all tenants share. What differs between bundles stands in
+/// [`Surroundings`], so that a thousand tenants do not need a thousand engines.
+pub(super) static ENGINE: LazyLock<Engine> = LazyLock::new(new);
+
+/// What a script finds around it: the helpers and lists of its bundle.
+#[derive(Default)]
+pub(super) struct Surroundings {
+    pub lists: Lists,
+    pub modules: HashMap<String, rhai::Shared<Module>>,
+}
+
+/// Imports come from the surroundings of the running script, and from nowhere else.
+struct FromSurroundings;
+
+impl ModuleResolver for FromSurroundings {
+    fn resolve(
+        &self,
+        _: &Engine,
+        _: Option<&str>,
+        path: &str,
+        at: Position,
+    ) -> Result<rhai::Shared<Module>, Box<EvalAltResult>> {
+        let found = SURROUNDINGS.with_borrow(|s| s.as_ref().and_then(|s| s.modules.get(path).cloned()));
+        found.ok_or_else(|| EvalAltResult::ErrorModuleNotFound(path.to_owned(), at).into())
+    }
 }
 
 /// What a registered function refuses with. Scripts cannot throw one, so its text is known to be ours.
@@ -41,8 +72,8 @@ pub(super) fn refuse<T>(position: Position, message: impl Into<String>) -> Resul
     Err(EvalAltResult::ErrorRuntime(Dynamic::from(Refusal(message.into())), position).into())
 }
 
-/// An engine with all limits, all facts and builders, and these lists.
-pub(super) fn new(lists: Lists) -> Engine {
+/// An engine with all limits, all facts and builders.
+fn new() -> Engine {
     let mut engine = Engine::new_raw();
     ArithmeticPackage::new().register_into_engine(&mut engine);
     LogicPackage::new().register_into_engine(&mut engine);
@@ -74,6 +105,7 @@ pub(super) fn new(lists: Lists) -> Engine {
         .on_print(|_| {})
         .on_debug(|_, _, _| {})
         .on_progress(|operations| {
+            OPERATED.set(operations);
             (operations % CLOCK_EVERY == 0 && STARTED.get().is_some_and(is_due)).then_some(Dynamic::UNIT)
         });
     // The package's own makes 0 of what is no number: points would vanish without a word.
@@ -87,7 +119,8 @@ pub(super) fn new(lists: Lists) -> Engine {
     facts::register(&mut engine);
     builder::register(&mut engine);
     mapping::register(&mut engine);
-    engine.register_static_module("lists", list_module(lists).into());
+    engine.set_module_resolver(FromSurroundings);
+    engine.register_static_module("lists", list_module().into());
     engine
 }
 
@@ -96,9 +129,10 @@ fn is_due((wall, processor): (Instant, ThreadTime)) -> bool {
     wall.elapsed() > DEADLINE && processor.elapsed() > DEADLINE
 }
 
-fn list_module(lists: Lists) -> Module {
+fn list_module() -> Module {
     let mut module = Module::new();
-    module.set_native_fn("has", move |context: rhai::NativeCallContext, name: &str, value: Dynamic| {
+    module.set_native_fn("has", |context: rhai::NativeCallContext, name: &str, value: Dynamic| {
+        let lists = SURROUNDINGS.with_borrow(|s| s.as_ref().map(|s| Arc::clone(&s.lists))).unwrap_or_default();
         let Some(list) = lists.get(name) else {
             let shown = if is_name(name) { name } else { "NAME" };
             return refuse(context.call_position(), format!("there is no lists/{shown}.txt"));
@@ -112,11 +146,15 @@ fn list_module(lists: Lists) -> Module {
 /// engine or of ours; for the sign-in it is a script that failed.
 pub(super) fn guarded<T>(
     file: &str,
+    surroundings: &Arc<Surroundings>,
     work: impl FnOnce() -> Result<T, Box<EvalAltResult>>,
 ) -> Result<T, PolicyFault> {
+    SURROUNDINGS.set(Some(Arc::clone(surroundings)));
+    OPERATED.set(0);
     STARTED.set(Some((Instant::now(), ThreadTime::now())));
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
     STARTED.set(None);
+    SURROUNDINGS.set(None);
     match result {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(fault(file, &error)),
@@ -127,6 +165,11 @@ pub(super) fn guarded<T>(
             message: "the engine failed inside".to_owned(),
         }),
     }
+}
+
+/// Operations of the last thing that [`guarded`] ran on this thread.
+pub(super) fn operated() -> u64 {
+    OPERATED.get()
 }
 
 /// A fault without anything that the script saw: an error may carry a claim, and faults go to logs.

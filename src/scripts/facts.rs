@@ -1,24 +1,79 @@
 //! `s`: frozen facts behind typed getters. A name that is not registered is an error with its place, and
 //! what is not known is `()`.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rhai::{Dynamic, Engine, ImmutableString};
 use serde_json::Value;
 
 use super::claims::{self, Claims};
+use crate::signin::fact_paths::{Because, known_device, position};
 use crate::signin::facts::{
     Facts, HistoryFacts, LastSignIn, ProviderFacts, RequestFacts, UpstreamFacts, UserFacts,
 };
 use crate::signin::identity::MappingInput;
 
+/// The most claims and plugins that a step can name as its cause.
+const NAMED: usize = 16;
+
+/// The facts of one run, and which of them it has read. One thread runs a script, so that the bits need
+/// no order; they are atomic because the engine's values are `Sync`.
+pub(super) struct Seen {
+    facts: Arc<Facts>,
+    first_sign_in: ImmutableString,
+    since: [AtomicU64; 2],
+    ever: [AtomicU64; 2],
+    named: Mutex<Vec<String>>,
+}
+
+impl Seen {
+    /// Nothing is read yet. `first_sign_in` is that of policy.toml.
+    pub fn new(facts: Arc<Facts>, first_sign_in: ImmutableString) -> Arc<Self> {
+        Arc::new(Self {
+            facts,
+            first_sign_in,
+            since: Default::default(),
+            ever: Default::default(),
+            named: Mutex::default(),
+        })
+    }
+
+    fn note(&self, position: usize) {
+        let word = &self.since[position / 64 % 2];
+        word.store(word.load(Relaxed) | 1 << (position % 64), Relaxed);
+    }
+
+    /// A claim or plugin, whose names are the tenant's own.
+    pub fn note_named(&self, folder: &str, name: &str) {
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        if named.len() < NAMED && name.len() <= 64 {
+            named.push(format!("{folder}.{name}"));
+        }
+    }
+
+    /// What was read since the last call.
+    pub fn take(&self) -> Because {
+        let mut words = [0; 2];
+        for ((word, since), ever) in words.iter_mut().zip(&self.since).zip(&self.ever) {
+            *word = since.load(Relaxed);
+            since.store(0, Relaxed);
+            ever.store(ever.load(Relaxed) | *word, Relaxed);
+        }
+        let named = std::mem::take(&mut *self.named.lock().unwrap_or_else(PoisonError::into_inner));
+        Because { facts: u128::from(words[0]) | u128::from(words[1]) << 64, named }
+    }
+
+    /// All that was read, whether something came of it or not.
+    pub fn ever(&self) -> u128 {
+        let since = self.take().facts;
+        since | u128::from(self.ever[0].load(Relaxed)) | u128::from(self.ever[1].load(Relaxed)) << 64
+    }
+}
+
 /// The root of what `assess` sees.
 #[derive(Clone)]
-pub(super) struct RiskFacts {
-    pub facts: Arc<Facts>,
-    /// `first_sign_in` of policy.toml.
-    pub first_sign_in: ImmutableString,
-}
+pub(super) struct RiskFacts(pub Arc<Seen>);
 
 /// The root of what `map` sees: no user, no history, no signals.
 #[derive(Clone)]
@@ -27,28 +82,28 @@ pub(super) struct MapFacts(pub Arc<MappingInput>);
 /// Where the parts that both entries see come from.
 #[derive(Clone)]
 enum Source {
-    Risk(Arc<Facts>),
+    Risk(Arc<Seen>),
     Map(Arc<MappingInput>),
 }
 
 impl Source {
     fn provider(&self) -> &ProviderFacts {
         match self {
-            Self::Risk(f) => &f.provider,
+            Self::Risk(f) => &f.facts.provider,
             Self::Map(m) => &m.provider,
         }
     }
 
     fn upstream(&self) -> &UpstreamFacts {
         match self {
-            Self::Risk(f) => &f.upstream,
+            Self::Risk(f) => &f.facts.upstream,
             Self::Map(m) => &m.upstream,
         }
     }
 
     fn request(&self) -> &RequestFacts {
         match self {
-            Self::Risk(f) => &f.request,
+            Self::Risk(f) => &f.facts.request,
             Self::Map(m) => &m.request,
         }
     }
@@ -58,9 +113,10 @@ impl Source {
 struct Tenant {
     id: ImmutableString,
     first_sign_in: Dynamic,
+    seen: Option<Arc<Seen>>,
 }
 #[derive(Clone)]
-struct Client(Arc<Facts>);
+struct Client(Arc<Seen>);
 #[derive(Clone)]
 struct Provider(Source);
 #[derive(Clone)]
@@ -68,13 +124,50 @@ struct Upstream(Source);
 #[derive(Clone)]
 struct Request(Source);
 #[derive(Clone)]
-struct User(Arc<Facts>);
+struct User(Arc<Seen>);
 #[derive(Clone)]
-struct History(Arc<Facts>);
+struct History(Arc<Seen>);
 #[derive(Clone)]
-struct Signals(Arc<Facts>);
+struct Signals(Arc<Seen>);
 #[derive(Clone)]
-struct PluginSignals(Arc<Facts>);
+struct PluginSignals(Arc<Seen>);
+
+/// Whatever a script reads facts from.
+trait Notes {
+    fn note(&self, position: usize);
+}
+
+macro_rules! notes {
+    ($($name:ident),*) => {
+        $(impl Notes for $name {
+            fn note(&self, position: usize) {
+                self.0.note(position);
+            }
+        })*
+    };
+}
+
+notes!(RiskFacts, Client, User, History, Signals, Provider, Upstream, Request);
+
+impl Notes for Source {
+    fn note(&self, position: usize) {
+        if let Self::Risk(seen) = self {
+            seen.note(position);
+        }
+    }
+}
+
+impl Notes for MapFacts {
+    fn note(&self, _: usize) {}
+}
+
+impl Notes for Tenant {
+    fn note(&self, position: usize) {
+        if let Some(seen) = &self.seen {
+            seen.note(position);
+        }
+    }
+}
 
 fn text(value: Option<&Arc<str>>) -> Dynamic {
     value.map_or(Dynamic::UNIT, |v| Dynamic::from(ImmutableString::from(&**v)))
@@ -88,11 +181,19 @@ fn words(list: &[String]) -> Dynamic {
     Dynamic::from_array(list.iter().map(|w| Dynamic::from(ImmutableString::from(w.as_str()))).collect())
 }
 
-/// `getter!(engine, Type, "name" => |value| expression, …)`, each giving a `Dynamic`.
+/// Getters that give a `Dynamic`, and note what is read: `title.name` is the fact's path.
 macro_rules! getters {
     ($engine:expr, $type:ty, $title:literal, { $($name:literal => |$v:ident| $body:expr,)* }) => {
         $engine.register_type_with_name::<$type>($title);
-        $($engine.register_get($name, |$v: &mut $type| -> Dynamic { $body });)*
+        $(
+            let path = position(concat!($title, ".", $name));
+            $engine.register_get($name, move |$v: &mut $type| -> Dynamic {
+                if let Some(position) = path {
+                    $v.note(position);
+                }
+                $body
+            });
+        )*
     };
 }
 
@@ -113,7 +214,8 @@ pub(super) fn register(engine: &mut Engine) {
     });
     engine.register_type_with_name::<PluginSignals>("plugin signals");
     engine.register_indexer_get(|signals: &mut PluginSignals, id: &str| -> Dynamic {
-        let told = signals.0.plugin_signals.get(id).and_then(Option::as_ref);
+        signals.0.note_named("signals.plugin", id);
+        let told = signals.0.facts.plugin_signals.get(id).and_then(Option::as_ref);
         told.and_then(|value: &Value| claims::to_dynamic(value, rhai::Position::NONE).ok()).unwrap_or(Dynamic::UNIT)
     });
 }
@@ -122,23 +224,24 @@ fn register_roots(engine: &mut Engine) {
     getters!(engine, RiskFacts, "facts", {
         "contract" => |_s| 1_i64.into(),
         "tenant" => |s| Dynamic::from(Tenant {
-            id: s.facts.tenant.as_str().into(),
-            first_sign_in: s.first_sign_in.clone().into(),
+            id: s.0.facts.tenant.as_str().into(),
+            first_sign_in: s.0.first_sign_in.clone().into(),
+            seen: Some(Arc::clone(&s.0)),
         }),
-        "client" => |s| Dynamic::from(Client(Arc::clone(&s.facts))),
-        "provider" => |s| Dynamic::from(Provider(Source::Risk(Arc::clone(&s.facts)))),
-        "claims" => |s| Dynamic::from(Claims(Arc::clone(&s.facts.claims))),
-        "upstream" => |s| Dynamic::from(Upstream(Source::Risk(Arc::clone(&s.facts)))),
-        "request" => |s| Dynamic::from(Request(Source::Risk(Arc::clone(&s.facts)))),
-        "user" => |s| Dynamic::from(User(Arc::clone(&s.facts))),
-        "history" => |s| Dynamic::from(History(Arc::clone(&s.facts))),
-        "signals" => |s| Dynamic::from(Signals(Arc::clone(&s.facts))),
+        "client" => |s| Dynamic::from(Client(Arc::clone(&s.0))),
+        "provider" => |s| Dynamic::from(Provider(Source::Risk(Arc::clone(&s.0)))),
+        "claims" => |s| Dynamic::from(Claims::of(&s.0.facts.claims, Some(&s.0))),
+        "upstream" => |s| Dynamic::from(Upstream(Source::Risk(Arc::clone(&s.0)))),
+        "request" => |s| Dynamic::from(Request(Source::Risk(Arc::clone(&s.0)))),
+        "user" => |s| Dynamic::from(User(Arc::clone(&s.0))),
+        "history" => |s| Dynamic::from(History(Arc::clone(&s.0))),
+        "signals" => |s| Dynamic::from(Signals(Arc::clone(&s.0))),
     });
     getters!(engine, MapFacts, "mapping facts", {
         "contract" => |_s| 1_i64.into(),
-        "tenant" => |s| Dynamic::from(Tenant { id: s.0.tenant.as_str().into(), first_sign_in: Dynamic::UNIT }),
+        "tenant" => |s| Dynamic::from(Tenant { id: s.0.tenant.as_str().into(), first_sign_in: Dynamic::UNIT, seen: None }),
         "provider" => |s| Dynamic::from(Provider(Source::Map(Arc::clone(&s.0)))),
-        "claims" => |s| Dynamic::from(Claims(Arc::clone(&s.0.claims))),
+        "claims" => |s| Dynamic::from(Claims::of(&s.0.claims, None)),
         "upstream" => |s| Dynamic::from(Upstream(Source::Map(Arc::clone(&s.0)))),
         "request" => |s| Dynamic::from(Request(Source::Map(Arc::clone(&s.0)))),
     });
@@ -150,7 +253,7 @@ fn register_shared(engine: &mut Engine) {
         "first_sign_in" => |t| t.first_sign_in.clone(),
     });
     getters!(engine, Client, "client", {
-        "id" => |c| text(Some(&c.0.client_id)),
+        "id" => |c| text(Some(&c.0.facts.client_id)),
     });
     getters!(engine, Provider, "provider", {
         "id" => |p| text(Some(&p.0.provider().id)),
@@ -190,7 +293,7 @@ fn register_request(engine: &mut Engine) {
 
 fn register_user(engine: &mut Engine) {
     fn user(u: &User) -> &UserFacts {
-        &u.0.user
+        &u.0.facts.user
     }
     getters!(engine, User, "user", {
         "id" => |u| user(u).id.to_string().into(),
@@ -215,7 +318,7 @@ fn register_user(engine: &mut Engine) {
 
 fn register_history(engine: &mut Engine) {
     fn history(h: &History) -> &HistoryFacts {
-        &h.0.history
+        &h.0.facts.history
     }
     getters!(engine, History, "history", {
         "sign_ins_total" => |h| history(h).sign_ins_total.into(),
@@ -235,15 +338,6 @@ fn register_history(engine: &mut Engine) {
         "travel" => |h| history(h).travel.as_str().into(),
         "last_sign_in" => |h| history(h).last_sign_in.as_ref().map_or(Dynamic::UNIT, last_sign_in),
     });
-}
-
-fn known_device(history: &HistoryFacts) -> Option<bool> {
-    use crate::signin::facts::DeviceMatch as D;
-    match history.device {
-        D::Match => Some(true),
-        D::Partial | D::New => Some(false),
-        D::First | D::Unknown => None,
-    }
 }
 
 fn last_sign_in(last: &LastSignIn) -> Dynamic {

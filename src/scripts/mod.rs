@@ -3,17 +3,25 @@
 //! A script sees frozen facts and does nothing else. A script that fails, runs too long or gives nonsense
 //! is a fault, and a fault never leads to less than the shipped default asks for.
 
+mod active;
 mod builder;
-mod bundle;
+pub mod bundle;
 mod case_facts;
 pub mod cases;
 mod claims;
+mod corpus;
 mod engine;
+#[cfg(test)]
+mod explain_tests;
 mod facts;
+pub mod follow;
+pub mod lab;
 mod lists;
 mod load;
 mod mapping;
+pub mod record;
 mod settings;
+pub mod shadow;
 #[cfg(test)]
 mod tests;
 pub mod watch;
@@ -22,6 +30,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use rhai::{Dynamic, ImmutableString, Scope};
@@ -31,12 +40,12 @@ use crate::signin::facts::Facts;
 use crate::signin::identity::{MappingInput, MappingOutput};
 use crate::signin::ports::{ClaimMapper, RiskRules};
 use crate::signin::provider::Provider;
-use crate::signin::rules::{OnError, PolicyFault, PolicySettings, RuleOutput, RuleRun};
+use crate::signin::rules::{OnError, PolicyFault, PolicySettings, RuleOutput, RuleRun, RunCost};
+use active::Active;
 use builder::Risk;
-use bundle::Bundle;
-use engine::guarded;
-use facts::{MapFacts, RiskFacts};
-use load::{SHIPPED_NAME, Script, Snapshot};
+use engine::{ENGINE, Surroundings, guarded, operated};
+use facts::{MapFacts, RiskFacts, Seen};
+use load::{SHIPPED, SHIPPED_NAME, Script, Snapshot};
 use mapping::Out;
 
 /// Why policies were not loaded: file, line, column, and what was found.
@@ -74,9 +83,12 @@ pub struct Reloaded {
 }
 
 /// Runs scripts. Shared by all sign-ins; a run takes no lock that another one waits for.
+///
+/// A tenant's own active bundle comes first, then the one that is active for all, then the folder.
 pub struct PolicyHost {
     dir: PathBuf,
-    current: ArcSwap<Snapshot>,
+    folder: ArcSwap<Snapshot>,
+    active: ArcSwap<Active>,
 }
 
 impl PolicyHost {
@@ -85,8 +97,8 @@ impl PolicyHost {
     /// # Errors
     /// The first file that cannot be used, with line and column.
     pub fn load(dir: &Path) -> Result<Self, LoadError> {
-        let snapshot = Snapshot::build(&Bundle::read(dir)?)?;
-        Ok(Self { dir: dir.to_owned(), current: ArcSwap::from_pointee(snapshot) })
+        let snapshot = Snapshot::build(&bundle::read_folder(dir)?)?;
+        Ok(Self { dir: dir.to_owned(), folder: ArcSwap::from_pointee(snapshot), active: ArcSwap::default() })
     }
 
     /// Reads the folder again.
@@ -94,45 +106,61 @@ impl PolicyHost {
     /// # Errors
     /// As [`Self::load`]; the old policies stay in force.
     pub fn reload(&self) -> Result<Reloaded, LoadError> {
-        let bundle = Bundle::read(&self.dir)?;
+        let bundle = bundle::read_folder(&self.dir)?;
         let held = self.policy_id();
         if bundle.id() == *held {
             return Ok(Reloaded { policy: held, changed: false });
         }
         let snapshot = Arc::new(Snapshot::build(&bundle)?);
         let policy = Arc::clone(&snapshot.id);
-        self.current.store(snapshot);
+        self.folder.store(snapshot);
         Ok(Reloaded { policy, changed: true })
     }
 
-    /// The identity of the policies in force: `pol_` and 16 hex digits of the SHA-256 over all files.
+    /// The identity of the folder's policies: `pol_` and 16 hex digits of the SHA-256 over all files.
     #[must_use]
     pub fn policy_id(&self) -> Arc<str> {
-        Arc::clone(&self.current.load().id)
+        Arc::clone(&self.folder.load().id)
     }
 
-    /// The watched folder.
+    /// The folder.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    fn snapshot(&self, tenant: &TenantId) -> Result<Arc<Snapshot>, LoadError> {
+        match self.active.load().of(tenant) {
+            Some(slot) => slot.get(),
+            None => Ok(self.folder.load_full()),
+        }
     }
 }
 
 impl ClaimMapper for PolicyHost {
     fn map(&self, provider: &Provider, input: Arc<MappingInput>) -> Result<MappingOutput, PolicyFault> {
-        let snapshot = self.current.load_full();
+        let snapshot = self.snapshot(&input.tenant).map_err(|error| error.0)?;
         run_map(&snapshot, &provider.mapping, input)
     }
 }
 
 impl RiskRules for PolicyHost {
     fn assess(&self, facts: Arc<Facts>) -> RuleRun {
-        let snapshot = self.current.load_full();
-        run_assess(&snapshot, facts)
+        match self.snapshot(&facts.tenant) {
+            Ok(snapshot) => {
+                let run = run_assess(&snapshot, Arc::clone(&facts));
+                if run.fault.is_some() {
+                    self.active.load().note_fault(&facts.tenant);
+                }
+                run
+            }
+            Err(error) => without_policies(error.0, &facts),
+        }
     }
 
     fn settings(&self, tenant: &TenantId) -> Arc<PolicySettings> {
-        Arc::clone(&self.current.load().settings.of(tenant).core)
+        let snapshot = self.snapshot(tenant).unwrap_or_else(|_| self.folder.load_full());
+        Arc::clone(&snapshot.settings.of(tenant).core)
     }
 }
 
@@ -144,22 +172,22 @@ fn run_map(snapshot: &Snapshot, names: &[String], input: Arc<MappingInput>) -> R
         return Err(PolicyFault { file: "mapping/default.rhai".to_owned(), line: 0, column: 0, message });
     };
     let out = Out::default();
-    call(snapshot, script, "map", (MapFacts(input), out.clone()))?;
+    call(&snapshot.surroundings, script, "map", (MapFacts(input), out.clone()))?;
     Ok(out.take())
 }
 
 fn run_assess(snapshot: &Snapshot, facts: Arc<Facts>) -> RuleRun {
     let own = snapshot.risk.get(facts.tenant.as_str()).or_else(|| snapshot.risk.get("_default"));
-    run_script(snapshot, own.unwrap_or(&snapshot.shipped), facts)
+    run_script(snapshot, own.map_or(&SHIPPED.script, |script| script), facts)
 }
 
 fn run_script(snapshot: &Snapshot, script: &Script, facts: Arc<Facts>) -> RuleRun {
     let settings = snapshot.settings.of(&facts.tenant);
     let first_sign_in = &settings.first_sign_in;
-    let ran = assess_with(snapshot, script, &snapshot.reasons, &facts, first_sign_in);
+    let (ran, cost) = assess_with(&snapshot.surroundings, script, &snapshot.reasons, &facts, first_sign_in);
     let (output, fault) = match ran {
         Ok(output) => (output, None),
-        Err(fault) => (after_fault(snapshot, settings.core.on_error, &facts, first_sign_in), Some(fault)),
+        Err(fault) => (after_fault(settings.core.on_error, &facts, first_sign_in), Some(fault)),
     };
     RuleRun {
         policy: Arc::clone(&snapshot.id),
@@ -167,21 +195,30 @@ fn run_script(snapshot: &Snapshot, script: &Script, facts: Arc<Facts>) -> RuleRu
         settings: Arc::clone(&settings.core),
         output,
         fault,
+        cost,
+    }
+}
+
+/// An active bundle that does not compile. The gates let none through, so this is a broken store.
+fn without_policies(fault: PolicyFault, facts: &Arc<Facts>) -> RuleRun {
+    let settings = PolicySettings::default();
+    RuleRun {
+        policy: "pol_unusable".into(),
+        file: SHIPPED_NAME.into(),
+        output: after_fault(settings.on_error, facts, &"medium".into()),
+        settings: Arc::new(settings),
+        fault: Some(fault),
+        cost: RunCost::default(),
     }
 }
 
 /// What stands in for a failed script: the shipped default, if the tenant wants it; the core adds the
 /// second factor or the denial.
-fn after_fault(
-    snapshot: &Snapshot,
-    on_error: OnError,
-    facts: &Arc<Facts>,
-    first_sign_in: &ImmutableString,
-) -> RuleOutput {
+fn after_fault(on_error: OnError, facts: &Arc<Facts>, first_sign_in: &ImmutableString) -> RuleOutput {
     if on_error != OnError::DefaultThenMfa {
         return RuleOutput::default();
     }
-    let ran = assess_with(snapshot, &snapshot.shipped, &snapshot.shipped_reasons, facts, first_sign_in);
+    let (ran, _) = assess_with(&SHIPPED.surroundings, &SHIPPED.script, &SHIPPED.reasons, facts, first_sign_in);
     ran.unwrap_or_else(|fault| {
         tracing::error!(error = %fault, "the shipped default failed as well: {SHIPPED_NAME}");
         RuleOutput::default()
@@ -189,26 +226,29 @@ fn after_fault(
 }
 
 fn assess_with(
-    snapshot: &Snapshot,
+    surroundings: &Arc<Surroundings>,
     script: &Script,
     reasons: &Arc<HashSet<String>>,
     facts: &Arc<Facts>,
     first_sign_in: &ImmutableString,
-) -> Result<RuleOutput, PolicyFault> {
-    let risk = Risk::new(Arc::clone(reasons));
-    let s = RiskFacts { facts: Arc::clone(facts), first_sign_in: first_sign_in.clone() };
-    call(snapshot, script, "assess", (s, risk.clone()))?;
-    Ok(risk.take())
+) -> (Result<RuleOutput, PolicyFault>, RunCost) {
+    let started = Instant::now();
+    let seen = Seen::new(Arc::clone(facts), first_sign_in.clone());
+    let risk = Risk::new(Arc::clone(reasons), Arc::clone(&seen));
+    let called = call(surroundings, script, "assess", (RiskFacts(Arc::clone(&seen)), risk.clone()));
+    let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let cost = RunCost { operations: operated(), micros, read: seen.ever() };
+    (called.map(|()| risk.take()), cost)
 }
 
 /// Calls an entry with a scope of its own. The script's constants and imports are evaluated first.
 fn call(
-    snapshot: &Snapshot,
+    surroundings: &Arc<Surroundings>,
     script: &Script,
     entry: &str,
     arguments: impl rhai::FuncArgs,
 ) -> Result<(), PolicyFault> {
-    guarded(&script.file, || {
-        snapshot.engine.call_fn::<Dynamic>(&mut Scope::new(), &script.ast, entry, arguments).map(|_| ())
+    guarded(&script.file, surroundings, || {
+        ENGINE.call_fn::<Dynamic>(&mut Scope::new(), &script.ast, entry, arguments).map(|_| ())
     })
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rhai::ImmutableString;
 use serde::Deserialize;
@@ -30,6 +31,7 @@ struct FlatTable {
     thresholds: Option<Thresholds>,
     actions: Option<Actions>,
     failure: Option<Failure>,
+    gate: Option<Gate>,
     #[serde(default)]
     tenants: BTreeMap<String, Table>,
 }
@@ -92,7 +94,37 @@ enum HighAction {
 #[derive(Deserialize, Clone, Copy)]
 #[serde(deny_unknown_fields)]
 struct Failure {
-    on_error: OnErrorWord,
+    on_error: Option<OnErrorWord>,
+    breaker: Option<BreakerTable>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(deny_unknown_fields)]
+struct BreakerTable {
+    errors: u64,
+    window_s: u64,
+    action: BreakerAction,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum BreakerAction {
+    Rollback,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(deny_unknown_fields)]
+struct Gate {
+    reason_coverage: u8,
+}
+
+/// When a fresh activation is taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Breaker {
+    /// So many faults
+    pub errors: u64,
+    /// within this time.
+    pub window: Duration,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -112,6 +144,9 @@ pub(super) struct TenantSettings {
 
 /// The settings of all tenants.
 pub(super) struct AllSettings {
+    /// Reasons that the cases must give before a bundle becomes active, in percent.
+    pub reason_coverage: u8,
+    pub breaker: Breaker,
     shared: TenantSettings,
     tenants: HashMap<String, TenantSettings>,
 }
@@ -135,19 +170,38 @@ impl AllSettings {
             actions: flat.actions,
             failure: flat.failure,
         };
+        let reason_coverage = flat.gate.map_or(DEFAULT_COVERAGE, |gate| gate.reason_coverage);
+        if reason_coverage > 100 {
+            return Err(LoadError::new(name, line_of(text, "reason_coverage"), 1, "reason_coverage is 0 to 100"));
+        }
+        let breaker = breaker(shared.failure.and_then(|f| f.breaker))
+            .map_err(|message| LoadError::new(name, line_of(text, "breaker"), 1, message))?;
         let bad = |message: String| LoadError::new(name, line_of(text, "thresholds"), 1, message);
         let mut tenants = HashMap::new();
         for (id, own) in flat.tenants {
             TenantId::parse(&id).map_err(|e| LoadError::new(name, line_of(text, &id), 1, e.to_string()))?;
             tenants.insert(id, settings(&over(&shared, own)).map_err(bad)?);
         }
-        Ok(Self { shared: settings(&shared).map_err(bad)?, tenants })
+        Ok(Self { reason_coverage, breaker, shared: settings(&shared).map_err(bad)?, tenants })
     }
 
     /// Those of a tenant.
     pub fn of(&self, tenant: &TenantId) -> &TenantSettings {
         self.tenants.get(tenant.as_str()).unwrap_or(&self.shared)
     }
+}
+
+/// Reasons that the cases must give, in percent, when policy.toml does not say.
+const DEFAULT_COVERAGE: u8 = 60;
+
+fn breaker(table: Option<BreakerTable>) -> Result<Breaker, String> {
+    let Some(BreakerTable { errors, window_s, action: BreakerAction::Rollback }) = table else {
+        return Ok(Breaker { errors: 20, window: Duration::from_secs(60) });
+    };
+    if errors == 0 || !(1..=600).contains(&window_s) {
+        return Err("breaker: errors is at least 1, window_s is 1 to 600".to_owned());
+    }
+    Ok(Breaker { errors, window: Duration::from_secs(window_s) })
 }
 
 /// What the tenant leaves out is as for all.
@@ -185,7 +239,7 @@ fn settings(table: &Table) -> Result<TenantSettings, String> {
             None | Some(HighAction::StrongMfa) => LevelAction::StrongMfa,
             Some(HighAction::Deny) => LevelAction::Deny,
         },
-        on_error: match table.failure.map(|f| f.on_error) {
+        on_error: match table.failure.and_then(|f| f.on_error) {
             None | Some(OnErrorWord::DefaultThenMfa) => OnError::DefaultThenMfa,
             Some(OnErrorWord::Mfa) => OnError::Mfa,
             Some(OnErrorWord::Deny) => OnError::Deny,
@@ -206,7 +260,7 @@ fn settings(table: &Table) -> Result<TenantSettings, String> {
 
 /// Unknown keys at the top, which `flatten` would pass over.
 fn check_keys(text: &str) -> Result<(), LoadError> {
-    const KNOWN: [&str; 8] = [
+    const KNOWN: [&str; 9] = [
         "contract",
         "first_sign_in",
         "unenrolled",
@@ -214,6 +268,7 @@ fn check_keys(text: &str) -> Result<(), LoadError> {
         "thresholds",
         "actions",
         "failure",
+        "gate",
         "tenants",
     ];
     let table: toml::Table = text.parse().map_err(|e| toml_error("policy.toml", text, &e))?;

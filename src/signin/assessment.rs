@@ -10,7 +10,7 @@ use super::facts::Facts;
 use super::history::ContextPrint;
 use super::ports::RiskRules;
 use super::record::AssessmentRecord;
-use super::rules::{Effect, Level, OnError, PolicyFault, PolicySettings, RuleRun};
+use super::rules::{Effect, Level, OnError, PolicyFault, PolicySettings, RuleOutput, RuleRun, RunCost};
 use super::signals::Signals;
 use super::user::ResolvedUser;
 use crate::mfa::{MfaMethod, Strength};
@@ -55,8 +55,14 @@ pub struct Assessment {
     pub settings: Arc<PolicySettings>,
     /// The policy files.
     pub policy: Arc<str>,
+    /// The script that ran.
+    pub file: Arc<str>,
+    /// What it asked for, step by step.
+    pub output: RuleOutput,
     /// The script's failure.
     pub fault: Option<PolicyFault>,
+    /// What it took.
+    pub cost: RunCost,
 }
 
 impl Assessment {
@@ -139,9 +145,9 @@ pub fn combine(run: RuleRun) -> Assessment {
     let mut reasons: Vec<(Arc<str>, i64)> = Vec::new();
     let mut demand = Demand { upstream_may_satisfy: true, ..Demand::default() };
     let mut floor: Option<(Level, Arc<str>)> = None;
-    for step in run.output.steps {
-        let points = apply(step.effect, &step.code, &mut demand, &mut floor);
-        note(&mut reasons, step.code, points);
+    for step in &run.output.steps {
+        let points = apply(&step.effect, &step.code, &mut demand, &mut floor);
+        note(&mut reasons, Arc::clone(&step.code), points);
     }
     if run.fault.is_some() {
         apply_fault(&settings, &mut demand, &mut floor);
@@ -162,7 +168,8 @@ pub fn combine(run: RuleRun) -> Assessment {
         }
     }
     let level = level_of(&settings, score);
-    Assessment { score, level, reasons, demand, settings, policy: run.policy, fault: run.fault }
+    let RuleRun { policy, file, output, fault, cost, .. } = run;
+    Assessment { score, level, reasons, demand, settings, policy, file, output, fault, cost }
 }
 
 /// Several hits of one code count once: the largest.
@@ -174,16 +181,16 @@ fn note(reasons: &mut Vec<(Arc<str>, i64)>, code: Arc<str>, points: i64) {
     }
 }
 
-fn apply(effect: Effect, code: &Arc<str>, demand: &mut Demand, floor: &mut Option<(Level, Arc<str>)>) -> i64 {
+fn apply(effect: &Effect, code: &Arc<str>, demand: &mut Demand, floor: &mut Option<(Level, Arc<str>)>) -> i64 {
     match effect {
-        Effect::Add(points) => return points.clamp(-100, 100),
-        Effect::AtLeast(level) => raise(floor, level, code),
+        Effect::Add(points) => return (*points).clamp(-100, 100),
+        Effect::AtLeast(level) => raise(floor, *level, code),
         Effect::RequireMfa(methods) => {
             demand.mfa.get_or_insert_with(|| Arc::clone(code));
             if let Some(named) = methods {
                 demand.upstream_may_satisfy = false;
                 demand.methods = Some(match demand.methods.take() {
-                    None => named,
+                    None => named.clone(),
                     Some(held) => held.into_iter().filter(|m| named.contains(m)).collect(),
                 });
             }
@@ -191,18 +198,18 @@ fn apply(effect: Effect, code: &Arc<str>, demand: &mut Demand, floor: &mut Optio
         Effect::RequireStrength(strength) => {
             demand.mfa.get_or_insert_with(|| Arc::clone(code));
             demand.upstream_may_satisfy = false;
-            demand.strength = demand.strength.max(Some(strength));
+            demand.strength = demand.strength.max(Some(*strength));
         }
         Effect::UpstreamStepUp { max_age_s } => {
-            if demand.step_up.as_ref().is_none_or(|(held, _)| max_age_s < *held) {
-                demand.step_up = Some((max_age_s, Arc::clone(code)));
+            if demand.step_up.as_ref().is_none_or(|(held, _)| max_age_s < held) {
+                demand.step_up = Some((*max_age_s, Arc::clone(code)));
             }
         }
         Effect::Deny => {
             demand.deny.get_or_insert_with(|| Arc::clone(code));
         }
-        Effect::CapSession(cap) => demand.caps.session = smaller(demand.caps.session, cap),
-        Effect::CapRefresh(cap) => demand.caps.refresh = smaller(demand.caps.refresh, cap),
+        Effect::CapSession(cap) => demand.caps.session = smaller(demand.caps.session, *cap),
+        Effect::CapRefresh(cap) => demand.caps.refresh = smaller(demand.caps.refresh, *cap),
         Effect::NoRefresh => demand.caps.no_refresh = true,
         Effect::Review | Effect::NotifyUser => {}
     }
@@ -258,12 +265,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::signin::fact_paths::Because;
     use crate::signin::rules::{RuleOutput, Step};
 
     fn run(effects: Vec<(&str, Effect)>) -> RuleRun {
         let steps = effects
             .into_iter()
-            .map(|(code, effect)| Step { code: code.into(), effect, line: None, detail: None })
+            .map(|(code, effect)| Step {
+                code: code.into(),
+                effect,
+                line: None,
+                detail: None,
+                because: Because::default(),
+            })
             .collect();
         RuleRun {
             policy: "pol_test".into(),
@@ -271,6 +285,7 @@ mod tests {
             settings: Arc::new(PolicySettings::default()),
             output: RuleOutput { steps, ..RuleOutput::default() },
             fault: None,
+            cost: RunCost::default(),
         }
     }
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::assessment::{AssessedSignIn, Assessment};
+use super::facts::Facts;
 use super::rules::{Level, LevelAction, Unenrolled};
+use crate::ids::FactorId;
 use crate::mfa::{Factor, MfaMethod, Strength};
 use crate::session::Caps;
 
@@ -169,6 +171,32 @@ pub fn demanded_action(assessment: &Assessment) -> &'static str {
     }
 }
 
+/// The decision on facts of an earlier sign-in, with the factors that the user had then.
+#[must_use]
+pub fn decide_again(assessment: &Assessment, facts: &Facts) -> Decision {
+    let at = facts.request.time;
+    let factors: Vec<Factor> = facts
+        .user
+        .mfa_methods
+        .iter()
+        .filter_map(|f| MfaMethod::find(f.kind))
+        .map(|method| Factor { id: FactorId::from_bytes([0; 16]), method, enrolled_at: at, last_used_at: None })
+        .collect();
+    outcome(assessment, facts.upstream.trusted_mfa, facts.upstream.auth_time_age_s, &factors)
+}
+
+impl Decision {
+    /// `allow`, `mfa` or `deny`.
+    #[must_use]
+    pub const fn action(&self) -> &'static str {
+        match self {
+            Self::Issue { .. } => "allow",
+            Self::Challenge { .. } => "mfa",
+            Self::Deny(_) => "deny",
+        }
+    }
+}
+
 /// Methods that would do for this assessment, whether the user has them or not.
 #[must_use]
 pub fn recommended_methods(level: Level) -> Vec<MfaMethod> {
@@ -179,19 +207,21 @@ pub fn recommended_methods(level: Level) -> Vec<MfaMethod> {
 mod tests {
     use super::*;
     use crate::clock::UnixTime;
-    use crate::ids::FactorId;
     use crate::signin::assessment::combine;
     use crate::signin::rules::{Effect, PolicySettings, RuleOutput, RuleRun, Step};
 
     fn assessment(settings: PolicySettings, effects: Vec<Effect>) -> Assessment {
-        let steps =
-            effects.into_iter().map(|effect| Step { code: "r".into(), effect, line: None, detail: None }).collect();
+        let steps = effects
+            .into_iter()
+            .map(|effect| Step { code: "r".into(), effect, line: None, detail: None, because: Default::default() })
+            .collect();
         combine(RuleRun {
             policy: "p".into(),
             file: "f".into(),
             settings: Arc::new(settings),
             output: RuleOutput { steps, ..RuleOutput::default() },
             fault: None,
+            cost: Default::default(),
         })
     }
 

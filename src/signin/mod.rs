@@ -76,6 +76,7 @@ pub mod agent;
 pub mod assessment;
 pub mod decision;
 pub mod error;
+pub mod fact_paths;
 pub mod facts;
 pub mod history;
 pub mod identity;

@@ -19,8 +19,8 @@ use super::identity::{MappedIdentity, MappingError, MappingInput};
 use super::logout::upstream_session;
 use super::nonce::NonceIssuer;
 use super::ports::{
-    ClaimMapper, CommitResult, Directory, Enricher, GeoLookup, KeySource, NewOutcome, Outcomes, ReplayGuard,
-    RiskRules, SignInCommit, SignalSource, Users,
+    AfterDecision, ClaimMapper, CommitResult, DecisionLog, Directory, Enricher, GeoLookup, KeySource, NewOutcome,
+    Outcomes, ReplayGuard, RiskRules, SignInCommit, SignalSource, Users,
 };
 use super::provider::{EnrichFailure, NoncePolicy, Provider, Tenant};
 use super::record::{AssessmentRecord, SignInRecord};
@@ -92,6 +92,10 @@ pub struct Pipeline {
     pub rules: Arc<dyn RiskRules>,
     /// Writes.
     pub outcomes: Arc<dyn Outcomes>,
+    /// Frozen decisions.
+    pub decisions: Arc<dyn DecisionLog>,
+    /// Who looks at decisions afterwards.
+    pub after: Arc<dyn AfterDecision>,
     /// Local tokens.
     pub issuer: Arc<TokenIssuer>,
     /// Server-issued nonces.
@@ -355,12 +359,15 @@ impl Pipeline {
                 (NewOutcome::Denial, Err(denial.clone()))
             }
         };
-        let commit = SignInCommit { change: assessed.resolved().change().clone(), outcome, record };
+        let sealed = self.decisions.freeze(record.id, assessed, decided.decision());
+        let id = record.id;
+        let commit = SignInCommit { change: assessed.resolved().change().clone(), outcome, record, sealed };
         let result = self.outcomes.commit(commit).instrument(tracing::debug_span!("signin.commit")).await?;
         if result == CommitResult::Conflict {
             return Ok(Carried::Conflict(Box::new(decided.into_assessed().into_resolved())));
         }
         trail.recorded = true;
+        self.after.decided(id, decided.assessed().facts(), decided.decision().action());
         Ok(Carried::Outcome(Box::new(answer?)))
     }
 

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 
+use super::assessment::AssessedSignIn;
+use super::decision::Decision;
 use super::facts::{Facts, Location};
 use super::identity::{MappingInput, MappingOutput};
 use super::key::VerificationKey;
@@ -15,7 +17,7 @@ use super::record::SignInRecord;
 use super::rules::{PolicyFault, PolicySettings, RuleRun};
 use super::user::{IdentityKey, KnownUser, PlannedChange};
 use crate::clock::UnixTime;
-use crate::ids::{TenantId, UserId};
+use crate::ids::{EventId, TenantId, UserId};
 use crate::mfa::NewChallenge;
 use crate::session::NewSession;
 
@@ -169,6 +171,28 @@ pub enum NewOutcome {
     Denial,
 }
 
+/// Frozen facts and their trace, which only their store can open.
+#[derive(Debug)]
+pub struct SealedDecision {
+    /// The sealed bytes.
+    pub bytes: Vec<u8>,
+    /// When they are removed.
+    pub expires_at: UnixTime,
+}
+
+/// Freezes decisions, so that they can be explained, and decided again by other rules.
+pub trait DecisionLog: Send + Sync {
+    /// The sealed record of a decision; `None` when none is kept. Fast, without I/O: it is written with
+    /// the sign-in's own commit.
+    fn freeze(&self, id: EventId, assessed: &AssessedSignIn, decision: &Decision) -> Option<SealedDecision>;
+}
+
+/// Looks at decisions after they are carried out.
+pub trait AfterDecision: Send + Sync {
+    /// Told once the decision is durable. Never waits.
+    fn decided(&self, id: EventId, facts: &Arc<Facts>, action: &'static str);
+}
+
 /// One sign-in's writes: all or nothing.
 #[derive(Debug)]
 pub struct SignInCommit {
@@ -176,8 +200,10 @@ pub struct SignInCommit {
     pub change: PlannedChange,
     /// Session or challenge.
     pub outcome: NewOutcome,
-    /// What `explain` will show.
+    /// What history will show.
     pub record: SignInRecord,
+    /// What `explain` will show.
+    pub sealed: Option<SealedDecision>,
 }
 
 /// How a commit ended.

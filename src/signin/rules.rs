@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::fact_paths::Because;
 use crate::mfa::{MfaMethod, Strength};
 
 /// The published risk vocabulary.
@@ -75,6 +76,30 @@ pub enum Effect {
     NoRefresh,
 }
 
+impl Effect {
+    /// The name of the call, and its argument as it is told to people.
+    #[must_use]
+    pub fn told(&self) -> (&'static str, Option<String>) {
+        match self {
+            Self::Add(points) => ("add", Some(points.to_string())),
+            Self::AtLeast(level) => ("at_least", Some(level.to_string())),
+            Self::RequireMfa(None) => ("require_mfa", None),
+            Self::RequireMfa(Some(methods)) => {
+                let words: Vec<&str> = methods.iter().map(|m| m.as_str()).collect();
+                ("require_mfa", Some(words.join(", ")))
+            }
+            Self::RequireStrength(strength) => ("require_strength", Some(strength.as_str().to_owned())),
+            Self::UpstreamStepUp { max_age_s } => ("upstream_step_up", Some(format!("{max_age_s} s"))),
+            Self::Deny => ("deny", None),
+            Self::Review => ("review", None),
+            Self::NotifyUser => ("notify_user", None),
+            Self::CapSession(cap) => ("cap_session", Some(format!("{} s", cap.as_secs()))),
+            Self::CapRefresh(cap) => ("cap_refresh", Some(format!("{} s", cap.as_secs()))),
+            Self::NoRefresh => ("no_refresh", None),
+        }
+    }
+}
+
 /// An effect with its reason and where it was written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
@@ -86,6 +111,8 @@ pub struct Step {
     pub line: Option<usize>,
     /// What the script gave beside it.
     pub detail: Option<Map<String, Value>>,
+    /// Facts that were read since the step before.
+    pub because: Because,
 }
 
 /// All that one run of `assess` asked for, in order.
@@ -127,6 +154,19 @@ pub struct RuleRun {
     pub output: RuleOutput,
     /// The fault of the tenant's script, or of the shipped default when that is what ran.
     pub fault: Option<PolicyFault>,
+    /// What it took.
+    pub cost: RunCost,
+}
+
+/// What a run of a script took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RunCost {
+    /// Operations of the engine.
+    pub operations: u64,
+    /// Microseconds.
+    pub micros: u64,
+    /// Bit n: the run read the fact `PATHS[n]`, whether something came of it or not.
+    pub read: u128,
 }
 
 /// What the action of a level may be.

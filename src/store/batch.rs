@@ -7,6 +7,7 @@ use data_encoding::HEXLOWER;
 use sqlx::{Row, SqliteConnection};
 use tokio::sync::oneshot;
 
+use super::decisions::{self, DecisionRow};
 use super::rows::{ContextRow, GrantRow, record_row};
 use super::writer::{Command, Deliver, Task, after_commit, under_savepoint};
 use super::{challenges, sessions, users};
@@ -76,13 +77,15 @@ impl Batch {
         let mut records = self.records;
         let limits: Vec<_> = self.fast.iter().filter_map(|(commit, _)| session_limit(&commit.outcome)).collect();
         let newest = self.fast.iter().map(|(commit, _)| commit.record.at).max().unwrap_or_default();
-        commit_fast(connection, self.fast, &mut records, deliver).await?;
+        let mut frozen = Vec::new();
+        commit_fast(connection, self.fast, &mut records, &mut frozen, deliver).await?;
         for (commit, reply) in self.slow {
             let result = under_savepoint(connection, move |c| Box::pin(commit_slow(c, commit))).await;
             deliver.push(after_commit(reply, result));
         }
         insert_records(connection, &records).await?;
         sessions::keep_within(connection, &limits, newest).await?;
+        decisions::insert(connection, &frozen).await?;
         for task in self.tasks {
             deliver.push(task.run(connection).await);
         }
@@ -90,7 +93,7 @@ impl Batch {
     }
 }
 
-fn json(rows: &impl serde::Serialize) -> Result<String, sqlx::Error> {
+pub(super) fn json(rows: &impl serde::Serialize) -> Result<String, sqlx::Error> {
     serde_json::to_string(rows).map_err(|e| sqlx::Error::Encode(Box::new(e)))
 }
 
@@ -134,6 +137,7 @@ async fn commit_fast(
     connection: &mut SqliteConnection,
     commits: Vec<(Box<SignInCommit>, Reply<CommitResult>)>,
     records: &mut Vec<SignInRecord>,
+    frozen: &mut Vec<DecisionRow>,
     deliver: &mut Vec<Deliver>,
 ) -> Result<(), sqlx::Error> {
     if commits.is_empty() {
@@ -174,6 +178,8 @@ async fn commit_fast(
                 session.grant.upstream_sid.map(|sid| HEXLOWER.encode(&sid)),
             ));
         }
+        let (tenant, id) = (&commit.record.tenant, commit.record.id);
+        frozen.extend(commit.sealed.map(|sealed| DecisionRow { tenant: tenant.clone(), id, sealed }));
         records.push(commit.record);
         deliver.push(after_commit(reply, Ok(CommitResult::Done)));
     }
@@ -227,7 +233,7 @@ async fn commit_slow(
     connection: &mut SqliteConnection,
     commit: Box<SignInCommit>,
 ) -> Result<CommitResult, sqlx::Error> {
-    let SignInCommit { change, outcome, record } = *commit;
+    let SignInCommit { change, outcome, record, sealed } = *commit;
     let changed = users::apply(connection, &change, record.at).await;
     match changed {
         Ok(true) => {}
@@ -243,6 +249,9 @@ async fn commit_slow(
     insert_records(&mut *connection, std::slice::from_ref(&record)).await?;
     if let Some(limit) = session_limit(&outcome) {
         sessions::keep_within(connection, &[limit], record.at).await?;
+    }
+    if let Some(sealed) = sealed {
+        decisions::insert(connection, &[DecisionRow { tenant: record.tenant, id: record.id, sealed }]).await?;
     }
     Ok(CommitResult::Done)
 }

@@ -71,6 +71,11 @@ impl Keeper {
                  (SELECT id FROM (SELECT id, at FROM mfa_attempts ORDER BY id LIMIT ?2) WHERE at < ?1)",
                 before(LOCK_WINDOW),
             ),
+            (
+                "DELETE FROM decisions WHERE seq IN \
+                 (SELECT seq FROM (SELECT seq, expires_at FROM decisions ORDER BY seq LIMIT ?2) WHERE expires_at <= ?1)",
+                self.now_ms,
+            ),
             ("DELETE FROM mfa_locks WHERE until <= ?1 AND ?2 > 0", self.now_ms),
             (
                 "DELETE FROM refresh_tokens WHERE id IN \

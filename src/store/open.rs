@@ -86,6 +86,8 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (11, "directory", include_str!("migrations/sqlite/0011_directory.sql")),
     (12, "admin_lookups", include_str!("migrations/sqlite/0012_admin_lookups.sql")),
     (20, "sessions", include_str!("migrations/sqlite/0020_sessions.sql")),
+    (40, "decisions", include_str!("migrations/sqlite/0040_decisions.sql")),
+    (41, "policies", include_str!("migrations/sqlite/0041_policies.sql")),
     (50, "identities by user", include_str!("migrations/sqlite/0050_identities_by_user.sql")),
 ];
 
@@ -106,12 +108,12 @@ pub(super) async fn open(options: &StoreOptions) -> Result<Opened, OpenError> {
         .disable_statement_logging();
     let database = |source| OpenError::Database { path: shown.clone(), source };
     let mut writer = connect.connect().await.map_err(database)?;
-    let before = applied(&mut writer).await;
+    let before = version(&mut writer).await;
     migrations()
         .run_direct(None, &mut writer, false)
         .await
         .map_err(|source| OpenError::Migrate { path: shown.clone(), source })?;
-    let (after, version) = (applied(&mut writer).await, version(&mut writer).await);
+    let after = version(&mut writer).await;
     let reading = connect.clone().pragma("query_only", "true");
     let reader = reading.connect().await.map_err(database)?;
     let pool = SqlitePoolOptions::new()
@@ -119,20 +121,15 @@ pub(super) async fn open(options: &StoreOptions) -> Result<Opened, OpenError> {
         .max_connections(3)
         .acquire_timeout(Duration::from_secs(5))
         .connect_lazy_with(reading);
-    let report = MigrationReport { applied: after - before, version };
+    let report = MigrationReport { applied: after.1 - before.1, version: after.0 };
     Ok(Opened { options: connect, writer, reader, pool, report })
 }
 
-/// How many migrations were applied; 0 for an empty file.
-async fn applied(connection: &mut SqliteConnection) -> i64 {
-    let row = sqlx::query("SELECT count(*) FROM _sqlx_migrations").fetch_one(connection).await;
-    row.and_then(|r| r.try_get(0)).unwrap_or(0)
-}
-
-/// The version of the schema; 0 for an empty file.
-async fn version(connection: &mut SqliteConnection) -> i64 {
-    let row = sqlx::query("SELECT coalesce(max(version), 0) FROM _sqlx_migrations").fetch_one(connection).await;
-    row.and_then(|r| r.try_get(0)).unwrap_or(0)
+/// The version of the schema and the number of its migrations; 0 for an empty file.
+async fn version(connection: &mut SqliteConnection) -> (i64, i64) {
+    let sql = "SELECT coalesce(max(version), 0), count(*) FROM _sqlx_migrations";
+    let row = sqlx::query(sql).fetch_one(connection).await;
+    row.and_then(|r| Ok((r.try_get(0)?, r.try_get(1)?))).unwrap_or((0, 0))
 }
 
 /// Makes the folder (0700) and the file (0600): what they hold is nobody else's.

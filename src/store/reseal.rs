@@ -1,15 +1,18 @@
 //! Another master key: everything that is sealed is sealed anew, in one transaction, so that after a crash
 //! it is all under the one key or all under the other.
 
+use std::collections::HashMap;
+
 use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
+use super::decisions::sealer_of;
 use super::{Store, Trouble, failed, trouble, unreadable};
 use crate::mfa::verify::TOTP_PURPOSE;
 use crate::secret::Secret;
 use crate::session::keys::KEY_PURPOSE;
 use crate::session::refresh::SUCCESSOR_PURPOSE;
 use crate::signin::ports::StoreError;
-use crate::vault::Vault;
+use crate::vault::{Sealer, Vault};
 
 const KEPT_PURPOSE: &str = "kept key";
 
@@ -64,6 +67,7 @@ impl Store {
                 for (table, column, context, purpose) in SEALED {
                     count += reseal_column(connection, (table, column, context, purpose), &old, &new).await?;
                 }
+                count += reseal_decisions(connection, &old, &new).await?;
                 for name in derived {
                     let sealed = new.seal(KEPT_PURPOSE, name.as_bytes(), &old.derive(name));
                     sqlx::query(
@@ -104,6 +108,36 @@ async fn reseal_column(
     Ok(rows.len() as u64)
 }
 
+/// Records of decisions: there may be millions, so they are read a thousand at a time.
+async fn reseal_decisions(connection: &mut SqliteConnection, old: &Vault, new: &Vault) -> Result<u64, sqlx::Error> {
+    let mut sealers: HashMap<String, (Sealer, Sealer)> = HashMap::new();
+    let (mut last, mut count) = (i64::MIN, 0);
+    loop {
+        let rows =
+            sqlx::query("SELECT seq, tenant, id, sealed FROM decisions WHERE seq > ?1 ORDER BY seq LIMIT 1000")
+                .bind(last)
+                .fetch_all(&mut *connection)
+                .await?;
+        let Some(newest) = rows.last() else { return Ok(count) };
+        last = newest.try_get(0)?;
+        for row in &rows {
+            let (tenant, id): (String, Vec<u8>) = (row.try_get(1)?, row.try_get(2)?);
+            let mut sealed: Vec<u8> = row.try_get(3)?;
+            let pair = |tenant: &String| (sealer_of(old, tenant), sealer_of(new, tenant));
+            let (before, after) = sealers.entry(tenant).or_insert_with_key(pair);
+            let plain = before.open(&id, &mut sealed);
+            let plain =
+                plain.map_err(|_| unreadable("a decision record does not open with the present master key"))?;
+            sqlx::query("UPDATE decisions SET sealed = ?2 WHERE seq = ?1")
+                .bind(row.try_get::<i64, _>(0)?)
+                .bind(after.seal(&id, plain.to_vec()))
+                .execute(&mut *connection)
+                .await?;
+            count += 1;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,7 +157,7 @@ mod tests {
         .unwrap();
         for row in rows {
             let (table, column): (String, String) = (row.get(0), row.get(1));
-            let known = SEALED.iter().any(|(t, c, ..)| *t == table && *c == column);
+            let known = table == "decisions" || SEALED.iter().any(|(t, c, ..)| *t == table && *c == column);
             assert!(known, "{table}.{column} would not open after a change of the master key");
         }
     }

@@ -69,11 +69,16 @@ fn create(subject: &str, email: Option<&str>) -> SignInCommit {
         created_at: NOW,
     };
     let change = PlannedChange::Create { user: Box::new(user), identity: identity(subject) };
-    SignInCommit { change, outcome: NewOutcome::Denial, record: record(id, NOW) }
+    SignInCommit { change, outcome: NewOutcome::Denial, record: record(id, NOW), sealed: None }
 }
 
 fn again(user: UserId, at: UnixTime) -> SignInCommit {
-    SignInCommit { change: PlannedChange::None, outcome: NewOutcome::Denial, record: record(user, at) }
+    SignInCommit {
+        change: PlannedChange::None,
+        outcome: NewOutcome::Denial,
+        record: record(user, at),
+        sealed: None,
+    }
 }
 
 #[tokio::test]

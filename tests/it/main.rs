@@ -10,6 +10,7 @@ mod oauth;
 mod openapi;
 mod plugin_abi;
 mod policies;
+mod policy_life;
 mod session;
 mod sign_in;
 mod support;
