@@ -161,6 +161,10 @@ fn grant(user: UserId) -> Grant {
         level: Level::Low,
         caps: Caps::default(),
         local_mfa: false,
+        client: None,
+        audience: None,
+        jkt: None,
+        upstream_sid: None,
     }
 }
 

@@ -25,6 +25,7 @@ macro_rules! bearer_refusals {
                 E::InvalidAccessToken,
                 E::AccessTokenExpired,
                 E::SessionEnded,
+                E::DpopProofRequired,
                 E::AccountDisabled,
                 E::AccountLocked,
                 E::ProviderDisabled,
@@ -36,6 +37,8 @@ macro_rules! bearer_refusals {
         }
     };
 }
+
+pub(super) use bearer_refusals;
 
 bearer_refusals!(MeRefusals);
 bearer_refusals!(EnrolRefusals, EnrolmentNotAllowed);

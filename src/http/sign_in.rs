@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use poem::Request;
 use poem_openapi::OpenApi;
+use poem_openapi::param::Header;
 
 use super::body::{Body, OptionalBody};
 use super::dto;
@@ -16,10 +17,12 @@ use crate::ids::RequestId;
 use crate::mfa::MfaMethod;
 use crate::mfa::delivery::{SendError, SendRequest};
 use crate::mfa::verify::{Answer, ChallengeError};
+use crate::session::refresh::Asker;
 use crate::signin::error::SignInError;
 use crate::signin::nonce::NONCE_TTL;
+use crate::signin::pipeline::Outcome;
 use crate::signin::ports::KeyError;
-use crate::signin::request::SignInRequest;
+use crate::signin::request::{SignInRequest, TokenBinding};
 
 /// The longest texts that a request may bring, in bytes.
 const SHORT_TEXT: usize = 256;
@@ -34,6 +37,7 @@ impl Refusals for SignInRefusals {
         E::MissingIdToken,
         E::MalformedIdToken,
         E::AmbiguousProvider,
+        E::InvalidDpopProof,
         E::IdTokenExpired,
         E::IdTokenSignatureInvalid,
         E::IdTokenAlgorithmNotAllowed,
@@ -125,6 +129,7 @@ impl Refusals for RefreshRefusals {
         E::MalformedRequest,
         E::RefreshTokenReused,
         E::InvalidRefreshToken,
+        E::InvalidDpopProof,
         E::ProviderDisabled,
         E::UnknownTenant,
         E::BodyTooLarge,
@@ -142,6 +147,7 @@ impl Refusals for LogoutRefusals {
         E::InvalidAccessToken,
         E::AccessTokenExpired,
         E::SessionEnded,
+        E::DpopProofRequired,
         E::AccountDisabled,
         E::AccountLocked,
         E::ProviderDisabled,
@@ -159,11 +165,15 @@ impl SignInApi {
     ///
     /// Verifies the ID token, maps its claims to a local user, assesses the risk of this very sign-in, and
     /// answers with local tokens (`requires_mfa` false), or with a challenge (`requires_mfa` true) that
-    /// `POST /auth/mfa/verify-challenge` takes. A challenge is an answer, not an error.
+    /// `POST /auth/mfa/verify-challenge` takes. A challenge is an answer, not an error. With a proof in the
+    /// header `DPoP` (RFC 9449) the tokens are bound to its key.
     #[oai(path = "/auth/id-token/signin", method = "post", tag = "Tag::SignIn", operation_id = "signInWithIdToken")]
     async fn sign_in(
         &self,
         request: &Request,
+        /// A DPoP proof (RFC 9449 section 4) for this request.
+        #[oai(name = "DPoP")]
+        _proof: Header<Option<String>>,
         body: Body<dto::SignInRequest>,
     ) -> Reply<dto::LoginResponse, SignInRefusals> {
         self.run_sign_in(request, body.0).await.into()
@@ -219,16 +229,21 @@ impl SignInApi {
     /// Exchange a refresh token
     ///
     /// Gives a new pair; the old refresh token is spent. A repeat within the grace (10 s by default) gets
-    /// the same successor. A later repeat ends the session: the token is in two hands.
+    /// the same successor. A later repeat ends the session: the token is in two hands. Tokens of registered
+    /// clients are exchanged at `POST /oauth/token` only.
     #[oai(path = "/auth/refresh", method = "post", tag = "Tag::Session", operation_id = "refresh")]
     async fn refresh(
         &self,
         request: &Request,
+        /// A DPoP proof (RFC 9449 section 4) for this request, when the session is bound to a key.
+        #[oai(name = "DPoP")]
+        _proof: Header<Option<String>>,
         body: Body<dto::RefreshRequest>,
     ) -> Reply<dto::LoginResponse, RefreshRefusals> {
         let answer = async {
             let tenant = self.0.tenant(request)?;
-            let refreshed = self.0.sessions.refresh(tenant.id.clone(), &body.0.refresh_token.0).await;
+            let asker = Asker { client: None, jkt: self.0.dpop_key(request).await? };
+            let refreshed = self.0.sessions.refresh(tenant.id.clone(), &body.0.refresh_token.0, asker).await;
             let (living, tokens) = refreshed.map_err(|error| self.0.refused(error.code(), &error))?;
             Ok(dto::LoginResponse::signed_in(tokens, &living.user, living.session.grant.level))
         };
@@ -267,16 +282,17 @@ impl SignInApi {
     }
 }
 
-impl SignInApi {
-    async fn run_sign_in(
+impl State {
+    /// The sign-in path for a request of any endpoint.
+    pub(super) async fn sign_in(
         &self,
         request: &Request,
         body: dto::SignInRequest,
-    ) -> Result<dto::LoginResponse, Problem> {
-        let state = &self.0;
-        let mut client = client::context(request, &state.trusted_proxies);
+        binding: TokenBinding,
+    ) -> Result<Outcome, Problem> {
+        let mut client = client::context(request, &self.trusted_proxies);
         client.device_id = bounded(body.device_id, SHORT_TEXT, "device_id")?.map(Into::into);
-        if let Some(assume) = &state.assume {
+        if let Some(assume) = &self.assume {
             let assumed = assume(request).map_err(|e| Problem::new(E::MalformedRequest, e))?;
             client.ip = assumed.ip.or(client.ip);
             client.assumed_location = assumed.location;
@@ -291,12 +307,25 @@ impl SignInApi {
             access_token: bounded(body.access_token, LONG_TEXT, "access_token")?,
             name_hint: bounded(body.profile.and_then(|p| p.name), SHORT_TEXT, "profile.name")?,
             client,
+            binding,
         };
         // In a task of its own: a client that hangs up half way does not leave half a sign-in.
-        let pipeline = Arc::clone(&state.pipeline);
+        let pipeline = Arc::clone(&self.pipeline);
         let walked = tokio::spawn(async move { pipeline.sign_in(sign_in).await }).await;
         let outcome = walked.map_err(|_| Problem::new(E::InternalError, "the sign-in could not be finished"))?;
-        outcome.map(Into::into).map_err(|error| problem(&error))
+        outcome.map_err(|error| problem(&error))
+    }
+}
+
+impl SignInApi {
+    async fn run_sign_in(
+        &self,
+        request: &Request,
+        body: dto::SignInRequest,
+    ) -> Result<dto::LoginResponse, Problem> {
+        let jkt = self.0.dpop_key(request).await?;
+        let binding = TokenBinding { jkt, ..TokenBinding::default() };
+        self.0.sign_in(request, body, binding).await.map(Into::into)
     }
 
     async fn run_send(
@@ -393,7 +422,7 @@ fn bounded(text: Option<Text>, most: usize, field: &str) -> Result<Option<String
     }
 }
 
-fn problem(error: &SignInError) -> Problem {
+pub(super) fn problem(error: &SignInError) -> Problem {
     let problem = Problem::new(error.code(), error.to_string());
     match error {
         SignInError::Key(KeyError::Unavailable { retry_after_s, .. }) => problem.retry_after(*retry_after_s),

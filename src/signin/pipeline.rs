@@ -16,6 +16,7 @@ use super::error::SignInError;
 use super::facts::{LinkMethod, ProviderFacts, UpstreamFacts};
 use super::history::{ContextPrint, PastEnd, Pseudonyms};
 use super::identity::{MappedIdentity, MappingError, MappingInput};
+use super::logout::upstream_session;
 use super::nonce::NonceIssuer;
 use super::ports::{
     AfterDecision, ClaimMapper, CommitResult, DecisionLog, Directory, Enricher, GeoLookup, KeySource, NewOutcome,
@@ -24,7 +25,7 @@ use super::ports::{
 use super::provider::{EnrichFailure, NoncePolicy, Provider, Tenant};
 use super::record::{AssessmentRecord, SignInRecord};
 use super::replay::{FreshToken, spend};
-use super::request::SignInRequest;
+use super::request::{SignInRequest, TokenBinding};
 use super::signals::{gather, request_facts, upstream_facts};
 use super::token::{MAX_TOKEN_BYTES, TokenShapeError, UnverifiedToken};
 use super::user::{ResolveError, ResolvedUser, User, resolve};
@@ -36,7 +37,7 @@ use crate::mfa::delivery::CodeChannels;
 use crate::mfa::{CHALLENGE_TTL, MfaMethod, NewChallenge};
 use crate::secret::{Entropy, Secret};
 use crate::session::issue::{IssuedTokens, TokenIssuer};
-use crate::session::{Caps, Grant};
+use crate::session::{Caps, Grant, SessionLimits};
 
 /// What a sign-in gives, besides a refusal. Not printable: it holds tokens.
 pub enum Outcome {
@@ -171,7 +172,8 @@ impl Pipeline {
             trail.assessment = Some(assessed.assessment().record());
             log_fault(assessed.assessment(), &tenant.id);
             let channels = self.known_channels(&assessed);
-            match self.carry_out(decide(assessed, &channels), now, trail).await? {
+            let terms = Terms { binding: &request.binding, limits: &tenant.sessions };
+            match self.carry_out(decide(assessed, &channels), terms, now, trail).await? {
                 Carried::Outcome(outcome) => return Ok(*outcome),
                 Carried::Conflict(resolved) => identity = resolved.into_identity(),
             }
@@ -221,7 +223,10 @@ impl Pipeline {
         request: &SignInRequest,
         token: &UnverifiedToken,
     ) -> Result<Arc<Provider>, SignInError> {
-        let providers = self.directory.providers(&tenant.id);
+        let mut providers = self.directory.providers(&tenant.id);
+        if let Some(client) = &request.binding.client {
+            providers.retain(|p| client.may_use(&p.name));
+        }
         if let Some(name) = &request.provider {
             let named = |p: &Arc<Provider>| *p.name == **name;
             let absent = || match self.directory.disabled_providers(&tenant.id).iter().any(named) {
@@ -354,7 +359,13 @@ impl Pipeline {
     }
 
     /// Steps 11 and 12: the planned change, the outcome and the record in one transaction.
-    async fn carry_out(&self, decided: Decided, now: UnixTime, trail: &mut Trail) -> Result<Carried, SignInError> {
+    async fn carry_out(
+        &self,
+        decided: Decided,
+        terms: Terms<'_>,
+        now: UnixTime,
+        trail: &mut Trail,
+    ) -> Result<Carried, SignInError> {
         let assessed = decided.assessed();
         let (known, assessment) = (assessed.resolved().known(), assessed.assessment().record());
         let mut record = SignInRecord {
@@ -371,7 +382,7 @@ impl Pipeline {
         };
         let (outcome, answer) = match decided.decision() {
             Decision::Issue { caps } => {
-                let grant = self.grant(&decided, *caps, now);
+                let grant = self.grant(&decided, *caps, terms, now);
                 let device = assessed.context().device;
                 let (session, tokens) = self.issuer.issue(grant, device, now, &*self.entropy)?;
                 (record.end, record.session) = (PastEnd::SignedIn, Some(session.id));
@@ -379,7 +390,8 @@ impl Pipeline {
                 (NewOutcome::Session(session), Ok(Outcome::SignedIn { tokens, user, assessment }))
             }
             Decision::Challenge { methods, reason, caps } => {
-                let (challenge, challenge_token) = self.challenge(&decided, methods, *caps, now);
+                let (challenge, challenge_token) =
+                    self.challenge(&decided, methods, self.grant(&decided, *caps, terms, now), now);
                 record.end = PastEnd::Challenged;
                 let answer = Outcome::Challenged {
                     challenge_token,
@@ -412,20 +424,27 @@ impl Pipeline {
         Ok(Carried::Outcome(Box::new(answer?)))
     }
 
-    fn grant(&self, decided: &Decided, caps: Caps, now: UnixTime) -> Grant {
+    fn grant(&self, decided: &Decided, caps: Caps, terms: Terms<'_>, now: UnixTime) -> Grant {
         let assessed = decided.assessed();
         let (facts, token) = (assessed.facts(), assessed.resolved().identity().token());
+        let Terms { binding, limits } = terms;
+        let client = binding.client.as_ref().map(|c| Arc::clone(&c.id));
+        let sid = token.claims().get("sid").and_then(Value::as_str);
         Grant {
             tenant: facts.tenant.clone(),
             user: assessed.resolved().known().user.id,
             provider: Arc::clone(&facts.provider.id),
-            client_id: Arc::clone(&facts.client_id),
+            client_id: client.clone().unwrap_or_else(|| Arc::clone(&facts.client_id)),
             auth_time: token.auth_time().unwrap_or(now),
             amr: facts.upstream.amr.clone(),
             acr: facts.upstream.acr.clone(),
             level: assessed.assessment().level,
-            caps,
+            caps: caps.within(limits),
             local_mfa: false,
+            client,
+            audience: binding.audience.clone(),
+            jkt: binding.jkt.clone(),
+            upstream_sid: sid.map(|sid| upstream_session(&facts.tenant, &facts.provider.id, token.issuer(), sid)),
         }
     }
 
@@ -433,7 +452,7 @@ impl Pipeline {
         &self,
         decided: &Decided,
         methods: &[MfaMethod],
-        caps: Caps,
+        grant: Grant,
         now: UnixTime,
     ) -> (NewChallenge, String) {
         let assessed = decided.assessed();
@@ -448,7 +467,7 @@ impl Pipeline {
             created_at: now,
             expires_at: now.plus(CHALLENGE_TTL),
             methods: methods.to_vec(),
-            grant: self.grant(decided, caps, now),
+            grant,
             context: assessed.context().clone(),
             assessment: assessed.assessment().record(),
         };
@@ -489,6 +508,13 @@ enum Received {
     Jws(Box<UnverifiedToken>),
     /// Whatever the provider's verifier reads.
     Foreign(Arc<str>),
+}
+
+/// What a sign-in's session has to be, whatever the rules say.
+#[derive(Clone, Copy)]
+struct Terms<'a> {
+    binding: &'a TokenBinding,
+    limits: &'a SessionLimits,
 }
 
 enum Carried {

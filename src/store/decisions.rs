@@ -38,7 +38,7 @@ impl DecisionRecords {
         if let Some(sealer) = self.sealers.read().unwrap_or_else(PoisonError::into_inner).get(tenant) {
             return Arc::clone(sealer);
         }
-        let sealer = Arc::new(self.vault.sealer(&format!("decision records of {tenant}")));
+        let sealer = Arc::new(sealer_of(&self.vault, tenant.as_str()));
         let mut all = self.sealers.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(all.entry(tenant.clone()).or_insert(sealer))
     }
@@ -51,6 +51,11 @@ impl DecisionRecords {
         let facts = frozen.facts.thaw(tenant.clone()).ok_or_else(|| unreadable("a decision record"))?;
         Ok(StoredDecision { id, tenant: tenant.clone(), facts, trace: frozen.trace })
     }
+}
+
+/// What seals the records of a tenant; the context is the record's identifier.
+pub(super) fn sealer_of(vault: &Vault, tenant: &str) -> Sealer {
+    vault.sealer(&format!("decision records of {tenant}"))
 }
 
 impl DecisionLog for DecisionRecords {

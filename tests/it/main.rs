@@ -6,6 +6,7 @@ mod crash;
 mod house;
 mod http_form;
 mod mfa;
+mod oauth;
 mod openapi;
 mod plugin_abi;
 mod plugin_process;
