@@ -29,7 +29,7 @@ use crate::mfa::enrol::Enrolment;
 use crate::mfa::ports::{Factors, StoredFactor};
 use crate::mfa::verify::{ChallengeVerifier, TOTP_PURPOSE};
 use crate::mfa::{Factor, MfaMethod, totp};
-use crate::oidc::{FetchSettings, Fetcher, KeyCache, Probe};
+use crate::oidc::{FetchSettings, Fetcher, KeyCache, KeyFiles, Probe};
 use crate::plugin_host::{self, PluginHost, PluginKeys};
 use crate::policy::service::PolicyService;
 use crate::scripts::follow::{Follower, Progress};
@@ -45,7 +45,7 @@ use crate::session::issue::TokenIssuer;
 use crate::session::refresh::SessionService;
 use crate::session::rotation::KeyKeeper;
 use crate::signin::history::{ContextPrint, PastEnd, Pseudonyms};
-use crate::signin::identity::Profile;
+use crate::signin::identity::{Profile, UserKind};
 use crate::signin::nonce::NonceIssuer;
 use crate::signin::pipeline::Pipeline;
 use crate::signin::ports::{
@@ -187,15 +187,20 @@ impl App {
         let geo = GeoDatabases::open(settings.geoip_city.as_deref(), settings.geoip_asn.as_deref())?;
         let fetcher = Fetcher::new(FetchSettings {
             allow_insecure_issuers: settings.server.allow_insecure_issuers,
-            granted_networks: Vec::new(),
+            granted_networks: settings.granted_networks.clone(),
             timeout: Duration::from_secs(3),
         })?;
         let live = Arc::new(settings.directory());
         let directory: Arc<dyn Directory> = Arc::<LiveDirectory>::clone(&live);
         let managed = Arc::new(DirectoryService { store: Arc::<Store>::clone(&store), rules: live });
         managed.refresh().await.map_err(StartError::Read)?;
+        let key_files = KeyFiles::new(settings.keys_cache_dir.clone(), vault.derive("provider keys on disk"));
+        let provider_keys = KeyCache::with_files(fetcher.clone(), Arc::clone(&clock), key_files);
+        let enabled: Vec<_> =
+            managed.tenants().iter().flat_map(|entry| directory.providers(&entry.tenant.id)).collect();
+        provider_keys.restore(&enabled).await;
+        let provider_keys = Arc::new(provider_keys);
         let issuer = Arc::new(TokenIssuer { settings: settings.tokens.clone(), ring });
-        let provider_keys = Arc::new(KeyCache::new(fetcher.clone(), Arc::clone(&clock)));
         let records = Arc::new(DecisionRecords::new(vault.clone(), pseudonyms.clone(), settings.keep_records));
         let shadows = Shadows::start().map_err(StartError::Thread)?;
         let pipeline = Arc::new(Pipeline {
@@ -522,6 +527,7 @@ async fn seed_dev_user(
         tenant: tenant.clone(),
         status: UserStatus::Active,
         profile: Profile {
+            kind: UserKind::Person,
             email: None,
             email_verified: false,
             name: Some("Ada".to_owned()),
