@@ -161,6 +161,7 @@ fn grant(user: UserId) -> Grant {
         level: Level::Low,
         caps: Caps::default(),
         local_mfa: false,
+        claims: Default::default(),
     }
 }
 

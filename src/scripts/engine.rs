@@ -17,7 +17,7 @@ use rhai::packages::{
 use rhai::{Dynamic, Engine, EvalAltResult, Module, ModuleResolver, OptimizationLevel, Position};
 
 use super::lists::Lists;
-use super::{builder, facts, mapping};
+use super::{builder, facts, mapping, token};
 use crate::signin::rules::PolicyFault;
 
 /// Operations of one entry.
@@ -119,6 +119,7 @@ fn new() -> Engine {
     facts::register(&mut engine);
     builder::register(&mut engine);
     mapping::register(&mut engine);
+    token::register(&mut engine);
     engine.set_module_resolver(FromSurroundings);
     engine.register_static_module("lists", list_module().into());
     engine

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::keys::KeyRing;
 use super::ports::KeyRingError;
@@ -62,6 +63,8 @@ struct AccessClaims<'a> {
     amr: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     acr: Option<&'a str>,
+    #[serde(flatten)]
+    added: &'a Map<String, Value>,
 }
 
 /// Makes local tokens.
@@ -137,6 +140,7 @@ impl TokenIssuer {
             auth_time: grant.auth_time.as_secs(),
             amr: &grant.amr,
             acr: grant.acr.as_deref(),
+            added: &grant.claims,
         };
         let token = self.ring.active().sign(&claims).ok_or_else(|| KeyRingError("signing failed".into()))?;
         Ok((token, ttl))

@@ -9,6 +9,8 @@ pub mod refresh;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 use crate::clock::UnixTime;
 use crate::ids::{RefreshId, SessionId, TenantId, UserId};
 use crate::mfa::MfaMethod;
@@ -38,7 +40,38 @@ pub struct Grant {
     pub caps: Caps,
     /// Whether a local second factor passed.
     pub local_mfa: bool,
+    /// What the policy adds to access tokens.
+    pub claims: Map<String, Value>,
 }
+
+/// Claims that no policy sets: those of RFC 7519, RFC 9068 and OpenID Connect, and the server's own.
+pub const RESERVED_CLAIMS: &[&str] = &[
+    "iss",
+    "sub",
+    "aud",
+    "exp",
+    "nbf",
+    "iat",
+    "jti",
+    "sid",
+    "client_id",
+    "tenant_id",
+    "auth_time",
+    "amr",
+    "acr",
+    "azp",
+    "nonce",
+    "at_hash",
+    "c_hash",
+    "s_hash",
+    "scope",
+    "act",
+    "may_act",
+    "cnf",
+    "typ",
+    "alg",
+    "kid",
+];
 
 impl Grant {
     /// Adds a local factor that passed.

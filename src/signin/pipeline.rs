@@ -10,8 +10,8 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tracing::Instrument;
 
-use super::assessment::{Assessment, assess};
-use super::decision::{Decided, Decision, decide};
+use super::assessment::{Assessment, POLICY_ERROR, assess};
+use super::decision::{Decided, Decision, Denial, decide};
 use super::error::SignInError;
 use super::facts::{ProviderFacts, UpstreamFacts};
 use super::history::{ContextPrint, PastEnd, Pseudonyms};
@@ -25,6 +25,7 @@ use super::provider::{EnrichFailure, NoncePolicy, Provider, Tenant};
 use super::record::{AssessmentRecord, SignInRecord};
 use super::replay::{FreshToken, spend};
 use super::request::SignInRequest;
+use super::rules::{PolicyFault, TokenInput};
 use super::signals::{gather, request_facts, upstream_facts};
 use super::token::UnverifiedToken;
 use super::user::{ResolveError, ResolvedUser, User, resolve};
@@ -313,9 +314,10 @@ impl Pipeline {
             assessment: Some(assessment.clone()),
             session: None,
         };
-        let (outcome, answer) = match decided.decision() {
+        let (decision, claims) = self.shape_tokens(&decided);
+        let (outcome, answer) = match &decision {
             Decision::Issue { caps } => {
-                let grant = self.grant(&decided, *caps, now);
+                let grant = self.grant(&decided, *caps, claims, now);
                 let device = assessed.context().device;
                 let (session, tokens) = self.issuer.issue(grant, device, now, &*self.entropy)?;
                 (record.end, record.session) = (PastEnd::SignedIn, Some(session.id));
@@ -323,7 +325,7 @@ impl Pipeline {
                 (NewOutcome::Session(session), Ok(Outcome::SignedIn { tokens, user, assessment }))
             }
             Decision::Challenge { methods, reason, caps } => {
-                let (challenge, challenge_token) = self.challenge(&decided, methods, *caps, now);
+                let (challenge, challenge_token) = self.challenge(&decided, methods, *caps, claims, now);
                 record.end = PastEnd::Challenged;
                 let answer = Outcome::Challenged {
                     challenge_token,
@@ -340,7 +342,7 @@ impl Pipeline {
                 (NewOutcome::Denial, Err(denial.clone()))
             }
         };
-        let sealed = self.decisions.freeze(record.id, assessed, decided.decision());
+        let sealed = self.decisions.freeze(record.id, assessed, &decision);
         let id = record.id;
         let commit = SignInCommit { change: assessed.resolved().change().clone(), outcome, record, sealed };
         let result = self.outcomes.commit(commit).instrument(tracing::debug_span!("signin.commit")).await?;
@@ -348,11 +350,29 @@ impl Pipeline {
             return Ok(Carried::Conflict(Box::new(decided.into_assessed().into_resolved())));
         }
         trail.recorded = true;
-        self.after.decided(id, decided.assessed().facts(), decided.decision().action());
+        self.after.decided(id, decided.assessed().facts(), decision.action());
         Ok(Carried::Outcome(Box::new(answer?)))
     }
 
-    fn grant(&self, decided: &Decided, caps: Caps, now: UnixTime) -> Grant {
+    /// What the tenant's script adds to the tokens. If it fails there are none.
+    fn shape_tokens(&self, decided: &Decided) -> (Decision, Map<String, Value>) {
+        let second_factor = match decided.decision() {
+            Decision::Deny(_) => return (decided.decision().clone(), Map::new()),
+            other => matches!(other, Decision::Challenge { .. }),
+        };
+        let (facts, assessment) = (decided.assessed().facts(), decided.assessed().assessment());
+        let reasons = assessment.reasons.iter().map(|(code, _)| Arc::clone(code)).collect();
+        let input = TokenInput { level: assessment.level, score: assessment.score, reasons, second_factor };
+        match self.rules.token_claims(facts, input) {
+            Ok(claims) => (decided.decision().clone(), claims),
+            Err(fault) => {
+                log_policy_fault(&fault, &assessment.policy, &facts.tenant);
+                (Decision::Deny(Denial::Policy { reason: POLICY_ERROR.into() }), Map::new())
+            }
+        }
+    }
+
+    fn grant(&self, decided: &Decided, caps: Caps, claims: Map<String, Value>, now: UnixTime) -> Grant {
         let assessed = decided.assessed();
         let (facts, token) = (assessed.facts(), assessed.resolved().identity().token());
         Grant {
@@ -366,6 +386,7 @@ impl Pipeline {
             level: assessed.assessment().level,
             caps,
             local_mfa: false,
+            claims,
         }
     }
 
@@ -374,6 +395,7 @@ impl Pipeline {
         decided: &Decided,
         methods: &[MfaMethod],
         caps: Caps,
+        claims: Map<String, Value>,
         now: UnixTime,
     ) -> (NewChallenge, String) {
         let assessed = decided.assessed();
@@ -388,7 +410,7 @@ impl Pipeline {
             created_at: now,
             expires_at: now.plus(CHALLENGE_TTL),
             methods: methods.to_vec(),
-            grant: self.grant(decided, caps, now),
+            grant: self.grant(decided, caps, claims, now),
             context: assessed.context().clone(),
             assessment: assessed.assessment().record(),
         };
@@ -434,17 +456,21 @@ fn receive(request: &SignInRequest) -> Result<UnverifiedToken, SignInError> {
 
 fn log_fault(assessment: &Assessment, tenant: &TenantId) {
     if let Some(fault) = &assessment.fault {
-        metrics::counter!("countersign_policy_errors_total", "tenant" => tenant.to_string()).increment(1);
-        tracing::error!(
-            tenant.id = %tenant,
-            policy.id = %assessment.policy,
-            policy.file = %fault.file,
-            policy.line = fault.line,
-            policy.column = fault.column,
-            error = %fault.message,
-            "a risk script failed; the failure policy applies"
-        );
+        log_policy_fault(fault, &assessment.policy, tenant);
     }
+}
+
+fn log_policy_fault(fault: &PolicyFault, policy: &str, tenant: &TenantId) {
+    metrics::counter!("countersign_policy_errors_total", "tenant" => tenant.to_string()).increment(1);
+    tracing::error!(
+        tenant.id = %tenant,
+        policy.id = policy,
+        policy.file = %fault.file,
+        policy.line = fault.line,
+        policy.column = fault.column,
+        error = %fault.message,
+        "a risk script failed; the failure policy applies"
+    );
 }
 
 /// The one log line and the counts of a sign-in.

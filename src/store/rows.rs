@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::unreadable;
 use crate::clock::UnixTime;
@@ -125,6 +125,8 @@ pub(super) struct GrantRow {
     no_refresh: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     local_mfa: bool,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    claims: Map<String, Value>,
 }
 
 impl From<&Grant> for GrantRow {
@@ -142,6 +144,7 @@ impl From<&Grant> for GrantRow {
             cap_refresh_s: g.caps.refresh.map(|d| d.as_secs()),
             no_refresh: g.caps.no_refresh,
             local_mfa: g.local_mfa,
+            claims: g.claims.clone(),
         }
     }
 }
@@ -168,6 +171,7 @@ impl GrantRow {
                 no_refresh: row.no_refresh,
             },
             local_mfa: row.local_mfa,
+            claims: row.claims,
         })
     }
 }

@@ -10,6 +10,7 @@ mod openapi;
 mod plugin_abi;
 mod policies;
 mod policy_life;
+mod policy_tokens;
 mod session;
 mod sign_in;
 mod support;

@@ -31,7 +31,7 @@ async fn enrol_with(service: &Service, access: &str) -> Secret {
     secret
 }
 
-fn code(service: &Service, secret: &Secret, shift_s: i64) -> String {
+pub fn code(service: &Service, secret: &Secret, shift_s: i64) -> String {
     code_at(secret, UnixTime::from_secs(service.clock.now_s() + shift_s)).unwrap()
 }
 
