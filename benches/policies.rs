@@ -93,7 +93,8 @@ async fn replay(bundle: &Bundle, records: usize) {
     }
     let candidate = {
         let mut files = bundle.files().clone();
-        let text = files["risk/_default.rhai"].replace("risk.add(15, \"hosting_network\")", "risk.add(30, \"hosting_network\")");
+        let text = files["risk/_default.rhai"]
+            .replace("risk.add(15, \"hosting_network\")", "risk.add(30, \"hosting_network\")");
         files.insert("risk/_default.rhai".to_owned(), text.into());
         Bundle::new(files).unwrap()
     };

@@ -184,7 +184,11 @@ impl Store {
             let frozen = FrozenDecision { facts, trace: decision.trace };
             let plain = serde_json::to_vec(&frozen).map_err(|e| StoreError(Box::new(e)))?;
             let bytes = records.sealer(&tenant).seal(id.as_bytes(), plain);
-            rows.push(DecisionRow { tenant, id, sealed: SealedDecision { bytes, expires_at: at.plus(records.keep) } });
+            rows.push(DecisionRow {
+                tenant,
+                id,
+                sealed: SealedDecision { bytes, expires_at: at.plus(records.keep) },
+            });
         }
         self.write(move |c| Box::pin(async move { insert(c, &rows).await })).await
     }

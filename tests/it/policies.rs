@@ -53,14 +53,15 @@ fn every_example_passes_its_cases_and_the_check_but_for_a_fixed_denial() {
     use countersign::scripts::lab::Lab;
 
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
-    let examples: Vec<_> = std::fs::read_dir(shipped.join("examples")).unwrap().map(|e| e.unwrap().path()).collect();
+    let examples: Vec<_> =
+        std::fs::read_dir(shipped.join("examples")).unwrap().map(|e| e.unwrap().path()).collect();
     assert_eq!(examples.len(), 3);
     for example in examples {
         let dir = tempfile::tempdir().unwrap();
         crate::support::service::copy_dir(&shipped, dir.path());
         std::fs::remove_dir_all(dir.path().join("examples")).unwrap();
         let read = |name: &str| std::fs::read_to_string(example.join(name)).unwrap();
-        let reasons = std::fs::read_to_string(shipped.join("reasons.toml")).unwrap() + &read("reasons.toml");
+        let reasons = std::fs::read_to_string(shipped.join("reasons.toml")).unwrap() + &*read("reasons.toml");
         std::fs::write(dir.path().join("reasons.toml"), reasons).unwrap();
         std::fs::write(dir.path().join("risk/default.rhai"), read("risk.rhai")).unwrap();
         std::fs::write(dir.path().join("risk/default.test.toml"), read("cases.test.toml")).unwrap();
