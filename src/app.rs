@@ -1,5 +1,7 @@
 //! Joins core and edges: the only file, besides the commands, that names all of them.
 
+mod plugins;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,12 +20,13 @@ use crate::dev::{self, DevIssuer};
 use crate::geo::GeoDatabases;
 use crate::http::{self, Administration, Assume, Assumed, Readiness, State, serve};
 use crate::ids::{FactorId, TenantId, UserId};
+use crate::mfa::delivery::CodeSender;
 use crate::mfa::enrol::Enrolment;
 use crate::mfa::ports::{Factors, StoredFactor};
 use crate::mfa::verify::{ChallengeVerifier, TOTP_PURPOSE};
 use crate::mfa::{Factor, MfaMethod, totp};
 use crate::oidc::{FetchSettings, Fetcher, KeyCache};
-use crate::plugin_host::PluginHost;
+use crate::plugin_host::{self, PluginHost, PluginKeys};
 use crate::policy::service::PolicyService;
 use crate::scripts::follow::{Follower, Progress};
 use crate::scripts::lab::Lab;
@@ -64,7 +67,7 @@ pub enum StartError {
     Policies(#[from] crate::scripts::LoadError),
     /// Plugins.
     #[error("plugins: {0}")]
-    Plugins(#[from] crate::plugin_host::PluginLoadError),
+    Plugins(#[from] plugin_host::PluginLoadError),
     /// GeoIP databases.
     #[error("geoip: {0}")]
     Geo(#[from] crate::geo::GeoError),
@@ -125,7 +128,9 @@ pub struct App {
     endpoint: BoxEndpoint<'static>,
     store: Arc<Store>,
     policies: Arc<PolicyHost>,
+    plugins: Arc<PluginHost>,
     watch: Option<WatchGuard>,
+    plugin_watch: Option<plugin_host::WatchGuard>,
     follow: Option<tokio::task::JoinHandle<()>>,
 }
 
@@ -164,9 +169,13 @@ impl App {
         let ring = KeyRing::load(&*store, &vault, settings.signing_algorithm, now, &*entropy).await;
         let ring = Arc::new(ring.map_err(|e| StartError::Keys { source: e.0 })?);
         let plugins = match &settings.plugins_lock {
-            Some(lock) => Arc::new(PluginHost::load(lock, &private_plugin_store(&settings))?),
+            Some(lock) => {
+                let services = plugins::services(&settings, &store, &clock, &entropy);
+                Arc::new(PluginHost::load(lock, &private_plugin_store(&settings), services)?)
+            }
             None => Arc::new(PluginHost::none()),
         };
+        let plugin_watch = settings.plugins_lock.as_ref().and_then(|_| plugins::watch(&plugins));
         let geo = GeoDatabases::open(settings.geoip_city.as_deref(), settings.geoip_asn.as_deref())?;
         let fetcher = Fetcher::new(FetchSettings {
             allow_insecure_issuers: settings.server.allow_insecure_issuers,
@@ -181,13 +190,20 @@ impl App {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             directory: Arc::new(settings.directory()),
-            keys: Arc::new(KeyCache::new(fetcher, Arc::clone(&clock))),
+            keys: Arc::new(PluginKeys::new(
+                Arc::clone(&plugins),
+                Arc::new(KeyCache::new(fetcher, Arc::clone(&clock))),
+                Arc::clone(&clock),
+            )),
+            verifiers: Arc::<PluginHost>::clone(&plugins),
             replays: Arc::<Store>::clone(&store),
             enricher: Arc::<PluginHost>::clone(&plugins),
             mapper: Arc::<PolicyHost>::clone(&policies),
             users: Arc::<Store>::clone(&store),
             geo: Arc::new(geo),
-            signals: plugins,
+            signals: Arc::<PluginHost>::clone(&plugins),
+            observer: Arc::<PluginHost>::clone(&plugins),
+            channels: Arc::<PluginHost>::clone(&plugins),
             rules: Arc::<PolicyHost>::clone(&policies),
             outcomes: Arc::<Store>::clone(&store),
             decisions: Arc::clone(&records) as Arc<dyn DecisionLog>,
@@ -239,7 +255,18 @@ impl App {
                 clock: Arc::clone(&clock),
                 entropy: Arc::clone(&entropy),
                 challenges: Arc::<Store>::clone(&store),
+                deliveries: Arc::<Store>::clone(&store),
+                channels: Arc::<PluginHost>::clone(&plugins),
+                observer: Arc::<PluginHost>::clone(&plugins),
                 issuer: Arc::clone(&issuer),
+                vault: vault.clone(),
+                pseudonyms: pseudonyms.clone(),
+            },
+            codes: CodeSender {
+                clock: Arc::clone(&clock),
+                entropy: Arc::clone(&entropy),
+                deliveries: Arc::<Store>::clone(&store),
+                channels: Arc::<PluginHost>::clone(&plugins),
                 vault: vault.clone(),
                 pseudonyms,
             },
@@ -259,6 +286,7 @@ impl App {
                     keys: Arc::<Store>::clone(&store),
                 },
                 audit: Arc::<Store>::clone(&store),
+                plugins: Arc::<PluginHost>::clone(&plugins),
             },
             enrolment: Enrolment {
                 clock,
@@ -275,7 +303,7 @@ impl App {
         });
         let server = &settings.server;
         let endpoint = http::endpoint(state, &server.base_path, &server.cors_origins, extra);
-        Ok(Self { endpoint, store, policies, watch, follow })
+        Ok(Self { endpoint, store, policies, plugins, watch, plugin_watch, follow })
     }
 
     /// The store, for commands and tests.
@@ -290,10 +318,16 @@ impl App {
         &self.policies
     }
 
+    /// The plugins.
+    #[must_use]
+    pub fn plugins(&self) -> &Arc<PluginHost> {
+        &self.plugins
+    }
+
     /// Serves until `stop` resolves; then requests finish, and the store is closed.
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
         serve::serve(listener, self.endpoint, stop).await;
-        drop(self.watch);
+        drop((self.watch, self.plugin_watch));
         if let Some(follow) = self.follow {
             follow.abort();
         }

@@ -9,4 +9,5 @@ pub mod access;
 pub mod audit;
 pub mod keys;
 pub mod page;
+pub mod plugins;
 pub mod ports;

@@ -52,6 +52,9 @@ enum Command {
     /// Work on plugins.
     #[command(subcommand)]
     Plugin(plugin::Plugin),
+    /// The process of one plugin; the server starts it.
+    #[command(hide = true, name = "plugin-host")]
+    PluginHost,
 }
 
 #[derive(clap::Args)]
@@ -109,6 +112,9 @@ pub fn run() -> ExitCode {
         Command::AdminKey(command) => command.run(),
         Command::Policy(command) => command.run(),
         Command::Plugin(command) => command.run(),
+        Command::PluginHost => {
+            crate::plugin_host::child::run().map(|()| FINE).map_err(|error| Failure::new(USAGE, error.to_string()))
+        }
     };
     match ended {
         Ok(code) => ExitCode::from(code),

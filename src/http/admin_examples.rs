@@ -36,6 +36,13 @@ pub(super) fn success(operation: &str) -> Option<(&'static str, &'static str, Va
             let key = format!("{ADMIN_KEY}.c2VjcmV0LWhhbGYtb2YtdGhlLWFkbWluLWtleS0tLS0");
             ("key", "The key, shown this once", json!({"key": key, "info": admin_key()}))
         }
+        "listPlugins" => {
+            let plugin = json!({
+                "id": "countersign.ip_list", "version": "0.1.0", "vendor": "Countersign", "sha256": "0".repeat(64),
+                "hooks": ["signal.signals"], "isolation": "process", "process_deaths": 0, "in_flight": 1, "stuck": 0
+            });
+            ("plugins", "One plugin", json!({"items": [plugin]}))
+        }
         "revokeAdminKey" => message("the admin key is revoked"),
         other => return super::policy_examples::success(other),
     })

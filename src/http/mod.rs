@@ -8,6 +8,7 @@ mod admin_audit;
 mod admin_decisions;
 mod admin_examples;
 mod admin_keys;
+mod admin_plugins;
 mod admin_policies;
 mod admin_policy_dto;
 pub mod body;
@@ -43,10 +44,12 @@ use poem_openapi::{ExtraHeader, OpenApi, OpenApiService, SecurityScheme, Tags};
 use serde_json::Value;
 
 use crate::admin::keys::{KeyCheck, KeyError};
+use crate::admin::plugins::Plugins;
 use crate::admin::ports::AuditLog;
 use crate::clock::Clock;
 use crate::codes::ErrorCode;
 use crate::ids::RequestId;
+use crate::mfa::delivery::CodeSender;
 use crate::mfa::enrol::Enrolment;
 use crate::mfa::verify::ChallengeVerifier;
 use crate::policy::service::PolicyService;
@@ -92,6 +95,8 @@ pub struct State {
     pub pipeline: Arc<Pipeline>,
     /// Answers to challenges.
     pub challenges: ChallengeVerifier,
+    /// Codes for challenges.
+    pub codes: CodeSender,
     /// Refresh and logout.
     pub sessions: SessionService,
     /// Bearer tokens.
@@ -120,6 +125,8 @@ pub struct Administration {
     pub keys: KeyCheck,
     /// The audit log.
     pub audit: Arc<dyn AuditLog>,
+    /// The plugins of this node.
+    pub plugins: Arc<dyn Plugins>,
 }
 
 impl State {
@@ -194,6 +201,7 @@ type AdminApis = (
     admin_policies::AdminPoliciesApi,
     admin_decisions::AdminDecisionsApi,
     admin_decisions::MySignInsApi,
+    admin_plugins::AdminPluginsApi,
 );
 
 fn admin_apis(state: &Arc<State>) -> AdminApis {
@@ -204,6 +212,7 @@ fn admin_apis(state: &Arc<State>) -> AdminApis {
         admin_policies::AdminPoliciesApi(state()),
         admin_decisions::AdminDecisionsApi(state()),
         admin_decisions::MySignInsApi(state()),
+        admin_plugins::AdminPluginsApi(state()),
     )
 }
 

@@ -9,6 +9,7 @@ mod address;
 mod cache;
 mod client;
 mod discovery;
+mod request;
 mod schedule;
 
 #[cfg(test)]
@@ -24,3 +25,4 @@ pub use address::{AddressRule, RefusedAddress};
 pub use cache::{KeyCache, KeyFetchError};
 pub use client::{FetchError, FetchSettings, FetchSetupError, Fetched, Fetcher};
 pub use discovery::DiscoveryError;
+pub use request::{OutboundRequest, OutboundResponse};

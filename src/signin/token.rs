@@ -158,10 +158,6 @@ impl UnverifiedToken {
     pub(super) fn into_claims(self) -> Map<String, Value> {
         self.claims
     }
-
-    pub(super) fn claims(&self) -> &Map<String, Value> {
-        &self.claims
-    }
 }
 
 /// `aud` as RFC 7519 section 4.1.3 allows it: a text, or a list of texts with at least one.

@@ -11,6 +11,7 @@ mod audit;
 mod batch;
 mod challenges;
 pub mod decisions;
+mod deliveries;
 mod factors;
 mod frozen;
 mod keys;

@@ -8,6 +8,8 @@ mod http_form;
 mod mfa;
 mod openapi;
 mod plugin_abi;
+mod plugin_process;
+mod plugin_tools;
 mod policies;
 mod policy_life;
 mod policy_tokens;
