@@ -25,7 +25,7 @@ use crate::mfa::enrol::Enrolment;
 use crate::mfa::ports::{Factors, StoredFactor};
 use crate::mfa::verify::{ChallengeVerifier, TOTP_PURPOSE};
 use crate::mfa::{Factor, MfaMethod, totp};
-use crate::oidc::{FetchSettings, Fetcher, KeyCache};
+use crate::oidc::{FetchSettings, Fetcher, KeyCache, KeyFiles};
 use crate::plugin_host::{self, PluginHost, PluginKeys};
 use crate::policy::service::PolicyService;
 use crate::scripts::follow::{Follower, Progress};
@@ -39,7 +39,7 @@ use crate::session::issue::TokenIssuer;
 use crate::session::keys::KeyRing;
 use crate::session::refresh::SessionService;
 use crate::signin::history::{ContextPrint, PastEnd, Pseudonyms};
-use crate::signin::identity::Profile;
+use crate::signin::identity::{Profile, UserKind};
 use crate::signin::nonce::NonceIssuer;
 use crate::signin::pipeline::Pipeline;
 use crate::signin::ports::{AfterDecision, DecisionLog, NewOutcome, Outcomes, SignInCommit, StoreError, Users};
@@ -179,9 +179,12 @@ impl App {
         let geo = GeoDatabases::open(settings.geoip_city.as_deref(), settings.geoip_asn.as_deref())?;
         let fetcher = Fetcher::new(FetchSettings {
             allow_insecure_issuers: settings.server.allow_insecure_issuers,
-            granted_networks: Vec::new(),
+            granted_networks: settings.granted_networks.clone(),
             timeout: std::time::Duration::from_secs(3),
         })?;
+        let key_files = KeyFiles::new(settings.keys_cache_dir.clone(), vault.derive("provider keys on disk"));
+        let keys = KeyCache::with_files(fetcher, Arc::clone(&clock), key_files);
+        keys.restore(&settings.providers).await;
         let jwk_set = ring.jwk_set();
         let issuer = Arc::new(TokenIssuer { settings: settings.tokens.clone(), ring });
         let records = Arc::new(DecisionRecords::new(vault.clone(), pseudonyms.clone(), settings.keep_records));
@@ -190,11 +193,7 @@ impl App {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             directory: Arc::new(settings.directory()),
-            keys: Arc::new(PluginKeys::new(
-                Arc::clone(&plugins),
-                Arc::new(KeyCache::new(fetcher, Arc::clone(&clock))),
-                Arc::clone(&clock),
-            )),
+            keys: Arc::new(PluginKeys::new(Arc::clone(&plugins), Arc::new(keys), Arc::clone(&clock))),
             verifiers: Arc::<PluginHost>::clone(&plugins),
             replays: Arc::<Store>::clone(&store),
             enricher: Arc::<PluginHost>::clone(&plugins),
@@ -442,6 +441,7 @@ async fn seed_dev_user(
         tenant: tenant.clone(),
         status: UserStatus::Active,
         profile: Profile {
+            kind: UserKind::Person,
             email: None,
             email_verified: false,
             name: Some("Ada".to_owned()),

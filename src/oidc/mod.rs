@@ -9,6 +9,7 @@ mod address;
 mod cache;
 mod client;
 mod discovery;
+mod disk;
 mod request;
 mod schedule;
 
@@ -16,6 +17,8 @@ mod schedule;
 mod cache_tests;
 #[cfg(test)]
 mod client_tests;
+#[cfg(test)]
+mod disk_tests;
 #[cfg(test)]
 mod test_server;
 #[cfg(test)]
@@ -25,4 +28,5 @@ pub use address::{AddressRule, RefusedAddress};
 pub use cache::{KeyCache, KeyFetchError};
 pub use client::{FetchError, FetchSettings, FetchSetupError, Fetched, Fetcher};
 pub use discovery::DiscoveryError;
+pub use disk::KeyFiles;
 pub use request::{OutboundRequest, OutboundResponse};

@@ -18,7 +18,7 @@ use crate::ids::TenantId;
 use crate::policy::bundle::Bundle;
 use crate::signin::assessment::{Assessment, combine};
 use crate::signin::decision::demanded_action;
-use crate::signin::identity::{MappingInput, MappingOutput};
+use crate::signin::identity::{MappingInput, MappingOutput, UserKind};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -254,6 +254,7 @@ fn told(output: &MappingOutput) -> Json {
     let value = |pair: &Option<(String, bool)>| pair.as_ref().map(|(value, _)| value.clone());
     let some = |empty: bool, value: Json| if empty { Json::Null } else { value };
     json!({
+        "kind": some(output.kind == UserKind::Person, json!(output.kind.as_str())),
         "subject": output.subject,
         "email": value(&output.email),
         "email_verified": verified(&output.email),

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::builder::is_code;
 use super::engine::refuse;
-use crate::signin::identity::MappingOutput;
+use crate::signin::identity::{MappingOutput, UserKind};
 
 /// The builder of one run.
 #[derive(Clone, Default)]
@@ -75,6 +75,7 @@ pub(super) fn register(engine: &mut Engine) {
             out.inner().subject = text(&c, v)?;
             Ok(())
         })
+        .register_fn("service", |out: &mut Out| out.inner().kind = UserKind::Service)
         .register_fn("email", |c: NativeCallContext, out: &mut Out, v: Dynamic, verified: Dynamic| -> Done {
             let verified = flag(&c, &verified)?;
             out.inner().email = text(&c, v)?.map(|address| (address, verified));

@@ -109,6 +109,7 @@ impl SignInError {
                 KeyError::UnknownKey => ErrorCode::UnknownKey,
                 KeyError::NoKeyId { .. } => ErrorCode::KeyIdMissing,
                 KeyError::Unfit { .. } => ErrorCode::KeyUnfit,
+                KeyError::Ambiguous { .. } => ErrorCode::KeyAmbiguous,
                 KeyError::Unavailable { .. } => ErrorCode::ProviderUnavailable,
             },
             Self::Verify(e) => match e {

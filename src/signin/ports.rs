@@ -47,6 +47,14 @@ pub enum KeyError {
         /// The token's algorithm.
         algorithm: SignatureAlgorithm,
     },
+    /// The provider publishes several keys under the id that the token names.
+    #[error(
+        "the provider publishes {fitting} different keys under the id that the token names; ids must be unique"
+    )]
+    Ambiguous {
+        /// How many fit.
+        fitting: usize,
+    },
     /// No key set could be had within the limits.
     #[error("the provider's keys cannot be had now")]
     Unavailable {

@@ -14,7 +14,7 @@ use crate::ids::{TenantId, UserId};
 use crate::session::{Caps, Grant};
 use crate::signin::facts::Point;
 use crate::signin::history::{ContextPrint, PastEnd, Pseudonym};
-use crate::signin::identity::Profile;
+use crate::signin::identity::{Profile, UserKind};
 use crate::signin::record::{AssessmentRecord, SignInRecord};
 use crate::signin::rules::Level;
 
@@ -61,6 +61,9 @@ fn end_number(end: PastEnd) -> usize {
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct ProfileRow {
+    /// Absent: a person.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    service: bool,
     email: Option<String>,
     email_verified: bool,
     name: Option<String>,
@@ -75,6 +78,7 @@ pub(super) struct ProfileRow {
 impl From<&Profile> for ProfileRow {
     fn from(p: &Profile) -> Self {
         Self {
+            service: p.kind == UserKind::Service,
             email: p.email.clone(),
             email_verified: p.email_verified,
             name: p.name.clone(),
@@ -91,6 +95,7 @@ impl From<&Profile> for ProfileRow {
 impl From<ProfileRow> for Profile {
     fn from(r: ProfileRow) -> Self {
         Self {
+            kind: if r.service { UserKind::Service } else { UserKind::Person },
             email: r.email,
             email_verified: r.email_verified,
             name: r.name,

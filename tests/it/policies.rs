@@ -35,7 +35,7 @@ fn the_rule_and_the_cases_of_the_readme_work() {
     crate::support::service::copy_dir(&shipped, dir.path());
     let reasons = std::fs::read_to_string(shipped.join("reasons.toml")).unwrap();
     std::fs::write(dir.path().join("reasons.toml"), reasons + &*block("toml", "[outside_office]")).unwrap();
-    std::fs::create_dir(dir.path().join("lists")).unwrap();
+    std::fs::create_dir_all(dir.path().join("lists")).unwrap();
     std::fs::write(dir.path().join("lists/office.txt"), "10.0.0.0/8\n").unwrap();
     std::fs::write(dir.path().join("risk/default.rhai"), block("rhai", "outside_office")).unwrap();
     std::fs::write(dir.path().join("risk/default.test.toml"), block("toml", "[[case]]")).unwrap();
