@@ -166,6 +166,7 @@ fn grant(user: UserId) -> Grant {
         audience: None,
         jkt: None,
         upstream_sid: None,
+        claims: Default::default(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -142,6 +142,8 @@ pub(super) struct GrantRow {
     jkt: Option<Arc<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     upstream_sid: Option<String>,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    claims: Map<String, Value>,
 }
 
 impl From<&Grant> for GrantRow {
@@ -164,6 +166,7 @@ impl From<&Grant> for GrantRow {
             audience: g.audience.clone(),
             jkt: g.jkt.clone(),
             upstream_sid: g.upstream_sid.map(|sid| HEXLOWER.encode(&sid)),
+            claims: g.claims.clone(),
         }
     }
 }
@@ -195,6 +198,7 @@ impl GrantRow {
             audience: row.audience,
             jkt: row.jkt,
             upstream_sid: row.upstream_sid.map(|hex| digest(&hex)).transpose()?,
+            claims: row.claims,
         })
     }
 }
