@@ -165,6 +165,11 @@ fn grant(user: UserId) -> Grant {
         level: Level::Low,
         caps: Caps::default(),
         local_mfa: false,
+        client: None,
+        audience: None,
+        jkt: None,
+        upstream_sid: None,
+        claims: Default::default(),
     }
 }
 

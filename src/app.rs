@@ -1,5 +1,6 @@
 //! Joins core and edges: the only file, besides the commands, that names all of them.
 
+pub mod keys;
 mod plugins;
 
 use std::net::SocketAddr;
@@ -14,10 +15,11 @@ use poem::web::{Data, Query};
 use poem::{EndpointExt, Request, get, handler};
 use tokio::net::TcpListener;
 
+use self::keys::Opened;
 use crate::admin::directory::DirectoryService;
 use crate::admin::keys::KeyCheck;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{LiveDirectory, Settings, master_key};
+use crate::config::{LiveDirectory, MasterKeyFile, Settings};
 use crate::dev::{self, DevIssuer};
 use crate::geo::GeoDatabases;
 use crate::hashing::{Argon2Hasher, Cost};
@@ -42,9 +44,11 @@ use crate::scripts::watch::{WatchGuard, watch};
 use crate::scripts::{PolicyHost, bundle};
 use crate::secret::{Entropy, Secret, SystemEntropy};
 use crate::session::bearer::BearerCheck;
+use crate::session::clients::Clients;
+use crate::session::dpop::DpopCheck;
 use crate::session::issue::TokenIssuer;
-use crate::session::keys::KeyRing;
 use crate::session::refresh::SessionService;
+use crate::session::rotation::KeyKeeper;
 use crate::signin::history::{ContextPrint, PastEnd, Pseudonyms};
 use crate::signin::identity::{Profile, UserKind};
 use crate::signin::nonce::NonceIssuer;
@@ -54,9 +58,9 @@ use crate::signin::ports::{
 };
 use crate::signin::record::SignInRecord;
 use crate::signin::user::{IdentityKey, PlannedChange, User, UserStatus};
+use crate::store::Store;
 use crate::store::decisions::DecisionRecords;
 use crate::store::policies::OpenedDecisions;
-use crate::store::{Store, StoreOptions};
 use crate::vault::Vault;
 
 /// The user that `serve --dev` makes, and its subject at the development issuer.
@@ -92,9 +96,9 @@ pub enum StartError {
     /// The development issuer.
     #[error("development issuer: {0}")]
     Dev(#[from] dev::DevError),
-    /// The store, while the development user was made.
-    #[error("the store could not be read or written at the start: {0}")]
-    Seed(#[from] StoreError),
+    /// The store, after it was opened.
+    #[error("store: {0}")]
+    Read(#[from] StoreError),
     /// A thread.
     #[error("no thread could be started: {0}")]
     Thread(std::io::Error),
@@ -107,13 +111,12 @@ pub enum StartError {
 ///
 /// # Errors
 /// When the master key or the store cannot be opened.
-pub async fn open_policies(settings: &Settings) -> Result<(Arc<Store>, PolicyService), StartError> {
-    let vault = Vault::new(master_key(&settings.master_key_file, false, &SystemEntropy)?);
-    let pseudonyms = Pseudonyms::new(vault.derive("pseudonyms"));
-    let store = Store::open(&StoreOptions { url: settings.store_url.clone() }).await?;
+pub async fn open_policies(settings: &Settings) -> Result<(Arc<Store>, PolicyService, MasterKeyFile), StartError> {
+    let Opened { store, vault, master_key } = keys::open(settings, false, &SystemEntropy).await?;
+    let pseudonyms = Pseudonyms::new(store.kept_key(&vault, keys::PSEUDONYMS).await?);
     let records = Arc::new(DecisionRecords::new(vault, pseudonyms, settings.keep_records));
     let service = policy_service(settings, &store, records, Arc::new(SystemClock));
-    Ok((store, service))
+    Ok((store, service, master_key))
 }
 
 fn policy_service(
@@ -138,10 +141,11 @@ pub struct App {
     store: Arc<Store>,
     policies: Arc<PolicyHost>,
     plugins: Arc<PluginHost>,
-    watch: Option<WatchGuard>,
-    follow_directory: AbortOnDrop,
-    plugin_watch: Option<plugin_host::WatchGuard>,
-    follow: Option<tokio::task::JoinHandle<()>>,
+    keeper: Arc<KeyKeeper>,
+    watch: (Option<WatchGuard>, Option<plugin_host::WatchGuard>),
+    /// What looks for changes beside the requests: keys, the directory, policies.
+    running: (AbortOnDrop, AbortOnDrop, Option<AbortOnDrop>),
+    _master_key: MasterKeyFile,
 }
 
 /// What differs in development.
@@ -171,13 +175,12 @@ impl App {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, StartError> {
-        let now = clock.now();
-        let vault = Vault::new(master_key(&settings.master_key_file, true, &*entropy)?);
-        let pseudonyms = Pseudonyms::new(vault.derive("pseudonyms"));
         let policies = Arc::new(PolicyHost::load(&settings.policies_dir)?);
-        let store = Store::open(&StoreOptions { url: settings.store_url.clone() }).await?;
-        let ring = KeyRing::load(&*store, &vault, settings.signing_algorithm, now, &*entropy).await;
-        let ring = Arc::new(ring.map_err(|e| StartError::Keys { source: e.0 })?);
+        let Opened { store, vault, master_key } = keys::open(&settings, true, &*entropy).await?;
+        let pseudonyms = Pseudonyms::new(store.kept_key(&vault, keys::PSEUDONYMS).await?);
+        let nonces = NonceIssuer::new(store.kept_key(&vault, keys::NONCES).await?);
+        let keeper = keys::keeper(&settings, &store, &vault, &clock, &entropy).await?;
+        let ring = Arc::clone(&keeper.ring);
         let plugins = match &settings.plugins_lock {
             Some(lock) => {
                 let services = plugins::services(&settings, &store, &clock, &entropy);
@@ -198,8 +201,13 @@ impl App {
         let live = Arc::new(settings.directory());
         let directory: Arc<dyn Directory> = Arc::<LiveDirectory>::clone(&live);
         let managed = Arc::new(DirectoryService { store: Arc::<Store>::clone(&store), rules: live });
-        managed.refresh().await.map_err(StartError::Seed)?;
-        let jwk_set = ring.jwk_set();
+        managed.refresh().await.map_err(StartError::Read)?;
+        let key_files = KeyFiles::new(settings.keys_cache_dir.clone(), vault.derive("provider keys on disk"));
+        let provider_keys = KeyCache::with_files(fetcher.clone(), Arc::clone(&clock), key_files);
+        let enabled: Vec<_> =
+            managed.tenants().iter().flat_map(|entry| directory.providers(&entry.tenant.id)).collect();
+        provider_keys.restore(&enabled).await;
+        let provider_keys = Arc::new(provider_keys);
         let issuer = Arc::new(TokenIssuer { settings: settings.tokens.clone(), ring });
         let records = Arc::new(DecisionRecords::new(vault.clone(), pseudonyms.clone(), settings.keep_records));
         let shadows = Shadows::start().map_err(StartError::Thread)?;
@@ -226,11 +234,11 @@ impl App {
             decisions: Arc::clone(&records) as Arc<dyn DecisionLog>,
             after: Arc::clone(&shadows) as Arc<dyn AfterDecision>,
             issuer: Arc::clone(&issuer),
-            nonces: NonceIssuer::new(vault.derive("nonces")),
+            nonces,
             pseudonyms: pseudonyms.clone(),
         });
         // In development the folder is what counts, whatever was activated.
-        let follow = match development {
+        let follow_policies = match development {
             Some(_) => None,
             None => {
                 let mut node = [0; 8];
@@ -246,7 +254,7 @@ impl App {
                 };
                 let mut progress = Progress::default();
                 follower.round(&mut progress).await;
-                Some(tokio::spawn(follower.run(progress)))
+                Some(AbortOnDrop(tokio::spawn(follower.run(progress))))
             }
         };
         let (extra, assume, watch) = match development {
@@ -302,6 +310,11 @@ impl App {
                 issuer,
                 directory: Arc::clone(&directory),
                 sessions: Arc::<Store>::clone(&store),
+                dpop: Arc::new(DpopCheck {
+                    clock: Arc::clone(&clock),
+                    replays: Arc::<Store>::clone(&store),
+                    bases: settings.server.addresses(),
+                }),
             },
             policies: policy_service(&settings, &store, records, Arc::clone(&clock)),
             admin: Administration {
@@ -349,21 +362,38 @@ impl App {
                 rules: Arc::<PolicyHost>::clone(&policies),
             },
             ready: Arc::new(StoreReadiness(Arc::clone(&store))),
-            jwk_set,
+            keys: Arc::clone(&keeper),
+            clients: Clients::new(&settings.clients),
             render_metrics: metrics_renderer()?,
             trusted_proxies: settings.server.trusted_proxies.clone(),
             assume,
         });
         let server = &settings.server;
         let endpoint = http::endpoint(state, &server.base_path, &server.cors_origins, extra);
-        let follow_directory = AbortOnDrop(tokio::spawn(follow_directory(managed)));
-        Ok(Self { endpoint, store, policies, plugins, watch, plugin_watch, follow_directory, follow })
+        let look = AbortOnDrop(tokio::spawn(keys::look_always(Arc::clone(&keeper))));
+        let follow = AbortOnDrop(tokio::spawn(follow_directory(managed)));
+        Ok(Self {
+            endpoint,
+            store,
+            policies,
+            plugins,
+            keeper,
+            watch: (watch, plugin_watch),
+            running: (look, follow, follow_policies),
+            _master_key: master_key,
+        })
     }
 
     /// The store, for commands and tests.
     #[must_use]
     pub fn store(&self) -> &Arc<Store> {
         &self.store
+    }
+
+    /// The signing keys.
+    #[must_use]
+    pub fn keys(&self) -> &Arc<KeyKeeper> {
+        &self.keeper
     }
 
     /// The policies in force.
@@ -381,10 +411,7 @@ impl App {
     /// Serves until `stop` resolves; then requests finish, and the store is closed.
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
         serve::serve(listener, self.endpoint, stop).await;
-        drop((self.watch, self.plugin_watch, self.follow_directory));
-        if let Some(follow) = self.follow {
-            follow.abort();
-        }
+        drop((self.watch, self.running));
         self.store.close().await;
     }
 }
@@ -471,7 +498,7 @@ async fn start_development(
     clock: &Arc<dyn Clock>,
     entropy: &dyn Entropy,
 ) -> Result<(BoxEndpoint<'static>, Assume), StartError> {
-    let secret = dev_totp_secret(vault);
+    let secret = dev_totp_secret(store, vault).await?;
     seed_dev_user(&issuer, store, vault, &secret, pseudonyms, &**clock, entropy).await?;
     let totp = DevTotp { secret: Arc::new(secret), clock: Arc::clone(clock) };
     let issuer = Arc::new(DevIssuer::new(issuer, Arc::clone(clock))?);
@@ -483,9 +510,10 @@ async fn start_development(
     Ok((routes, assume))
 }
 
-/// The development user's TOTP secret: the same at every start, and another with every master key.
-fn dev_totp_secret(vault: &Vault) -> Secret {
-    Secret::new(vault.derive("development totp").expose()[..20].to_vec())
+/// The development user's TOTP secret: the same at every start, and another in every store.
+async fn dev_totp_secret(store: &Store, vault: &Vault) -> Result<Secret, StoreError> {
+    let key = store.kept_key(vault, keys::DEVELOPMENT_TOTP).await?;
+    Ok(Secret::new(key.expose()[..20].to_vec()))
 }
 
 #[derive(Clone)]

@@ -213,4 +213,24 @@ codes! {
     StoreUnavailable = "store_unavailable",
     /// The request took too long.
     RequestTimeout = "request_timeout",
+    /// A request of the OAuth endpoints is not well formed.
+    InvalidRequest = "invalid_request",
+    /// The client is not known or did not prove who it is.
+    InvalidClient = "invalid_client",
+    /// The refresh token is not good for this client.
+    InvalidGrant = "invalid_grant",
+    /// The client may not do this.
+    UnauthorizedClient = "unauthorized_client",
+    /// The grant type is not known.
+    UnsupportedGrantType = "unsupported_grant_type",
+    /// The audience is not one of the client's.
+    InvalidTarget = "invalid_target",
+    /// There are no scopes.
+    InvalidScope = "invalid_scope",
+    /// The DPoP proof proves nothing.
+    InvalidDpopProof = "invalid_dpop_proof",
+    /// The access token is bound to a key.
+    DpopProofRequired = "dpop_proof_required",
+    /// A second factor is asked for.
+    MfaRequired = "mfa_required",
 }

@@ -16,6 +16,7 @@ use crate::admin::directory::{
     DirectoryRules, ManagedBy, ProviderEntry, StoredDirectory, StoredProvider, TenantEntry,
 };
 use crate::ids::TenantId;
+use crate::session::SessionLimits;
 use crate::signin::ports::{Directory, EnabledNames};
 use crate::signin::provider::{Provider, Tenant};
 
@@ -157,7 +158,7 @@ impl DirectoryRules for LiveDirectory {
             times: None,
         };
         let of_api = stored.tenants.into_iter().map(|t| TenantEntry {
-            tenant: Arc::new(Tenant { id: t.id, hosts: t.hosts }),
+            tenant: Arc::new(Tenant { id: t.id, hosts: t.hosts, sessions: SessionLimits::default() }),
             managed_by: ManagedBy::Api,
             times: Some(t.times),
         });

@@ -11,6 +11,7 @@
 //!
 //! Absent on purpose: opening the store, the databases or the plugin list; whoever uses them does.
 
+mod clients;
 mod directory;
 mod keys;
 mod layers;
@@ -27,17 +28,20 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
 pub use self::directory::{FileProvider, LiveDirectory};
-pub use self::master_key::master_key;
+pub use self::master_key::{MasterKeyFile, master_key};
 pub use self::problem::{ConfigError, Finding};
 
 use self::layers::{Layers, Table};
 use self::problem::Findings;
 use self::values::{Bounds, Upstream};
 use crate::ids::TenantId;
+use crate::session::SessionLimits;
+use crate::session::clients::Client;
 use crate::session::issue::TokenSettings;
 use crate::session::keys::SigningAlgorithm;
 use crate::signin::provider::{Provider, Tenant};
@@ -55,10 +59,12 @@ pub struct Settings {
     pub tokens: TokenSettings,
     /// What signs local tokens.
     pub signing_algorithm: SigningAlgorithm,
+    /// How often a new signing key takes over; absent: by command only.
+    pub rotate_signing_key_every: Option<Duration>,
     /// Where the rhai scripts are.
     pub policies_dir: PathBuf,
     /// How long frozen decisions are kept; zero keeps none.
-    pub keep_records: std::time::Duration,
+    pub keep_records: Duration,
     /// The list of plugins; absent: no plugin is loaded.
     pub plugins_lock: Option<PathBuf>,
     /// A directory with one file for each secret that plugins are granted.
@@ -75,6 +81,8 @@ pub struct Settings {
     pub tenants: Vec<Arc<Tenant>>,
     /// The enabled providers.
     pub providers: Vec<Arc<Provider>>,
+    /// The applications that may use the OAuth endpoints.
+    pub clients: Vec<Arc<Client>>,
     /// All providers of the file, as they are written there.
     pub file_providers: Vec<FileProvider>,
 }
@@ -104,6 +112,18 @@ pub struct ServerSettings {
     pub cors_origins: Vec<String>,
 }
 
+impl ServerSettings {
+    /// The addresses below which the API is served.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        let mut addresses = vec![self.public_url.clone()];
+        if !self.base_path.is_empty() {
+            addresses.push(format!("{}{}", self.public_url, self.base_path));
+        }
+        addresses
+    }
+}
+
 /// The keys of a table of `[[providers]]`.
 #[must_use]
 pub fn provider_keys() -> Vec<&'static str> {
@@ -115,12 +135,7 @@ pub fn provider_keys() -> Vec<&'static str> {
 ///
 /// # Errors
 /// What is wrong, and what would be right.
-pub fn duration(
-    name: &str,
-    text: &str,
-    least: &'static str,
-    most: &'static str,
-) -> Result<std::time::Duration, String> {
+pub fn duration(name: &str, text: &str, least: &'static str, most: &'static str) -> Result<Duration, String> {
     values::duration(name, text, &Bounds { least, most })
 }
 
@@ -134,6 +149,9 @@ pub fn load(file: &Path, env: impl Iterator<Item = (String, String)>) -> Result<
         .map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
     parse(file, &source, env)
 }
+
+/// SHA-256 of `dev-web-secret-for-this-machine-only`, the secret of the development client `dev-web`.
+const DEV_SECRET_HASH: &str = "7c2742a82462f848f460a0dd3cb335eccb4d3bb6017a7c80598ba831a5d8cded";
 
 /// The settings of `serve --dev` without a file: all data in `root/data`, scripts in `root/policies`,
 /// one tenant, and the development issuer of this very server as provider `dev`. `listen` is
@@ -162,6 +180,16 @@ pub fn dev_settings(root: &Path, listen: Option<SocketAddr>) -> Result<Settings,
         name = "dev"
         issuer = "http://{listen}/dev/issuer"
         client_ids = ["dev-client"]
+        [[clients]]
+        id = "dev-app"
+        kind = "native"
+        providers = ["dev"]
+        audiences = ["https://api.example.com"]
+        [[clients]]
+        id = "dev-web"
+        kind = "web"
+        secret_hash = "{DEV_SECRET_HASH}"
+        providers = ["dev"]
         "#
     );
     let mut settings = parse(Path::new("--dev"), &source, std::iter::empty())?;
@@ -193,6 +221,7 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
     let allow_insecure = layers.table("server").flag("allow_insecure_issuers");
     let file_providers = providers(layers, &tenants, Upstream { allow_insecure }, findings);
     let providers = file_providers.iter().filter(|p| p.enabled).map(|p| Arc::clone(&p.provider)).collect();
+    let clients = clients::read_all(layers, &tenants, findings);
     let store = layers.table("store").text("url")?;
     let store_url = findings.take(&store.at, values::store_url(&store.value));
     let tokens = tokens(&layers.table("tokens"), findings);
@@ -210,7 +239,7 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
         None => master_key_file.as_deref().map(|file| file.with_file_name("provider-keys")),
     };
     let server = server?;
-    let (mut tokens, signing_algorithm) = tokens?;
+    let (mut tokens, signing_algorithm, rotate_signing_key_every) = tokens?;
     tokens.issuer.clone_from(&server.public_url);
     Some(Settings {
         server,
@@ -218,6 +247,7 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
         master_key_file: master_key_file?,
         tokens,
         signing_algorithm,
+        rotate_signing_key_every,
         policies_dir: policies_dir?,
         keep_records: keep_records?,
         plugins_lock,
@@ -229,6 +259,7 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
         tenants,
         providers,
         file_providers,
+        clients,
     })
 }
 
@@ -260,10 +291,18 @@ fn server(table: &Table<'_>, findings: &mut Findings) -> Option<ServerSettings> 
     })
 }
 
-fn tokens(table: &Table<'_>, findings: &mut Findings) -> Option<(TokenSettings, SigningAlgorithm)> {
-    if let Some(w) = table.text("rotate_signing_key_every") {
-        findings.add(&w.at, "rotate_signing_key_every is not supported by this build yet; take it out");
-    }
+fn tokens(
+    table: &Table<'_>,
+    findings: &mut Findings,
+) -> Option<(TokenSettings, SigningAlgorithm, Option<Duration>)> {
+    let rotate = table.text("rotate_signing_key_every")?;
+    let rotate = match rotate.value.as_str() {
+        "never" => Some(None),
+        text => {
+            let bounds = Bounds { least: "1h", most: "400d" };
+            findings.take(&rotate.at, values::duration("rotate_signing_key_every", text, &bounds)).map(Some)
+        }
+    };
     let mut duration = |name, least, most| {
         let w = table.text(name)?;
         findings.take(&w.at, values::duration(name, &w.value, &Bounds { least, most }))
@@ -280,7 +319,7 @@ fn tokens(table: &Table<'_>, findings: &mut Findings) -> Option<(TokenSettings, 
         findings.add(&at, "refresh_ttl is shorter than access_ttl; it must be at least as long");
     }
     let settings = TokenSettings { issuer: String::new(), access_ttl, refresh_ttl, refresh_grace: refresh_grace? };
-    Some((settings, algorithm?))
+    Some((settings, algorithm?, rotate?))
 }
 
 fn networks(
@@ -293,7 +332,7 @@ fn networks(
     written.value.iter().filter_map(|text| findings.take(&written.at, read(text))).collect()
 }
 
-fn keep_records(table: &Table<'_>, findings: &mut Findings) -> Option<std::time::Duration> {
+fn keep_records(table: &Table<'_>, findings: &mut Findings) -> Option<Duration> {
     let w = table.text("keep")?;
     findings.take(&w.at, values::duration("keep", &w.value, &Bounds { least: "0d", most: "400d" }))
 }
@@ -334,14 +373,29 @@ fn tenants(layers: &Layers, findings: &mut Findings) -> Vec<Arc<Tenant>> {
                 None => hosts.push(host),
             }
         }
-        tenants.push(Arc::new(Tenant { id: tenant_id, hosts }));
+        let sessions = session_limits(table, findings);
+        tenants.push(Arc::new(Tenant { id: tenant_id, hosts, sessions }));
     }
     if tables.is_empty()
         && let Ok(id) = TenantId::parse(TenantId::DEFAULT)
     {
-        tenants.push(Arc::new(Tenant { id, hosts: Vec::new() }));
+        tenants.push(Arc::new(Tenant { id, hosts: Vec::new(), sessions: SessionLimits::default() }));
     }
     tenants
+}
+
+fn session_limits(table: &Table<'_>, findings: &mut Findings) -> SessionLimits {
+    let mut duration = |name: &str| {
+        let w = table.text(name)?;
+        findings.take(&w.at, values::duration(name, &w.value, &Bounds { least: "1m", most: "400d" }))
+    };
+    let (idle, absolute) = (duration("session_idle"), duration("session_ttl"));
+    let per_user = table.number("max_sessions").and_then(|w| {
+        let fine = u32::try_from(w.value).ok().filter(|n| (1..=1000).contains(n));
+        let wrong = || format!("max_sessions = {} is out of bounds; it must be from 1 to 1000", w.value);
+        findings.take(&w.at, fine.ok_or_else(wrong))
+    });
+    SessionLimits { idle, absolute, per_user }
 }
 
 /// All providers. A disabled one is checked as well, but for its client ids.

@@ -314,8 +314,32 @@ fn every_wrong_value_is_told_once_with_its_line() {
             "4: signing_algorithm = \"HS256\" is not known; use \"EdDSA\" or \"ES256\" or \"RS256\"; nearest is \"RS256\"",
         ),
         (
-            tokens("rotate_signing_key_every = \"90d\""),
-            "4: rotate_signing_key_every is not supported by this build yet; take it out",
+            tokens("rotate_signing_key_every = \"59m\""),
+            "4: rotate_signing_key_every = \"59m\" is out of bounds; it must be from 1h to 400d",
+        ),
+        (
+            server("[[tenants]]\nid = \"a\"\nmax_sessions = 0"),
+            "5: max_sessions = 0 is out of bounds; it must be from 1 to 1000",
+        ),
+        (
+            server("[[tenants]]\nid = \"a\"\nmax_sessions = \"3\""),
+            "5: max_sessions in [[tenants]] is a text; it must be a whole number such as 10",
+        ),
+        (
+            server("[[tenants]]\nid = \"a\"\nsession_idle = \"1s\""),
+            "5: session_idle = \"1s\" is out of bounds; it must be from 1m to 400d",
+        ),
+        (
+            server("[[clients]]\nid = \"a\"\ngrants = []"),
+            "3: secret_hash is missing: a client of kind web or machine has a secret",
+        ),
+        (
+            server("[[clients]]\nid = \"a\"\nkind = \"spa\"\ngrants = []\nsecret_hash = \"hunter2\""),
+            "7: secret_hash is not SHA-256 in hex, 64 characters; the example file shows how to make it",
+        ),
+        (
+            server("[[clients]]\nid = \"a\"\nkind = \"spa\"\nproviders = [\"No Body\"]"),
+            "6: providers = \"No Body\" must be 1 to 64 characters of a-z, 0-9, _ and -",
         ),
         (
             server("[[tenants]]\nid = \"A b\""),

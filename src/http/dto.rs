@@ -171,7 +171,7 @@ pub struct LoginResponse {
     pub risk_assessment: Option<RiskAssessmentInfo>,
     /// The level of this sign-in.
     pub risk_level: Option<RiskLevel>,
-    /// Signed in: `Bearer`.
+    /// Signed in: `Bearer`, or `DPoP` when the sign-in brought a proof of a key.
     pub token_type: Option<String>,
     /// Signed in: the user.
     pub user: Option<UserInfo>,
@@ -232,12 +232,12 @@ impl LoginResponse {
     #[must_use]
     pub fn signed_in(tokens: IssuedTokens, user: &User, level: Level) -> Self {
         Self {
+            token_type: Some(tokens.token_type().to_owned()),
             access_token: Some(tokens.access_token),
             expires_in: Some(tokens.expires_in.as_secs()),
             refresh_token: tokens.refresh_token,
             requires_mfa: Some(false),
             risk_level: Some(level.into()),
-            token_type: Some("Bearer".to_owned()),
             user: Some(user.into()),
             user_id: Some(user.id.to_string()),
             ..Self::default()

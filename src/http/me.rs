@@ -25,6 +25,7 @@ macro_rules! bearer_refusals {
                 $crate::codes::ErrorCode::InvalidAccessToken,
                 $crate::codes::ErrorCode::AccessTokenExpired,
                 $crate::codes::ErrorCode::SessionEnded,
+                $crate::codes::ErrorCode::DpopProofRequired,
                 $crate::codes::ErrorCode::AccountDisabled,
                 $crate::codes::ErrorCode::AccountLocked,
                 $crate::codes::ErrorCode::AccountPending,

@@ -22,10 +22,16 @@ pub mod body;
 mod client;
 pub mod docs;
 pub mod dto;
+mod form;
 mod me;
 mod me_devices;
 mod me_identities;
 mod me_password;
+mod my_sessions;
+mod oauth;
+mod oauth_dto;
+pub mod oauth_error;
+mod oauth_examples;
 pub mod ops;
 mod people_examples;
 mod policy_examples;
@@ -73,9 +79,11 @@ use crate::people::invitations::InvitationService;
 use crate::people::passwords::{PasswordService, PasswordStatus};
 use crate::policy::service::PolicyService;
 use crate::secret::Entropy;
-use crate::session::bearer::{BearerCheck, BearerError};
+use crate::session::bearer::{BearerCheck, BearerError, Presented};
+use crate::session::clients::Clients;
 use crate::session::ports::SessionUser;
 use crate::session::refresh::SessionService;
+use crate::session::rotation::KeyKeeper;
 use crate::signin::facts::Location;
 use crate::signin::pipeline::Pipeline;
 use crate::signin::ports::StoreError;
@@ -137,8 +145,10 @@ pub struct State {
     pub policies: PolicyService,
     /// The store's health.
     pub ready: Arc<dyn Readiness>,
-    /// Public keys of local tokens.
-    pub jwk_set: Value,
+    /// Keys of local tokens.
+    pub keys: Arc<KeyKeeper>,
+    /// Applications that may use the OAuth endpoints.
+    pub clients: Clients,
     /// Renders metrics.
     pub render_metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// Proxies whose forwarding headers are believed.
@@ -177,7 +187,19 @@ impl State {
     async fn signed_in(&self, request: &Request, auth: Option<&BearerAuth>) -> Result<SessionUser, Problem> {
         let tenant = self.tenant(request)?;
         let checked = match auth {
-            Some(BearerAuth(bearer)) => self.bearer.check(&tenant.id, &bearer.token).await,
+            Some(BearerAuth(bearer)) => {
+                let presented = Presented {
+                    token: &bearer.token,
+                    as_bound: request.data::<client::SentAsBound>().is_some(),
+                    proof: match client::dpop_header(request) {
+                        client::DpopHeader::Proof(proof) => Some(proof),
+                        client::DpopHeader::Absent | client::DpopHeader::Unusable => None,
+                    },
+                    method: request.method().as_str(),
+                    path: request.uri().path(),
+                };
+                self.bearer.check(&tenant.id, presented).await
+            }
             None => Err(BearerError::Missing),
         };
         checked.map_err(|error| self.refused(error.code(), &error))
@@ -214,6 +236,9 @@ enum Tag {
     Mfa,
     /// Refresh and logout.
     Session,
+    /// The same for clients that speak OAuth 2.0.
+    #[oai(rename = "OAuth")]
+    OAuth,
     /// The signed-in user.
     Me,
     /// Tenants, providers, users, keys, and the record of every change. Takes an admin key.
@@ -235,7 +260,7 @@ enum MaybeBearer {
     Anonymous,
 }
 
-type Apis = (sign_in::SignInApi, MeApis, AdminApis, ops::OpsApi);
+type Apis = (sign_in::SignInApi, MeApis, my_sessions::MySessionsApi, oauth::OAuthApi, AdminApis, ops::OpsApi);
 type MeApis =
     (me::MeApi, me_identities::IdentitiesApi, me_password::PasswordApi, me_devices::DevicesApi, PeopleAdminApis);
 type PeopleAdminApis = (admin_invitations::AdminInvitationsApi, admin_user_secrets::AdminUserSecretsApi);
@@ -303,7 +328,14 @@ pub fn endpoint(
     let entropy = Arc::clone(&state.entropy);
     let clock = Arc::clone(&state.clock);
     let (me, admin) = (me_apis(&state), admin_apis(&state));
-    let apis: Apis = (sign_in::SignInApi(Arc::clone(&state)), me, admin, ops::OpsApi(state));
+    let apis: Apis = (
+        sign_in::SignInApi(Arc::clone(&state)),
+        me,
+        my_sessions::MySessionsApi(Arc::clone(&state)),
+        oauth::OAuthApi(Arc::clone(&state)),
+        admin,
+        ops::OpsApi(state),
+    );
     let service = described(apis);
     let document = spec::document(&service.spec());
     let allow = Arc::new(spec::AllowedMethods::of_document(&document));
@@ -339,6 +371,7 @@ impl Endpoint for Outermost {
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         let id = RequestId::generate(self.clock.now(), &*self.entropy);
         self.strip_base_path(&mut request);
+        client::unify_scheme(&mut request);
         request.extensions_mut().insert(id);
         let path = request.uri().path().to_owned();
         let called = AssertUnwindSafe(tokio::time::timeout(REQUEST_TIME, self.inner.call(request))).catch_unwind();

@@ -6,6 +6,7 @@ use poem::{IntoResponse, Response};
 use poem_openapi::Object;
 use poem_openapi::types::ToJSON;
 
+use super::oauth_error::{OAuthDetails, OAuthErrorBody};
 use crate::clock::{Clock, SystemClock};
 use crate::codes::ErrorCode;
 use crate::ids::RequestId;
@@ -187,8 +188,40 @@ pub const fn row(code: ErrorCode) -> Row {
             (409_002, "Another sign-in of the same identity was being written: try again with a new ID token.")
         }
         E::BodyTooLarge => (413_001, "The body is larger than 64 KiB."),
-        E::UnsupportedMediaType => (415_001, "The body must be `application/json`."),
+        E::UnsupportedMediaType => (
+            415_001,
+            "The body must be of the media type that the document names: `application/json`, or a form at the OAuth endpoints.",
+        ),
         E::MfaLocked => (429_001, "Too many wrong codes of this user; `Retry-After` tells when to try again."),
+        E::InvalidRequest => (
+            400_120,
+            "The request of an OAuth endpoint is not well formed, or its subject token is not accepted; `reason` and the message tell why.",
+        ),
+        E::InvalidGrant => (
+            400_121,
+            "The refresh token is not good for this client, and `reason` tells why: sign in again. After `refresh_token_reused` its session has been ended.",
+        ),
+        E::UnauthorizedClient => (400_122, "The client may not use this grant, this provider, or this token."),
+        E::UnsupportedGrantType => {
+            (400_123, "The `grant_type` is neither RFC 8693 token exchange nor `refresh_token`.")
+        }
+        E::InvalidTarget => (400_124, "The audience or resource is not one that the client may ask for."),
+        E::InvalidScope => (400_125, "A `scope` was asked for; access tokens have none here."),
+        E::InvalidDpopProof => (
+            400_126,
+            "The header `DPoP` is there twice, or its proof is malformed, too old, used before, or for another request or key (RFC 9449).",
+        ),
+        E::InvalidClient => {
+            (401_120, "The client is not known in this tenant, or did not prove who it is in the way of its kind.")
+        }
+        E::DpopProofRequired => (
+            401_121,
+            "The access token is bound to a key: send it as `Authorization: DPoP …` with a proof in the header `DPoP` (RFC 9449 section 7).",
+        ),
+        E::MfaRequired => (
+            403_120,
+            "A second factor is needed first: answer the challenge in this body at `POST /auth/mfa/verify-challenge`, which gives the tokens.",
+        ),
         E::InvalidCursor => (400_140, "The cursor is not one that this list gave: begin without one."),
         E::MissingAdminKey => (401_140, "The operation needs an admin key in `Authorization: Bearer csk_…`."),
         E::InvalidAdminKey => (401_141, "The admin key is not known, was revoked, or has expired."),
@@ -210,7 +243,9 @@ pub const fn row(code: ErrorCode) -> Row {
         E::TenantNotEmpty => (409_142, "The tenant has users or providers: remove them first."),
         E::UnknownUser => (404_141, "No user of the tenant has this identifier, or it is erased."),
         E::UnknownSignIn => (404_142, "No recorded sign-in of the tenant has this identifier."),
-        E::UnknownSession => (404_143, "No session of the tenant lives under this identifier."),
+        E::UnknownSession => {
+            (404_143, "No session of the tenant, or of the user that asks, lives under this identifier.")
+        }
         E::PolicyUnusable => {
             (400_180, "The files make no bundle, or a script does not compile; the message has the place.")
         }
@@ -278,6 +313,8 @@ pub struct Problem {
     pub allow: Option<HeaderValue>,
     /// What links the refused identity; see [`ErrorBody::link_token`].
     pub link_token: Option<OfferedLink>,
+    /// What an OAuth endpoint adds; its body has the form of RFC 6749 section 5.2 as well.
+    pub oauth: Option<Box<OAuthDetails>>,
 }
 
 impl Problem {
@@ -289,7 +326,7 @@ impl Problem {
             ErrorCode::StoreUnavailable | ErrorCode::RequestTimeout => Some(1),
             _ => None,
         };
-        Self { code, message: message.into(), retry_after_s, allow: None, link_token: None }
+        Self { code, message: message.into(), retry_after_s, allow: None, oauth: None, link_token: None }
     }
 
     /// With a time to wait.
@@ -303,19 +340,22 @@ impl Problem {
     #[must_use]
     pub fn into_response_for(self, request_id: RequestId) -> Response {
         let row = row(self.code);
-        let body = ErrorBody {
-            code: row.number,
-            error: self.code.as_str().to_owned(),
-            message: self.message,
-            timestamp: SystemClock.now().to_rfc3339(),
-            request_id: request_id.to_string(),
-            link_token: self.link_token.map(|link| link.0),
+        let timestamp = SystemClock.now().to_rfc3339();
+        let (error, request_id) = (self.code.as_str().to_owned(), request_id.to_string());
+        let body = match self.oauth {
+            Some(details) => OAuthErrorBody::new(row.number, error, self.message, timestamp, request_id, *details)
+                .to_json_string(),
+            None => {
+                let link_token = self.link_token.map(|link| link.0);
+                let message = self.message;
+                ErrorBody { code: row.number, error, message, timestamp, request_id, link_token }.to_json_string()
+            }
         };
         let mut response = Response::builder()
             .status(row.status())
             .content_type("application/json")
             .header(header::CACHE_CONTROL, "no-store")
-            .body(body.to_json_string());
+            .body(body);
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -324,7 +364,12 @@ impl Problem {
             headers.insert(header::ALLOW, allow);
         }
         if row.status() == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            let challenge = match self.code {
+                ErrorCode::InvalidClient => "Basic realm=\"oauth\"",
+                ErrorCode::DpopProofRequired => "DPoP error=\"invalid_dpop_proof\"",
+                _ => "Bearer",
+            };
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         response
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use poem::Request;
 use poem_openapi::OpenApi;
+use poem_openapi::param::Header;
 
 use super::body::{Body, OptionalBody};
 use super::dto;
@@ -17,11 +18,12 @@ use crate::mfa::MfaMethod;
 use crate::mfa::delivery::{SendError, SendRequest};
 use crate::mfa::verify::{Answer, ChallengeError};
 use crate::secret::sha256;
+use crate::session::refresh::Asker;
 use crate::signin::error::SignInError;
 use crate::signin::nonce::NONCE_TTL;
 use crate::signin::pipeline::Outcome;
 use crate::signin::ports::KeyError;
-use crate::signin::request::SignInRequest;
+use crate::signin::request::{SignInRequest, TokenBinding};
 
 /// The longest texts that a request may bring, in bytes.
 pub(super) const SHORT_TEXT: usize = 256;
@@ -36,6 +38,7 @@ impl Refusals for SignInRefusals {
         E::MissingIdToken,
         E::MalformedIdToken,
         E::AmbiguousProvider,
+        E::InvalidDpopProof,
         E::IdTokenExpired,
         E::IdTokenSignatureInvalid,
         E::IdTokenAlgorithmNotAllowed,
@@ -130,6 +133,7 @@ impl Refusals for RefreshRefusals {
         E::MalformedRequest,
         E::RefreshTokenReused,
         E::InvalidRefreshToken,
+        E::InvalidDpopProof,
         E::ProviderDisabled,
         E::UnknownTenant,
         E::BodyTooLarge,
@@ -147,6 +151,7 @@ impl Refusals for LogoutRefusals {
         E::InvalidAccessToken,
         E::AccessTokenExpired,
         E::SessionEnded,
+        E::DpopProofRequired,
         E::AccountDisabled,
         E::AccountLocked,
         E::AccountPending,
@@ -165,11 +170,15 @@ impl SignInApi {
     ///
     /// Verifies the ID token, maps its claims to a local user, assesses the risk of this very sign-in, and
     /// answers with local tokens (`requires_mfa` false), or with a challenge (`requires_mfa` true) that
-    /// `POST /auth/mfa/verify-challenge` takes. A challenge is an answer, not an error.
+    /// `POST /auth/mfa/verify-challenge` takes. A challenge is an answer, not an error. With a proof in the
+    /// header `DPoP` (RFC 9449) the tokens are bound to its key.
     #[oai(path = "/auth/id-token/signin", method = "post", tag = "Tag::SignIn", operation_id = "signInWithIdToken")]
     async fn sign_in(
         &self,
         request: &Request,
+        /// A DPoP proof (RFC 9449 section 4) for this request.
+        #[oai(name = "DPoP")]
+        _proof: Header<Option<String>>,
         body: Body<dto::SignInRequest>,
     ) -> Reply<dto::LoginResponse, SignInRefusals> {
         self.run_sign_in(request, body.0).await.into()
@@ -225,16 +234,21 @@ impl SignInApi {
     /// Exchange a refresh token
     ///
     /// Gives a new pair; the old refresh token is spent. A repeat within the grace (10 s by default) gets
-    /// the same successor. A later repeat ends the session: the token is in two hands.
+    /// the same successor. A later repeat ends the session: the token is in two hands. Tokens of registered
+    /// clients are exchanged at `POST /oauth/token` only.
     #[oai(path = "/auth/refresh", method = "post", tag = "Tag::Session", operation_id = "refresh")]
     async fn refresh(
         &self,
         request: &Request,
+        /// A DPoP proof (RFC 9449 section 4) for this request, when the session is bound to a key.
+        #[oai(name = "DPoP")]
+        _proof: Header<Option<String>>,
         body: Body<dto::RefreshRequest>,
     ) -> Reply<dto::LoginResponse, RefreshRefusals> {
         let answer = async {
             let tenant = self.0.tenant(request)?;
-            let refreshed = self.0.sessions.refresh(tenant.id.clone(), &body.0.refresh_token.0).await;
+            let asker = Asker { client: None, jkt: self.0.dpop_key(request).await? };
+            let refreshed = self.0.sessions.refresh(tenant.id.clone(), &body.0.refresh_token.0, asker).await;
             let (living, tokens) = refreshed.map_err(|error| self.0.refused(error.code(), &error))?;
             let answer = dto::LoginResponse::signed_in(tokens, &living.user, living.session.grant.level);
             Ok(answer.with_password(self.0.password_of(&living.user)))
@@ -274,21 +288,34 @@ impl SignInApi {
     }
 }
 
+impl State {
+    /// The sign-in path for a request of any endpoint.
+    pub(super) async fn sign_in(
+        &self,
+        request: &Request,
+        body: dto::SignInRequest,
+        binding: TokenBinding,
+    ) -> Result<Outcome, Problem> {
+        let sign_in = SignInRequest { binding, ..sign_in_request(self, request, body)? };
+        // In a task of its own: a client that hangs up half way does not leave half a sign-in.
+        let pipeline = Arc::clone(&self.pipeline);
+        let walked = tokio::spawn(async move { pipeline.sign_in(sign_in).await }).await;
+        let outcome = walked.map_err(|_| Problem::new(E::InternalError, "the sign-in could not be finished"))?;
+        outcome.map_err(|error| problem(&error))
+    }
+}
+
 impl SignInApi {
     async fn run_sign_in(
         &self,
         request: &Request,
         body: dto::SignInRequest,
     ) -> Result<dto::LoginResponse, Problem> {
-        let state = &self.0;
-        let sign_in = sign_in_request(state, request, body)?;
-        // In a task of its own: a client that hangs up half way does not leave half a sign-in.
-        let pipeline = Arc::clone(&state.pipeline);
-        let walked = tokio::spawn(async move { pipeline.sign_in(sign_in).await }).await;
-        let outcome = walked.map_err(|_| Problem::new(E::InternalError, "the sign-in could not be finished"))?;
-        let outcome = outcome.map_err(|error| problem(&error))?;
+        let jkt = self.0.dpop_key(request).await?;
+        let binding = TokenBinding { jkt, ..TokenBinding::default() };
+        let outcome = self.0.sign_in(request, body, binding).await?;
         let password = match &outcome {
-            Outcome::SignedIn { user, .. } => state.password_of(user),
+            Outcome::SignedIn { user, .. } => self.0.password_of(user),
             Outcome::Challenged { .. } => None,
         };
         Ok(dto::LoginResponse::from(outcome).with_password(password))
@@ -393,6 +420,7 @@ pub(super) fn sign_in_request(
         device_secret_hash: bounded(body.device_secret, SHORT_TEXT, "device_secret")?.and_then(device_secret_hash),
         name_hint: bounded(body.profile.and_then(|p| p.name), SHORT_TEXT, "profile.name")?,
         client,
+        binding: TokenBinding::default(),
     })
 }
 

@@ -230,9 +230,9 @@ impl CodeSender {
 fn refusal(refused: AttemptStart) -> ChallengeError {
     match refused {
         AttemptStart::Open(_) | AttemptStart::Unknown => ChallengeError::Unknown,
+        AttemptStart::ProviderDisabled => ChallengeError::ProviderDisabled,
         AttemptStart::Expired => ChallengeError::Expired,
         AttemptStart::Used => ChallengeError::Used,
-        AttemptStart::ProviderDisabled => ChallengeError::ProviderDisabled,
         AttemptStart::Locked { retry_after_s } => ChallengeError::Locked { retry_after_s },
     }
 }

@@ -74,6 +74,8 @@ pub struct CaseReport {
     pub cases: Vec<CaseResult>,
     /// Reasons of reasons.toml that no case made any script give.
     pub never_given: Vec<String>,
+    /// Risk scripts of which some case ends in anything but a denial.
+    pub admitting: BTreeSet<String>,
     /// How many reasons there are.
     pub reasons: usize,
 }
@@ -134,7 +136,7 @@ pub fn run_bundle_cases(bundle: &Bundle) -> Result<CaseReport, LoadError> {
             for case in file.case {
                 let differences = match folder {
                     "mapping" => run_mapping_case(&snapshot, &stem, &case),
-                    _ => run_risk_case(&snapshot, &stem, &case, &mut given),
+                    _ => run_risk_case(&snapshot, &stem, &case, &mut given, &mut report.admitting),
                 };
                 let differences = differences.unwrap_or_else(|problem| vec![problem]);
                 report.cases.push(CaseResult { file: name.clone(), name: case.name, differences });
@@ -152,6 +154,7 @@ fn run_risk_case(
     stem: &str,
     case: &Case,
     given: &mut BTreeSet<String>,
+    admitting: &mut BTreeSet<String>,
 ) -> Result<Vec<String>, String> {
     let tenant = if stem == "_default" { TenantId::DEFAULT } else { stem };
     let tenant = TenantId::parse(tenant).map_err(|e| e.to_string())?;
@@ -166,6 +169,9 @@ fn run_risk_case(
         return Err(fault.to_string());
     }
     let assessment = combine(run);
+    if demanded_action(&assessment) != "deny" {
+        admitting.insert(script.file.to_string());
+    }
     given.extend(assessment.reasons.iter().map(|(code, _)| code.to_string()));
     Ok(compare_assessment(&assessment, &case.expect))
 }

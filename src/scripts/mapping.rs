@@ -48,7 +48,7 @@ fn flag(c: &NativeCallContext, value: &Dynamic) -> Result<bool, Box<EvalAltResul
     }
 }
 
-fn plain(c: &NativeCallContext, value: Dynamic) -> Result<Option<Value>, Box<EvalAltResult>> {
+pub(super) fn plain(c: &NativeCallContext, value: Dynamic) -> Result<Option<Value>, Box<EvalAltResult>> {
     Ok(Some(match value {
         v if v.is_unit() => return Ok(None),
         v if v.is_bool() => v.as_bool().unwrap_or_default().into(),

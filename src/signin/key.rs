@@ -79,15 +79,19 @@ impl VerificationKey {
     }
 
     /// Whether the signature is this key's over the message. `false` also when the algorithm does not fit.
-    pub(super) fn verifies(&self, algorithm: SignatureAlgorithm, message: &[u8], signature: &str) -> bool {
+    #[must_use]
+    pub fn verifies(&self, algorithm: SignatureAlgorithm, message: &[u8], signature: &str) -> bool {
         self.fits(algorithm)
             && jsonwebtoken::crypto::verify(signature, message, &self.key, algorithm.to_jsonwebtoken())
                 .unwrap_or(false)
     }
 
-    /// Certificates (`x5c`, `x5t`, `x5u`) are passed over: the numbers of the key are what counts, and no
-    /// chain is trusted for an issuer.
-    fn from_jwk(jwk: &Map<String, Value>) -> Result<Self, UnusableKey> {
+    /// Reads one public key (RFC 7517 section 4). Certificates (`x5c`, `x5t`, `x5u`) are passed over: the numbers
+    /// of the key are what counts, and no chain is trusted for an issuer.
+    ///
+    /// # Errors
+    /// When it is malformed, not public, too small, or for something else.
+    pub fn from_jwk(jwk: &Map<String, Value>) -> Result<Self, UnusableKey> {
         let text = |name: &'static str| match jwk.get(name) {
             None => Ok(None),
             Some(Value::String(s)) => Ok(Some(s.as_str())),

@@ -10,12 +10,13 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tracing::Instrument;
 
-use super::assessment::{AssessedSignIn, Assessment, assess};
-use super::decision::{Decided, Decision, decide};
+use super::assessment::{AssessedSignIn, Assessment, POLICY_ERROR, assess};
+use super::decision::{Decided, Decision, Denial, decide};
 use super::error::{OfferedLink, SignInError};
 use super::facts::{LinkMethod, ProviderFacts, RequestFacts, UpstreamFacts};
 use super::history::{ContextPrint, PastEnd, Pseudonyms};
 use super::identity::{MappedIdentity, MappingError, MappingInput};
+use super::logout::upstream_session;
 use super::nonce::NonceIssuer;
 use super::ports::{
     AfterDecision, ClaimMapper, CommitResult, DecisionLog, Directory, Enricher, GeoLookup, KeySource, NewLinkOffer,
@@ -24,7 +25,8 @@ use super::ports::{
 use super::provider::{EnrichFailure, NoncePolicy, Provider, Tenant};
 use super::record::{AssessmentRecord, SignInRecord};
 use super::replay::{FreshToken, spend};
-use super::request::SignInRequest;
+use super::request::{SignInRequest, TokenBinding};
+use super::rules::{PolicyFault, TokenInput};
 use super::signals::{gather, request_facts, upstream_facts};
 use super::token::{MAX_TOKEN_BYTES, TokenShapeError, UnverifiedToken};
 use super::user::{IdentityKey, PlannedChange, ResolveError, ResolvedUser, User, resolve};
@@ -37,7 +39,7 @@ use crate::mfa::{CHALLENGE_TTL, MfaMethod, NewChallenge};
 use crate::people::devices::DeviceProof;
 use crate::secret::{Entropy, Secret};
 use crate::session::issue::{Holder, IssuedTokens, TokenIssuer};
-use crate::session::{Caps, Grant};
+use crate::session::{Caps, Grant, SessionLimits};
 
 /// How long an identity that was refused waits to be linked.
 pub const LINK_OFFER_TTL: Duration = Duration::from_secs(600);
@@ -169,7 +171,8 @@ impl Pipeline {
             trail.assessment = Some(assessed.assessment().record());
             log_fault(assessed.assessment(), &tenant.id);
             let channels = self.known_channels(&assessed);
-            match self.carry_out(decide(assessed, &channels), now, trail).await? {
+            let terms = Terms { binding: &request.binding, limits: &tenant.sessions };
+            match self.carry_out(decide(assessed, &channels), terms, now, trail).await? {
                 Carried::Outcome(outcome) => return Ok(*outcome),
                 Carried::Conflict(resolved) => identity = resolved.into_identity(),
             }
@@ -255,7 +258,10 @@ impl Pipeline {
         request: &SignInRequest,
         token: &UnverifiedToken,
     ) -> Result<Arc<Provider>, SignInError> {
-        let providers = self.directory.providers(&tenant.id);
+        let mut providers = self.directory.providers(&tenant.id);
+        if let Some(client) = &request.binding.client {
+            providers.retain(|p| client.may_use(&p.name));
+        }
         if let Some(name) = &request.provider {
             let named = |p: &Arc<Provider>| *p.name == **name;
             let absent = || match self.directory.disabled_providers(&tenant.id).iter().any(named) {
@@ -407,7 +413,13 @@ impl Pipeline {
     }
 
     /// Steps 11 and 12: the planned change, the outcome and the record in one transaction.
-    async fn carry_out(&self, decided: Decided, now: UnixTime, trail: &mut Trail) -> Result<Carried, SignInError> {
+    async fn carry_out(
+        &self,
+        decided: Decided,
+        terms: Terms<'_>,
+        now: UnixTime,
+        trail: &mut Trail,
+    ) -> Result<Carried, SignInError> {
         let assessed = decided.assessed();
         let (known, assessment) = (assessed.resolved().known(), assessed.assessment().record());
         let mut change = assessed.resolved().change().clone();
@@ -423,9 +435,10 @@ impl Pipeline {
             assessment: Some(assessment.clone()),
             session: None,
         };
-        let (outcome, answer) = match decided.decision() {
+        let (decision, claims) = self.shape_tokens(&decided);
+        let (outcome, answer) = match &decision {
             Decision::Issue { caps } => {
-                let grant = self.grant(&decided, *caps, now);
+                let grant = self.grant(&decided, *caps, claims, terms, now);
                 let device = assessed.context().device;
                 let holder = Holder::from(&known.user.profile);
                 let (session, tokens) = self.issuer.issue(grant, holder, device, now, &*self.entropy)?;
@@ -434,7 +447,8 @@ impl Pipeline {
                 (NewOutcome::Session(session), Ok(Outcome::SignedIn { tokens, user, assessment }))
             }
             Decision::Challenge { methods, reason, caps } => {
-                let (mut challenge, challenge_token) = self.challenge(&decided, methods, *caps, now);
+                let grant = self.grant(&decided, *caps, claims, terms, now);
+                let (mut challenge, challenge_token) = self.challenge(&decided, methods, grant, now);
                 if assessed.resolved().link_method() == LinkMethod::ConfirmedByFactor
                     && let PlannedChange::Link { identity, .. } =
                         std::mem::replace(&mut change, PlannedChange::None)
@@ -461,7 +475,7 @@ impl Pipeline {
             }
         };
         let observed = (!self.observer.is_idle()).then(|| record.clone());
-        let sealed = self.decisions.freeze(record.id, assessed, decided.decision());
+        let sealed = self.decisions.freeze(record.id, assessed, &decision);
         let id = record.id;
         let commit = SignInCommit { change, outcome, record, sealed };
         let result = self.outcomes.commit(commit).instrument(tracing::debug_span!("signin.commit")).await?;
@@ -472,24 +486,57 @@ impl Pipeline {
         if let Some(record) = observed {
             self.observer.observe(record);
         }
-        self.after.decided(id, decided.assessed().facts(), decided.decision().action());
+        self.after.decided(id, decided.assessed().facts(), decision.action());
         Ok(Carried::Outcome(Box::new(answer?)))
     }
 
-    fn grant(&self, decided: &Decided, caps: Caps, now: UnixTime) -> Grant {
+    /// What the tenant's script adds to the tokens. If it fails there are none.
+    fn shape_tokens(&self, decided: &Decided) -> (Decision, Map<String, Value>) {
+        let second_factor = match decided.decision() {
+            Decision::Deny(_) => return (decided.decision().clone(), Map::new()),
+            other => matches!(other, Decision::Challenge { .. }),
+        };
+        let (facts, assessment) = (decided.assessed().facts(), decided.assessed().assessment());
+        let reasons = assessment.reasons.iter().map(|(code, _)| Arc::clone(code)).collect();
+        let input = TokenInput { level: assessment.level, score: assessment.score, reasons, second_factor };
+        match self.rules.token_claims(facts, input) {
+            Ok(claims) => (decided.decision().clone(), claims),
+            Err(fault) => {
+                log_policy_fault(&fault, &assessment.policy, &facts.tenant);
+                (Decision::Deny(Denial::Policy { reason: POLICY_ERROR.into() }), Map::new())
+            }
+        }
+    }
+
+    fn grant(
+        &self,
+        decided: &Decided,
+        caps: Caps,
+        claims: Map<String, Value>,
+        terms: Terms<'_>,
+        now: UnixTime,
+    ) -> Grant {
         let assessed = decided.assessed();
         let (facts, token) = (assessed.facts(), assessed.resolved().identity().token());
+        let Terms { binding, limits } = terms;
+        let client = binding.client.as_ref().map(|c| Arc::clone(&c.id));
+        let sid = token.claims().get("sid").and_then(Value::as_str);
         Grant {
             tenant: facts.tenant.clone(),
             user: assessed.resolved().known().user.id,
             provider: Arc::clone(&facts.provider.id),
-            client_id: Arc::clone(&facts.client_id),
+            client_id: client.clone().unwrap_or_else(|| Arc::clone(&facts.client_id)),
             auth_time: token.auth_time().unwrap_or(now),
             amr: facts.upstream.amr.clone(),
             acr: facts.upstream.acr.clone(),
             level: assessed.assessment().level,
-            caps,
+            caps: caps.within(limits),
             local_mfa: false,
+            client,
+            audience: binding.audience.clone(),
+            jkt: binding.jkt.clone(),
+            upstream_sid: sid.map(|sid| upstream_session(&facts.tenant, &facts.provider.id, token.issuer(), sid)),
+            claims,
         }
     }
 
@@ -497,7 +544,7 @@ impl Pipeline {
         &self,
         decided: &Decided,
         methods: &[MfaMethod],
-        caps: Caps,
+        grant: Grant,
         now: UnixTime,
     ) -> (NewChallenge, String) {
         let assessed = decided.assessed();
@@ -512,7 +559,7 @@ impl Pipeline {
             created_at: now,
             expires_at: now.plus(CHALLENGE_TTL),
             methods: methods.to_vec(),
-            grant: self.grant(decided, caps, now),
+            grant,
             context: assessed.context().clone(),
             assessment: assessed.assessment().record(),
             link: None,
@@ -565,6 +612,13 @@ enum Received {
     Foreign(Arc<str>),
 }
 
+/// What a sign-in's session has to be, whatever the rules say.
+#[derive(Clone, Copy)]
+struct Terms<'a> {
+    binding: &'a TokenBinding,
+    limits: &'a SessionLimits,
+}
+
 enum Carried {
     Outcome(Box<Outcome>),
     Conflict(Box<ResolvedUser>),
@@ -572,17 +626,21 @@ enum Carried {
 
 fn log_fault(assessment: &Assessment, tenant: &TenantId) {
     if let Some(fault) = &assessment.fault {
-        metrics::counter!("countersign_policy_errors_total", "tenant" => tenant.to_string()).increment(1);
-        tracing::error!(
-            tenant.id = %tenant,
-            policy.id = %assessment.policy,
-            policy.file = %fault.file,
-            policy.line = fault.line,
-            policy.column = fault.column,
-            error = %fault.message,
-            "a risk script failed; the failure policy applies"
-        );
+        log_policy_fault(fault, &assessment.policy, tenant);
     }
+}
+
+fn log_policy_fault(fault: &PolicyFault, policy: &str, tenant: &TenantId) {
+    metrics::counter!("countersign_policy_errors_total", "tenant" => tenant.to_string()).increment(1);
+    tracing::error!(
+        tenant.id = %tenant,
+        policy.id = policy,
+        policy.file = %fault.file,
+        policy.line = fault.line,
+        policy.column = fault.column,
+        error = %fault.message,
+        "a risk script failed; the failure policy applies"
+    );
 }
 
 /// The one log line and the counts of a sign-in.

@@ -348,7 +348,7 @@ pub fn check_algorithm(algorithm: SignatureAlgorithm, provider: &Provider) -> Re
     Err(VerifyError::AlgorithmNotAllowed { seen: algorithm.name(), allowed: allowed.join(", ") })
 }
 
-fn check_issuer<'a>(claims: &'a Map<String, Value>, rule: &IssuerRule) -> Result<&'a str, VerifyError> {
+pub(super) fn check_issuer<'a>(claims: &'a Map<String, Value>, rule: &IssuerRule) -> Result<&'a str, VerifyError> {
     let seen = needed_text(claims, "iss", 1024)?;
     let other = || VerifyError::Issuer { seen: shortened(seen), allowed: rule.shown() };
     match rule {
@@ -375,7 +375,10 @@ fn check_issuer<'a>(claims: &'a Map<String, Value>, rule: &IssuerRule) -> Result
 
 /// Steps 3 to 5 of OpenID Connect Core section 3.1.3.7: one audience is ours; further ones are ours
 /// too, or an authorized party that we know vouches for them; an `azp` is always one that we know.
-fn check_audience<'a>(claims: &'a Map<String, Value>, provider: &Provider) -> Result<&'a str, VerifyError> {
+pub(super) fn check_audience<'a>(
+    claims: &'a Map<String, Value>,
+    provider: &Provider,
+) -> Result<&'a str, VerifyError> {
     let seen = audiences(claims)
         .ok_or(VerifyError::Claim { claim: "aud", problem: "absent, or neither a text nor a list of texts" })?;
     let Some(ours) = seen.iter().copied().find(|a| provider.knows_client(a)) else {
@@ -395,7 +398,7 @@ fn check_audience<'a>(claims: &'a Map<String, Value>, provider: &Provider) -> Re
     }
 }
 
-fn check_not_ahead(
+pub(super) fn check_not_ahead(
     claim: &'static str,
     at: Option<UnixTime>,
     now: UnixTime,
@@ -474,7 +477,7 @@ fn check_subject(claims: &Map<String, Value>) -> Result<&str, VerifyError> {
     }
 }
 
-fn needed_text<'a>(
+pub(super) fn needed_text<'a>(
     claims: &'a Map<String, Value>,
     claim: &'static str,
     most: usize,
@@ -482,7 +485,7 @@ fn needed_text<'a>(
     optional_text(claims, claim, most)?.ok_or(VerifyError::Claim { claim, problem: "absent" })
 }
 
-fn optional_text<'a>(
+pub(super) fn optional_text<'a>(
     claims: &'a Map<String, Value>,
     claim: &'static str,
     most: usize,
@@ -498,7 +501,7 @@ fn optional_text<'a>(
 
 /// A NumericDate (RFC 7519 section 2), whole seconds only: a text, a fraction, a negative or an absurd
 /// number is refused rather than taken for absent.
-fn date(claims: &Map<String, Value>, claim: &'static str) -> Result<Option<UnixTime>, VerifyError> {
+pub(super) fn date(claims: &Map<String, Value>, claim: &'static str) -> Result<Option<UnixTime>, VerifyError> {
     match claims.get(claim) {
         None => Ok(None),
         Some(value) => match value.as_i64() {

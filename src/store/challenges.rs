@@ -230,12 +230,15 @@ async fn complete(
             .await?;
         return Ok(CompletionResult::CodeUsed);
     }
-    take_back(connection, challenge, user, record.at).await?;
+    take_back(&mut *connection, challenge, user, record.at).await?;
     if let (Some(identity), None) = (&link, owner) {
         insert_identity(&mut *connection, identity, user, record.at).await?;
     }
-    sessions::insert(connection, &session).await?;
-    insert_records(connection, std::slice::from_ref(&record)).await?;
+    sessions::insert(&mut *connection, &session).await?;
+    insert_records(&mut *connection, std::slice::from_ref(&record)).await?;
+    if let Some(most) = session.grant.caps.sessions {
+        sessions::keep_within(connection, &[(user, most)], record.at).await?;
+    }
     Ok(CompletionResult::Done)
 }
 

@@ -1,5 +1,5 @@
 //! What the writer removes between sign-ins, a little at a time: spent replays, wiped successors, old
-//! challenges and attempts, history beyond its use. "Now" is the time that the last command brought, so
+//! challenges and attempts, sessions that are over, history beyond its use. "Now" is the time that the last command brought, so
 //! that a clock that stands still in a test does not lose what still counts.
 
 use std::time::Duration;
@@ -106,6 +106,11 @@ impl Keeper {
             (
                 "DELETE FROM refresh_tokens WHERE id IN \
                  (SELECT id FROM (SELECT id, expires_at FROM refresh_tokens ORDER BY id LIMIT ?2) WHERE expires_at < ?1)",
+                before(Duration::from_secs(86_400)),
+            ),
+            (
+                "DELETE FROM sessions WHERE id IN \
+                 (SELECT id FROM (SELECT id, idle_at FROM sessions ORDER BY id LIMIT ?2) WHERE idle_at < ?1)",
                 before(Duration::from_secs(86_400)),
             ),
             (

@@ -27,6 +27,7 @@ mod open;
 mod passwords;
 pub mod policies;
 mod reader;
+mod reseal;
 mod rows;
 mod sessions;
 #[cfg(test)]
@@ -151,6 +152,18 @@ impl Store {
             })
         })
         .await
+    }
+
+    /// The codes of refusals and events that are recorded of a user, oldest first.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn recorded_codes(&self, user: UserId) -> Result<Vec<String>, StoreError> {
+        sqlx::query_scalar("SELECT code FROM sign_ins WHERE user_id = ?1 AND code IS NOT NULL ORDER BY id")
+            .bind(user.as_bytes().to_vec())
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed)
     }
 
     async fn send(&self, command: Command) -> Result<(), StoreError> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -134,8 +134,20 @@ pub(super) struct GrantRow {
     cap_refresh_s: Option<u64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     no_refresh: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cap_sessions: Option<u32>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     local_mfa: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    audience: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    jkt: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    upstream_sid: Option<String>,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    claims: Map<String, Value>,
 }
 
 impl From<&Grant> for GrantRow {
@@ -152,7 +164,13 @@ impl From<&Grant> for GrantRow {
             cap_session_s: g.caps.session.map(|d| d.as_secs()),
             cap_refresh_s: g.caps.refresh.map(|d| d.as_secs()),
             no_refresh: g.caps.no_refresh,
+            cap_sessions: g.caps.sessions,
             local_mfa: g.local_mfa,
+            client: g.client.clone(),
+            audience: g.audience.clone(),
+            jkt: g.jkt.clone(),
+            upstream_sid: g.upstream_sid.map(|sid| HEXLOWER.encode(&sid)),
+            claims: g.claims.clone(),
         }
     }
 }
@@ -177,10 +195,20 @@ impl GrantRow {
                 session: row.cap_session_s.map(Duration::from_secs),
                 refresh: row.cap_refresh_s.map(Duration::from_secs),
                 no_refresh: row.no_refresh,
+                sessions: row.cap_sessions,
             },
             local_mfa: row.local_mfa,
+            client: row.client,
+            audience: row.audience,
+            jkt: row.jkt,
+            upstream_sid: row.upstream_sid.map(|hex| digest(&hex)).transpose()?,
+            claims: row.claims,
         })
     }
+}
+
+fn digest(hex: &str) -> Result<[u8; 32], sqlx::Error> {
+    bytes(&HEXLOWER.decode(hex.as_bytes()).map_err(|_| unreadable("a digest"))?)
 }
 
 #[derive(Serialize, Deserialize)]

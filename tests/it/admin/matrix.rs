@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Role;
 use crate::support::issuer::TestIssuer;
-use crate::support::service::{Answer, JsonBody, Service};
+use crate::support::service::{Answer, JsonBody, Service, Setup};
 
 struct Operation {
     id: String,
@@ -92,7 +92,8 @@ struct Side {
 }
 
 async fn world() -> World {
-    let service = Service::start().await;
+    let client = "[[clients]]\nid = \"own-app\"\nkind = \"native\"\nproviders = [\"acme\"]\n";
+    let service = Service::start_with(Setup { more_config: client.to_owned(), ..Setup::default() }).await;
     let root = service.admin_key(Role::Admin, None).await;
     let settings = json!({
         "issuer": service.issuer.url,
@@ -202,6 +203,8 @@ async fn a_credential_of_one_tenant_opens_nothing_in_another() {
                     assert!(matches!(answer.status, 403 | 404), "{place}: {}", answer.text);
                 }
             }
+            // It may stand in the body as well: see `open_operation`.
+            Some("client") => {}
             Some(other) => panic!("{place}: what is {other}? Give the matrix a row for it"),
             None => {}
         }
@@ -216,6 +219,13 @@ async fn a_credential_of_one_tenant_opens_nothing_in_another() {
         .header("x-tenant-id", foreign.tenant)
         .json(&json!({"refresh_token": foreign.refresh}));
     service.send(refreshed).await.signed_in();
+}
+
+async fn form(service: &Service, path: &str, tenant: &str, fields: &[(&str, &str)]) -> Answer {
+    let mut body = url::form_urlencoded::Serializer::new(String::new());
+    let body = body.extend_pairs(fields).finish();
+    let request = service.http().post(service.url(path)).header("x-tenant-id", tenant);
+    service.send(request.header("content-type", "application/x-www-form-urlencoded").body(body)).await
 }
 
 /// Operations that take their credential in the body, or none.
@@ -237,6 +247,26 @@ async fn open_operation(service: &Service, operation: &Operation, own: &Side, fo
         }
         // Challenges have a test of their own in tests/it/mfa: a_challenge_is_bound_to_device_tenant_and_method.
         "verifyMfaChallenge" => {}
+        "issueToken" | "introspectToken" | "revokeToken" => {
+            let fields = [("client_id", "own-app"), ("grant_type", "refresh_token"), ("token", "x")];
+            let refresh = foreign.refresh.as_str().unwrap();
+            let there = form(service, &operation.path, foreign.tenant, &fields).await;
+            there.expect(401, "invalid_client");
+            let fields = [("client_id", "own-app"), ("grant_type", "refresh_token"), ("refresh_token", refresh)];
+            let here =
+                form(service, &operation.path, own.tenant, &[&fields[..], &[("token", refresh)]].concat()).await;
+            // Revoking a token that opens nothing is fine; the end of the test shows that it still does elsewhere.
+            assert!(matches!(here.status, 200 | 400), "{place}: {}", here.text);
+            assert_eq!(here.status == 200, operation.id == "revokeToken", "{place}: {}", here.text);
+        }
+        "backchannelLogout" => {
+            let event = json!({"http://schemas.openid.net/event/backchannel-logout": {}});
+            let token = service.issuer.token().header("typ", "logout+jwt").claim("events", event).sign();
+            // tests/it/oauth/backchannel.rs shows that one tenant's provider ends nothing in another.
+            let told = form(service, &operation.path, "third", &[("logout_token", &token)]).await;
+            told.expect(404, "unknown_tenant");
+        }
+        "getOpenidConfiguration" | "getServerMetadata" => {}
         "issueNonce" | "healthLive" | "healthReady" | "metrics" | "getJwks" => {}
         other => panic!("{place}: {other} takes no credential; give the matrix a row that says why that is fine"),
     }
