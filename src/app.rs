@@ -1,6 +1,7 @@
 //! Joins core and edges: the only file, besides the commands, that names all of them.
 
 pub mod keys;
+mod plugins;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,12 +24,13 @@ use crate::dev::{self, DevIssuer};
 use crate::geo::GeoDatabases;
 use crate::http::{self, Administration, Assume, Assumed, Readiness, State, serve};
 use crate::ids::{FactorId, TenantId, UserId};
+use crate::mfa::delivery::CodeSender;
 use crate::mfa::enrol::Enrolment;
 use crate::mfa::ports::{Factors, StoredFactor};
 use crate::mfa::verify::{ChallengeVerifier, TOTP_PURPOSE};
 use crate::mfa::{Factor, MfaMethod, totp};
 use crate::oidc::{FetchSettings, Fetcher, KeyCache, Probe};
-use crate::plugin_host::PluginHost;
+use crate::plugin_host::{self, PluginHost, PluginKeys};
 use crate::policy::service::PolicyService;
 use crate::scripts::follow::{Follower, Progress};
 use crate::scripts::lab::Lab;
@@ -73,7 +75,7 @@ pub enum StartError {
     Policies(#[from] crate::scripts::LoadError),
     /// Plugins.
     #[error("plugins: {0}")]
-    Plugins(#[from] crate::plugin_host::PluginLoadError),
+    Plugins(#[from] plugin_host::PluginLoadError),
     /// GeoIP databases.
     #[error("geoip: {0}")]
     Geo(#[from] crate::geo::GeoError),
@@ -134,7 +136,8 @@ pub struct App {
     store: Arc<Store>,
     policies: Arc<PolicyHost>,
     keeper: Arc<KeyKeeper>,
-    watch: Option<WatchGuard>,
+    plugins: Arc<PluginHost>,
+    watch: (Option<WatchGuard>, Option<plugin_host::WatchGuard>),
     /// What looks for changes beside the requests: keys, the directory, policies.
     running: (AbortOnDrop, AbortOnDrop, Option<AbortOnDrop>),
     _master_key: MasterKeyFile,
@@ -174,9 +177,13 @@ impl App {
         let keeper = keys::keeper(&settings, &store, &vault, &clock, &entropy).await?;
         let ring = Arc::clone(&keeper.ring);
         let plugins = match &settings.plugins_lock {
-            Some(lock) => Arc::new(PluginHost::load(lock, &private_plugin_store(&settings))?),
+            Some(lock) => {
+                let services = plugins::services(&settings, &store, &clock, &entropy);
+                Arc::new(PluginHost::load(lock, &private_plugin_store(&settings), services)?)
+            }
             None => Arc::new(PluginHost::none()),
         };
+        let plugin_watch = settings.plugins_lock.as_ref().and_then(|_| plugins::watch(&plugins));
         let geo = GeoDatabases::open(settings.geoip_city.as_deref(), settings.geoip_asn.as_deref())?;
         let fetcher = Fetcher::new(FetchSettings {
             allow_insecure_issuers: settings.server.allow_insecure_issuers,
@@ -195,13 +202,20 @@ impl App {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             directory: Arc::clone(&directory),
-            keys: Arc::<KeyCache>::clone(&provider_keys),
+            keys: Arc::new(PluginKeys::new(
+                Arc::clone(&plugins),
+                Arc::<KeyCache>::clone(&provider_keys),
+                Arc::clone(&clock),
+            )),
+            verifiers: Arc::<PluginHost>::clone(&plugins),
             replays: Arc::<Store>::clone(&store),
             enricher: Arc::<PluginHost>::clone(&plugins),
             mapper: Arc::<PolicyHost>::clone(&policies),
             users: Arc::<Store>::clone(&store),
             geo: Arc::new(geo),
-            signals: plugins,
+            signals: Arc::<PluginHost>::clone(&plugins),
+            observer: Arc::<PluginHost>::clone(&plugins),
+            channels: Arc::<PluginHost>::clone(&plugins),
             rules: Arc::<PolicyHost>::clone(&policies),
             outcomes: Arc::<Store>::clone(&store),
             decisions: Arc::clone(&records) as Arc<dyn DecisionLog>,
@@ -254,7 +268,19 @@ impl App {
                 entropy: Arc::clone(&entropy),
                 directory: Arc::clone(&directory),
                 challenges: Arc::<Store>::clone(&store),
+                deliveries: Arc::<Store>::clone(&store),
+                channels: Arc::<PluginHost>::clone(&plugins),
+                observer: Arc::<PluginHost>::clone(&plugins),
                 issuer: Arc::clone(&issuer),
+                vault: vault.clone(),
+                pseudonyms: pseudonyms.clone(),
+            },
+            codes: CodeSender {
+                directory: Arc::clone(&directory),
+                clock: Arc::clone(&clock),
+                entropy: Arc::clone(&entropy),
+                deliveries: Arc::<Store>::clone(&store),
+                channels: Arc::<PluginHost>::clone(&plugins),
                 vault: vault.clone(),
                 pseudonyms,
             },
@@ -289,6 +315,7 @@ impl App {
                 users: Arc::<Store>::clone(&store),
                 sign_ins: Arc::<Store>::clone(&store),
                 probe: Arc::new(Probe { fetcher, keys: provider_keys }),
+                plugins: Arc::<PluginHost>::clone(&plugins),
             },
             enrolment: Enrolment {
                 clock,
@@ -313,7 +340,8 @@ impl App {
             store,
             policies,
             keeper,
-            watch,
+            plugins,
+            watch: (watch, plugin_watch),
             running: (look, follow, follow_policies),
             _master_key: master_key,
         })
@@ -335,6 +363,12 @@ impl App {
     #[must_use]
     pub fn policies(&self) -> &Arc<PolicyHost> {
         &self.policies
+    }
+
+    /// The plugins.
+    #[must_use]
+    pub fn plugins(&self) -> &Arc<PluginHost> {
+        &self.plugins
     }
 
     /// Serves until `stop` resolves; then requests finish, and the store is closed.

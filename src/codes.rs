@@ -171,6 +171,12 @@ codes! {
     InternalError = "internal_error",
     /// The provider's keys or a plugin are out of reach.
     ProviderUnavailable = "provider_unavailable",
+    /// The provider's verifier refuses the ID token.
+    IdTokenRejected = "id_token_rejected",
+    /// Too many messages were sent.
+    TooManyMessages = "too_many_messages",
+    /// No channel delivers now.
+    ChannelUnavailable = "channel_unavailable",
     /// The store is out of reach.
     StoreUnavailable = "store_unavailable",
     /// The request took too long.

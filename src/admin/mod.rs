@@ -10,6 +10,7 @@ pub mod audit;
 pub mod directory;
 pub mod keys;
 pub mod page;
+pub mod plugins;
 pub mod ports;
 pub mod probe;
 pub mod users;

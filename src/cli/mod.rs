@@ -56,6 +56,9 @@ enum Command {
     /// Work on plugins.
     #[command(subcommand)]
     Plugin(plugin::Plugin),
+    /// The process of one plugin; the server starts it.
+    #[command(hide = true, name = "plugin-host")]
+    PluginHost,
 }
 
 #[derive(clap::Args)]
@@ -114,6 +117,9 @@ pub fn run() -> ExitCode {
         Command::Keys(command) => command.run(),
         Command::Policy(command) => command.run(),
         Command::Plugin(command) => command.run(),
+        Command::PluginHost => {
+            crate::plugin_host::child::run().map(|()| FINE).map_err(|error| Failure::new(USAGE, error.to_string()))
+        }
     };
     match ended {
         Ok(code) => ExitCode::from(code),

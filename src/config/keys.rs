@@ -134,7 +134,7 @@ pub(super) static SECTIONS: &[Section] = &[
     },
     Section { name: "policies", repeated: false, keys: &[text("dir", "policies")] },
     Section { name: "records", repeated: false, keys: &[text("keep", "30d")] },
-    Section { name: "plugins", repeated: false, keys: &[optional("lock")] },
+    Section { name: "plugins", repeated: false, keys: &[optional("lock"), optional("secrets_dir")] },
     Section { name: "geoip", repeated: false, keys: &[optional("city"), optional("asn")] },
     Section {
         name: "tenants",

@@ -67,6 +67,8 @@ pub struct Settings {
     pub keep_records: Duration,
     /// The list of plugins; absent: no plugin is loaded.
     pub plugins_lock: Option<PathBuf>,
+    /// A directory with one file for each secret that plugins are granted.
+    pub plugins_secrets_dir: Option<PathBuf>,
     /// The database of places; absent: places are unknown.
     pub geoip_city: Option<PathBuf>,
     /// The database of networks; absent: networks are unknown.
@@ -222,6 +224,7 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
     let policies_dir = path(&layers.table("policies"), "dir", findings);
     let keep_records = keep_records(&layers.table("records"), findings);
     let plugins_lock = path(&layers.table("plugins"), "lock", findings);
+    let plugins_secrets_dir = path(&layers.table("plugins"), "secrets_dir", findings);
     let geoip_city = path(&layers.table("geoip"), "city", findings);
     let geoip_asn = path(&layers.table("geoip"), "asn", findings);
     let server = server?;
@@ -237,6 +240,7 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
         policies_dir: policies_dir?,
         keep_records: keep_records?,
         plugins_lock,
+        plugins_secrets_dir,
         geoip_city,
         geoip_asn,
         tenants,

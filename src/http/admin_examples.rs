@@ -92,6 +92,13 @@ pub(super) fn success(operation: &str) -> Option<(&'static str, &'static str, Va
             let value = json!({"name": "login-example-com", "settings": settings, "notes": notes});
             ("proposal", "A provider to look over", value)
         }
+        "listPlugins" => {
+            let plugin = json!({
+                "id": "countersign.ip_list", "version": "0.1.0", "vendor": "Countersign", "sha256": "0".repeat(64),
+                "hooks": ["signal.signals"], "isolation": "process", "process_deaths": 0, "in_flight": 1, "stuck": 0
+            });
+            ("plugins", "One plugin", json!({"items": [plugin]}))
+        }
         "revokeAdminKey" => message("the admin key is revoked"),
         other => return super::policy_examples::success(other),
     })

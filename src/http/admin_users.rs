@@ -51,7 +51,6 @@ impl AdminUsersApi {
     ///
     /// Newest first, without the deleted unless their status is asked for.
     #[oai(path = "/admin/users", method = "get", tag = "Tag::Administration", operation_id = "listUsers")]
-    #[expect(clippy::too_many_arguments, reason = "each is a parameter of the operation")]
     async fn list(
         &self,
         request: &Request,

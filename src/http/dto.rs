@@ -252,6 +252,30 @@ fn default_method() -> Text {
     Text(MfaMethod::Totp.to_string())
 }
 
+/// The wish for a code.
+#[derive(Object)]
+#[oai(rename = "dto.SendCodeRequest", skip_serializing_if_is_none)]
+pub struct SendCodeRequest {
+    /// As it came from the sign-in.
+    pub challenge_token: Text,
+    /// `email` or `sms`, one of the challenge's `required_mfa_methods`.
+    pub mfa_method: Text,
+    /// The `device_id` of the sign-in, when it had one.
+    pub device_id: Option<Text>,
+}
+
+/// A code is on its way.
+#[derive(Debug, Object)]
+#[oai(rename = "dto.SendCodeResponse")]
+pub struct SendCodeResponse {
+    /// How it travels.
+    pub mfa_method: String,
+    /// The address, shortened so that its owner recognises it.
+    pub destination: String,
+    /// How long the code is good, in seconds.
+    pub expires_in: u64,
+}
+
 /// A refresh token to exchange.
 #[derive(Object)]
 #[oai(rename = "dto.RefreshRequest")]

@@ -9,6 +9,7 @@ mod admin_decisions;
 mod admin_examples;
 mod admin_keys;
 mod admin_people;
+mod admin_plugins;
 mod admin_policies;
 mod admin_policy_dto;
 mod admin_providers;
@@ -56,12 +57,14 @@ use serde_json::Value;
 
 use crate::admin::directory::DirectoryService;
 use crate::admin::keys::{KeyCheck, KeyError};
+use crate::admin::plugins::Plugins;
 use crate::admin::ports::AuditLog;
 use crate::admin::probe::ProviderProbe;
 use crate::admin::users::{SignInLog, UserAdmin};
 use crate::clock::Clock;
 use crate::codes::ErrorCode;
 use crate::ids::RequestId;
+use crate::mfa::delivery::CodeSender;
 use crate::mfa::enrol::Enrolment;
 use crate::mfa::verify::ChallengeVerifier;
 use crate::policy::service::PolicyService;
@@ -109,6 +112,8 @@ pub struct State {
     pub pipeline: Arc<Pipeline>,
     /// Answers to challenges.
     pub challenges: ChallengeVerifier,
+    /// Codes for challenges.
+    pub codes: CodeSender,
     /// Refresh and logout.
     pub sessions: SessionService,
     /// Bearer tokens.
@@ -147,6 +152,8 @@ pub struct Administration {
     pub sign_ins: Arc<dyn SignInLog>,
     /// Asks providers of themselves.
     pub probe: Arc<dyn ProviderProbe>,
+    /// The plugins of this node.
+    pub plugins: Arc<dyn Plugins>,
 }
 
 impl State {
@@ -240,6 +247,7 @@ type AdminApis = (
     admin_policies::AdminPoliciesApi,
     admin_decisions::AdminDecisionsApi,
     admin_decisions::MySignInsApi,
+    admin_plugins::AdminPluginsApi,
 );
 
 fn admin_apis(state: &Arc<State>) -> AdminApis {
@@ -254,6 +262,7 @@ fn admin_apis(state: &Arc<State>) -> AdminApis {
         admin_policies::AdminPoliciesApi(state()),
         admin_decisions::AdminDecisionsApi(state()),
         admin_decisions::MySignInsApi(state()),
+        admin_plugins::AdminPluginsApi(state()),
     )
 }
 

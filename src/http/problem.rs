@@ -218,6 +218,16 @@ pub const fn row(code: ErrorCode) -> Row {
             503_001,
             "The provider's keys, or a plugin that it needs, cannot be had now; `Retry-After` tells when to try again.",
         ),
+        E::IdTokenRejected => {
+            (401_200, "The provider's own verifier, a plugin, refuses the ID token; the message holds its reason.")
+        }
+        E::TooManyMessages => (
+            429_200,
+            "Too many codes were sent for this challenge or to this user; `Retry-After` tells when to try again.",
+        ),
+        E::ChannelUnavailable => {
+            (503_200, "The code cannot be sent or checked now; `Retry-After` tells when to try again.")
+        }
         E::StoreUnavailable => (503_002, "The store does not answer now; `Retry-After` tells when to try again."),
         E::RequestTimeout => {
             (503_003, "The request was not finished in time; `Retry-After` tells when to try again.")
@@ -262,7 +272,7 @@ impl Problem {
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         let retry_after_s = match code {
-            ErrorCode::ProviderUnavailable => Some(5),
+            ErrorCode::ProviderUnavailable | ErrorCode::ChannelUnavailable => Some(5),
             ErrorCode::StoreUnavailable | ErrorCode::RequestTimeout => Some(1),
             _ => None,
         };

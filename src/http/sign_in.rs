@@ -15,6 +15,7 @@ use super::{MaybeBearer, State, Tag, client};
 use crate::codes::ErrorCode as E;
 use crate::ids::RequestId;
 use crate::mfa::MfaMethod;
+use crate::mfa::delivery::{SendError, SendRequest};
 use crate::mfa::verify::{Answer, ChallengeError};
 use crate::session::refresh::Asker;
 use crate::signin::error::SignInError;
@@ -53,6 +54,7 @@ impl Refusals for SignInRefusals {
         E::IdTokenNonceMismatch,
         E::IdTokenAtHashMismatch,
         E::IdTokenReplayed,
+        E::IdTokenRejected,
         E::NoProviderFits,
         E::UnknownKey,
         E::KeyIdMissing,
@@ -95,6 +97,27 @@ impl Refusals for ChallengeRefusals {
         E::BodyTooLarge,
         E::UnsupportedMediaType,
         E::MfaLocked,
+        E::ChannelUnavailable,
+        E::StoreUnavailable,
+        E::RequestTimeout,
+    ];
+}
+
+pub(super) struct SendRefusals;
+impl Refusals for SendRefusals {
+    const CODES: &'static [E] = &[
+        E::MalformedRequest,
+        E::ChallengeExpired,
+        E::ChallengeUsed,
+        E::InvalidChallenge,
+        E::MfaMethodNotAllowed,
+        E::ProviderDisabled,
+        E::UnknownTenant,
+        E::BodyTooLarge,
+        E::UnsupportedMediaType,
+        E::MfaLocked,
+        E::TooManyMessages,
+        E::ChannelUnavailable,
         E::StoreUnavailable,
         E::RequestTimeout,
     ];
@@ -168,6 +191,20 @@ impl SignInApi {
             expires_in: NONCE_TTL.as_secs(),
         });
         answer.into()
+    }
+
+    /// Have a code sent for a challenge
+    ///
+    /// For the methods `email` and `sms`, when they stand in the challenge's `required_mfa_methods`: a code
+    /// goes to the address that the user had verified before. A new code takes the place of an earlier one.
+    /// At most three messages for a challenge, 20 s apart, and ten to one user within 15 minutes.
+    #[oai(path = "/auth/mfa/challenge", method = "post", tag = "Tag::Mfa", operation_id = "sendMfaCode")]
+    async fn send_code(
+        &self,
+        request: &Request,
+        body: Body<dto::SendCodeRequest>,
+    ) -> Reply<dto::SendCodeResponse, SendRefusals> {
+        self.run_send(request, body.0).await.into()
     }
 
     /// Answer an MFA challenge
@@ -291,6 +328,40 @@ impl SignInApi {
         self.0.sign_in(request, body, binding).await.map(Into::into)
     }
 
+    async fn run_send(
+        &self,
+        request: &Request,
+        body: dto::SendCodeRequest,
+    ) -> Result<dto::SendCodeResponse, Problem> {
+        let state = &self.0;
+        let tenant = state.tenant(request)?;
+        let method = find_method(&body.mfa_method.0)?;
+        let device_id = present(body.device_id);
+        let wish = SendRequest {
+            tenant: tenant.id.clone(),
+            challenge_token: &body.challenge_token.0,
+            method,
+            device_id: device_id.as_deref(),
+        };
+        match state.codes.send(wish).await {
+            Ok(sent) => Ok(dto::SendCodeResponse {
+                mfa_method: sent.method.to_string(),
+                destination: sent.destination_hint,
+                expires_in: sent.expires_in.as_secs(),
+            }),
+            Err(error) => {
+                let problem = state.refused(error.code(), &error);
+                Err(match error {
+                    SendError::TooMany { retry_after_s }
+                    | SendError::Challenge(ChallengeError::Locked { retry_after_s }) => {
+                        problem.retry_after(retry_after_s)
+                    }
+                    _ => problem,
+                })
+            }
+        }
+    }
+
     async fn run_verify(
         &self,
         request: &Request,
@@ -298,10 +369,7 @@ impl SignInApi {
     ) -> Result<dto::LoginResponse, Problem> {
         let state = &self.0;
         let tenant = state.tenant(request)?;
-        let method = MfaMethod::find(&body.mfa_method.0).ok_or_else(|| {
-            let known: Vec<&str> = MfaMethod::ALL.iter().map(|m| m.as_str()).collect();
-            Problem::new(E::MfaMethodNotAllowed, format!("mfa_method is one of {}", known.join(", ")))
-        })?;
+        let method = find_method(&body.mfa_method.0)?;
         let device_id = present(body.device_id);
         let verified = state
             .challenges
@@ -327,6 +395,13 @@ impl SignInApi {
             }
         }
     }
+}
+
+fn find_method(word: &str) -> Result<MfaMethod, Problem> {
+    MfaMethod::find(word).ok_or_else(|| {
+        let known: Vec<&str> = MfaMethod::ALL.iter().map(|m| m.as_str()).collect();
+        Problem::new(E::MfaMethodNotAllowed, format!("mfa_method is one of {}", known.join(", ")))
+    })
 }
 
 /// An empty text counts as absent: generated clients send those.

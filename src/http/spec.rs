@@ -190,6 +190,9 @@ fn request_example(operation: &str) -> Option<Value> {
         "verifyMfaChallenge" => {
             json!({"challenge_token": CHALLENGE, "code": "492039", "mfa_method": "totp", "device_id": "1f0c6a52-ios"})
         }
+        "sendMfaCode" => {
+            json!({"challenge_token": CHALLENGE, "mfa_method": "email", "device_id": "1f0c6a52-ios"})
+        }
         "refresh" | "logout" => json!({"refresh_token": REFRESH}),
         "confirmTotpEnrolment" => json!({"factor_id": "fac_034xz6kz3cd5e6f7g8h9jkmnpq", "code": "492039"}),
         other => return oauth_examples::request(other).or_else(|| admin_examples::request(other)),
@@ -211,6 +214,11 @@ fn success_examples(operation: &str) -> Map<String, Value> {
             ),
         ],
         "verifyMfaChallenge" | "refresh" => vec![signed_in("Local tokens")],
+        "sendMfaCode" => vec![one(
+            "sent",
+            "The code is on its way",
+            json!({"mfa_method": "email", "destination": "a…@example.com", "expires_in": 290}),
+        )],
         "issueNonce" => vec![one("nonce", "A nonce", json!({"nonce": "AAABm8…", "expires_in": 600}))],
         "logout" => vec![one("ended", "The session has ended", message("the session has ended"))],
         "confirmTotpEnrolment" => {

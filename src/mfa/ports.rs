@@ -59,14 +59,76 @@ pub struct Completion {
     pub challenge: ChallengeId,
     /// Its user.
     pub user: UserId,
-    /// The factor that passed.
-    pub factor: FactorId,
-    /// The TOTP step that passed.
-    pub step: i64,
+    /// What passed.
+    pub passed: Passed,
     /// The session that comes of it.
     pub session: NewSession,
     /// The record.
     pub record: SignInRecord,
+}
+
+/// What passed, and what is to be spent for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passed {
+    /// A factor.
+    Factor {
+        /// Which one.
+        factor: FactorId,
+        /// The TOTP step.
+        step: i64,
+    },
+    /// A code that was sent for this challenge: it goes with the challenge.
+    SentCode,
+}
+
+/// A message to be counted.
+#[derive(Debug)]
+pub struct NewDelivery {
+    /// Its identifier.
+    pub delivery_id: String,
+    /// The code, when the server made it.
+    pub sealed_code: Option<Vec<u8>>,
+}
+
+/// Whether a message may be sent.
+#[derive(Debug)]
+pub enum DeliveryStart {
+    /// It may, and is counted.
+    Open(Box<(NewChallenge, User)>),
+    /// The challenge is not open; never [`AttemptStart::Open`].
+    Refused(AttemptStart),
+    /// The challenge takes other methods.
+    NotAllowed {
+        /// Which.
+        allowed: Vec<MfaMethod>,
+    },
+    /// Too many messages, or too soon.
+    TooMany {
+        /// Seconds until another may be sent.
+        retry_after_s: u64,
+    },
+}
+
+/// Messages with codes.
+#[async_trait]
+pub trait Deliveries: Send + Sync {
+    /// Checks the challenge as [`Challenges::begin_attempt`] does, and counts a message instead of an
+    /// attempt: [`super::delivery::MESSAGES_PER_CHALLENGE`], [`super::delivery::MESSAGES_PER_USER`].
+    async fn begin_delivery(&self, request: AttemptRequest, new: NewDelivery) -> Result<DeliveryStart, StoreError>;
+    /// Keeps what the channel calls the message, unless a newer one was sent.
+    async fn set_reference(
+        &self,
+        challenge: ChallengeId,
+        method: MfaMethod,
+        delivery_id: &str,
+        reference: &str,
+    ) -> Result<(), StoreError>;
+    /// The last message of a challenge by this method.
+    async fn find_delivery(
+        &self,
+        challenge: ChallengeId,
+        method: MfaMethod,
+    ) -> Result<Option<super::delivery::Delivery>, StoreError>;
 }
 
 /// How a completion ended.

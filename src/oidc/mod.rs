@@ -10,6 +10,7 @@ mod cache;
 mod client;
 mod discovery;
 mod probe;
+mod request;
 mod schedule;
 
 #[cfg(test)]
@@ -26,3 +27,4 @@ pub use cache::{KeyCache, KeyFetchError};
 pub use client::{FetchError, FetchSettings, FetchSetupError, Fetched, Fetcher};
 pub use discovery::DiscoveryError;
 pub use probe::Probe;
+pub use request::{OutboundRequest, OutboundResponse};

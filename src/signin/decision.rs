@@ -80,12 +80,15 @@ impl Decided {
     }
 }
 
-/// Decides. Deny before what cannot be met before MFA before tokens.
+/// Decides. Deny before what cannot be met before MFA before tokens. `channels` are those to addresses
+/// that the user had verified before this sign-in: for a user without a factor that would do, if the
+/// tenant's `unenrolled` rule is `known_channel`.
 #[must_use]
-pub fn decide(assessed: AssessedSignIn) -> Decided {
+pub fn decide(assessed: AssessedSignIn, channels: &[MfaMethod]) -> Decided {
     let upstream = &assessed.facts().upstream;
     let factors = &assessed.resolved().known().factors;
-    let decision = outcome(assessed.assessment(), upstream.trusted_mfa, upstream.auth_time_age_s, factors);
+    let decision =
+        outcome(assessed.assessment(), upstream.trusted_mfa, upstream.auth_time_age_s, factors, channels);
     Decided { assessed, decision }
 }
 
@@ -94,6 +97,7 @@ fn outcome(
     trusted_upstream_mfa: bool,
     auth_time_age_s: Option<i64>,
     factors: &[Factor],
+    channels: &[MfaMethod],
 ) -> Decision {
     let (demand, settings) = (&assessment.demand, &assessment.settings);
     if let Some(reason) = &demand.deny {
@@ -125,7 +129,11 @@ fn outcome(
         return Decision::Issue { caps: demand.caps };
     }
     let level_strength = (action == LevelAction::StrongMfa).then_some(Strength::Strong);
-    let methods = usable(factors, demand.methods.as_deref(), demand.strength.max(level_strength));
+    let strength = demand.strength.max(level_strength);
+    let mut methods = usable(factors, demand.methods.as_deref(), strength);
+    if methods.is_empty() && settings.unenrolled == Unenrolled::KnownChannel {
+        methods = that_do(channels.iter().copied(), demand.methods.as_deref(), strength);
+    }
     let reason = match &demand.mfa {
         Some(code) if !by_level => Arc::clone(code),
         _ => level_reason(),
@@ -133,7 +141,6 @@ fn outcome(
     if methods.is_empty() {
         return Decision::Deny(match settings.unenrolled {
             Unenrolled::UpstreamStepUp => Denial::UpstreamStepUp { reason, max_age_s: 0 },
-            // No method that sends a code is built in yet, so a known channel cannot be used.
             Unenrolled::KnownChannel | Unenrolled::Deny => Denial::NoFactor { reason },
         });
     }
@@ -142,9 +149,15 @@ fn outcome(
 
 fn usable(factors: &[Factor], named: Option<&[MfaMethod]>, strength: Option<Strength>) -> Vec<MfaMethod> {
     let enrolled = |method: &MfaMethod| factors.iter().any(|f| f.method == *method);
-    MfaMethod::SUPPORTED
-        .into_iter()
-        .filter(enrolled)
+    that_do(MfaMethod::SUPPORTED.into_iter().filter(enrolled), named, strength)
+}
+
+fn that_do(
+    methods: impl Iterator<Item = MfaMethod>,
+    named: Option<&[MfaMethod]>,
+    strength: Option<Strength>,
+) -> Vec<MfaMethod> {
+    methods
         .filter(|m| named.is_none_or(|list| list.contains(m)))
         .filter(|m| strength.is_none_or(|s| m.strength() >= s))
         .collect()
@@ -171,7 +184,8 @@ pub fn demanded_action(assessment: &Assessment) -> &'static str {
     }
 }
 
-/// The decision on facts of an earlier sign-in, with the factors that the user had then.
+/// The decision on facts of an earlier sign-in, with the factors that the user had then. Channels to known
+/// addresses are not among the facts: a user who has nothing else counts as one without a factor.
 #[must_use]
 pub fn decide_again(assessment: &Assessment, facts: &Facts) -> Decision {
     let at = facts.request.time;
@@ -182,7 +196,7 @@ pub fn decide_again(assessment: &Assessment, facts: &Facts) -> Decision {
         .filter_map(|f| MfaMethod::find(f.kind))
         .map(|method| Factor { id: FactorId::from_bytes([0; 16]), method, enrolled_at: at, last_used_at: None })
         .collect();
-    outcome(assessment, facts.upstream.trusted_mfa, facts.upstream.auth_time_age_s, &factors)
+    outcome(assessment, facts.upstream.trusted_mfa, facts.upstream.auth_time_age_s, &factors, &[])
 }
 
 impl Decision {
@@ -270,7 +284,7 @@ mod tests {
         for (effects, upstream, own, expected) in table {
             let shown = format!("{effects:?} upstream={upstream} own={own}");
             let factors = if own { totp() } else { Vec::new() };
-            let got = outcome(&assessment(PolicySettings::default(), effects), upstream, Some(300), &factors);
+            let got = outcome(&assessment(PolicySettings::default(), effects), upstream, Some(300), &factors, &[]);
             assert_eq!(word(&got), expected, "{shown}");
         }
     }
@@ -278,7 +292,7 @@ mod tests {
     #[test]
     fn a_step_up_is_asked_when_the_provider_does_not_tell_the_time() {
         let a = assessment(PolicySettings::default(), vec![Effect::UpstreamStepUp { max_age_s: 600 }]);
-        assert_eq!(word(&outcome(&a, true, None, &totp())), "step up");
+        assert_eq!(word(&outcome(&a, true, None, &totp(), &[])), "step up");
     }
 
     #[test]
@@ -290,7 +304,26 @@ mod tests {
         ] {
             let settings = PolicySettings { unenrolled, ..PolicySettings::default() };
             let a = assessment(settings, vec![Effect::Add(45)]);
-            assert_eq!(word(&outcome(&a, false, Some(0), &[])), expected);
+            assert_eq!(word(&outcome(&a, false, Some(0), &[], &[])), expected);
+        }
+    }
+
+    #[test]
+    fn a_known_channel_serves_a_user_without_a_factor_when_the_tenant_says_so() {
+        let email = [MfaMethod::Email];
+        for (unenrolled, effects, factors, expected) in [
+            (Unenrolled::KnownChannel, vec![Effect::RequireMfa(None)], vec![], Some(MfaMethod::Email)),
+            (Unenrolled::KnownChannel, vec![Effect::RequireMfa(None)], totp(), Some(MfaMethod::Totp)),
+            (Unenrolled::KnownChannel, vec![Effect::RequireMfa(Some(vec![MfaMethod::Totp]))], vec![], None),
+            (Unenrolled::Deny, vec![Effect::RequireMfa(None)], vec![], None),
+            (Unenrolled::UpstreamStepUp, vec![Effect::RequireMfa(None)], vec![], None),
+        ] {
+            let a = assessment(PolicySettings { unenrolled, ..PolicySettings::default() }, effects);
+            let methods = match outcome(&a, false, Some(0), &factors, &email) {
+                Decision::Challenge { methods, .. } => methods,
+                _ => Vec::new(),
+            };
+            assert_eq!(methods, Vec::from_iter(expected), "{unenrolled:?}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::decision::Denial;
 use super::identity::MappingError;
-use super::ports::{KeyError, StoreError};
+use super::ports::{ForeignError, KeyError, StoreError};
 use super::replay::ReplayError;
 use super::token::TokenShapeError;
 use super::user::ResolveError;
@@ -43,6 +43,9 @@ pub enum SignInError {
     /// The token itself.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// A verifier of the provider's own.
+    #[error(transparent)]
+    Foreign(#[from] ForeignError),
     /// Used before.
     #[error("the ID token was used before; this provider's tokens are good for one sign-in")]
     Replayed,
@@ -126,6 +129,8 @@ impl SignInError {
                 VerifyError::Nonce(_) => ErrorCode::IdTokenNonceMismatch,
                 VerifyError::AccessTokenHash(_) => ErrorCode::IdTokenAtHashMismatch,
             },
+            Self::Foreign(ForeignError::Rejected { .. }) => ErrorCode::IdTokenRejected,
+            Self::Foreign(ForeignError::Unavailable) => ErrorCode::ProviderUnavailable,
             Self::Replayed => ErrorCode::IdTokenReplayed,
             Self::EnrichUnavailable => ErrorCode::ProviderUnavailable,
             Self::EnrichRejected { .. } | Self::Mapping(MappingError::Rejected { .. }) => {

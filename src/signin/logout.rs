@@ -48,7 +48,10 @@ impl Pipeline {
         let issuer = shape.unverified_issuer().unwrap_or_default();
         let audiences = shape.unverified_audiences();
         let mut providers = self.directory.providers(tenant);
-        providers.retain(|p| p.issuer.may_match(issuer) && audiences.iter().any(|a| p.knows_client(a)));
+        providers.retain(|p| {
+            // A provider whose tokens a plugin verifies has no keys here that a logout token could be checked by.
+            !self.verifiers.verifies(p) && p.issuer.may_match(issuer) && audiences.iter().any(|a| p.knows_client(a))
+        });
         if providers.is_empty() {
             return Err(SignInError::NoProviderFits);
         }

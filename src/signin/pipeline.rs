@@ -10,29 +10,30 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tracing::Instrument;
 
-use super::assessment::{Assessment, assess};
+use super::assessment::{AssessedSignIn, Assessment, assess};
 use super::decision::{Decided, Decision, decide};
 use super::error::SignInError;
-use super::facts::{ProviderFacts, UpstreamFacts};
+use super::facts::{LinkMethod, ProviderFacts, UpstreamFacts};
 use super::history::{ContextPrint, PastEnd, Pseudonyms};
 use super::identity::{MappedIdentity, MappingError, MappingInput};
 use super::logout::upstream_session;
 use super::nonce::NonceIssuer;
 use super::ports::{
     AfterDecision, ClaimMapper, CommitResult, DecisionLog, Directory, Enricher, GeoLookup, KeySource, NewOutcome,
-    Outcomes, ReplayGuard, RiskRules, SignInCommit, SignalSource, Users,
+    Observer, Outcomes, ReplayGuard, RiskRules, SignInCommit, SignalSource, TokenVerifier, Users,
 };
 use super::provider::{EnrichFailure, NoncePolicy, Provider, Tenant};
 use super::record::{AssessmentRecord, SignInRecord};
 use super::replay::{FreshToken, spend};
 use super::request::{SignInRequest, TokenBinding};
 use super::signals::{gather, request_facts, upstream_facts};
-use super::token::UnverifiedToken;
+use super::token::{MAX_TOKEN_BYTES, TokenShapeError, UnverifiedToken};
 use super::user::{ResolveError, ResolvedUser, User, resolve};
-use super::verify::{Expected, check_algorithm, verify};
+use super::verify::{Expected, VerifiedToken, admit, check_algorithm, verify};
 use crate::clock::{Clock, UnixTime};
 use crate::codes::ErrorCode;
 use crate::ids::{ChallengeId, EventId, TenantId, UserId};
+use crate::mfa::delivery::CodeChannels;
 use crate::mfa::{CHALLENGE_TTL, MfaMethod, NewChallenge};
 use crate::secret::{Entropy, Secret};
 use crate::session::issue::{IssuedTokens, TokenIssuer};
@@ -76,6 +77,8 @@ pub struct Pipeline {
     pub directory: Arc<dyn Directory>,
     /// Provider keys.
     pub keys: Arc<dyn KeySource>,
+    /// Verifiers of tokens that are no JWS of ours to read.
+    pub verifiers: Arc<dyn TokenVerifier>,
     /// What was used once.
     pub replays: Arc<dyn ReplayGuard>,
     /// Plugins that add claims.
@@ -92,6 +95,10 @@ pub struct Pipeline {
     pub rules: Arc<dyn RiskRules>,
     /// Writes.
     pub outcomes: Arc<dyn Outcomes>,
+    /// Who is told how it ended.
+    pub observer: Arc<dyn Observer>,
+    /// Channels that send codes.
+    pub channels: Arc<dyn CodeChannels>,
     /// Frozen decisions.
     pub decisions: Arc<dyn DecisionLog>,
     /// Who looks at decisions afterwards.
@@ -138,8 +145,7 @@ impl Pipeline {
     async fn walk(&self, request: SignInRequest, trail: &mut Trail) -> Result<Outcome, SignInError> {
         let now = self.clock.now();
         let tenant = self.resolve_tenant(&request, trail)?;
-        let token = receive(&request)?;
-        let provider = self.resolve_provider(&tenant, &request, &token)?;
+        let (provider, token) = self.receive(&tenant, &request)?;
         trail.provider = Some(Arc::clone(&provider.name));
         let token = self.verify(token, &provider, &request, now).await?;
         trail.verified = true;
@@ -166,7 +172,8 @@ impl Pipeline {
             trail.assessment = Some(assessed.assessment().record());
             log_fault(assessed.assessment(), &tenant.id);
             let terms = Terms { binding: &request.binding, limits: &tenant.sessions };
-            match self.carry_out(decide(assessed), terms, now, trail).await? {
+            let channels = self.known_channels(&assessed);
+            match self.carry_out(decide(assessed, &channels), terms, now, trail).await? {
                 Carried::Outcome(outcome) => return Ok(*outcome),
                 Carried::Conflict(resolved) => identity = resolved.into_identity(),
             }
@@ -182,6 +189,31 @@ impl Pipeline {
             .ok_or(SignInError::UnknownTenant)?;
         trail.tenant = Some(tenant.id.clone());
         Ok(tenant)
+    }
+
+    /// Step 1 and the second half of step 2. A token of another format than ours is let through to the
+    /// verifier of the provider that the request names, and to no other.
+    fn receive(&self, tenant: &Tenant, request: &SignInRequest) -> Result<(Arc<Provider>, Received), SignInError> {
+        if request.id_token.is_empty() {
+            return Err(SignInError::MissingToken);
+        }
+        if request.id_token.len() > MAX_TOKEN_BYTES {
+            return Err(TokenShapeError::TooLong.into());
+        }
+        let foreign = || Received::Foreign(request.id_token.as_str().into());
+        match UnverifiedToken::parse(&request.id_token) {
+            Ok(token) => {
+                let provider = self.resolve_provider(tenant, request, &token)?;
+                let is_foreign = self.verifiers.verifies(&provider);
+                Ok((provider, if is_foreign { foreign() } else { Received::Jws(Box::new(token)) }))
+            }
+            Err(shape) => {
+                let named = |p: &Arc<Provider>| request.provider.as_deref() == Some(&*p.name);
+                let provider = self.directory.providers(&tenant.id).into_iter().find(named);
+                let provider = provider.filter(|p| self.verifiers.verifies(p)).ok_or(shape)?;
+                Ok((provider, foreign()))
+            }
+        }
     }
 
     /// Step 2, second half. What the token says of itself only chooses among configured providers.
@@ -220,24 +252,41 @@ impl Pipeline {
     /// Steps 3 and 4.
     async fn verify(
         &self,
-        token: UnverifiedToken,
+        token: Received,
         provider: &Arc<Provider>,
         request: &SignInRequest,
         now: UnixTime,
-    ) -> Result<super::verify::VerifiedToken, SignInError> {
-        check_algorithm(token.algorithm(), provider)?;
-        let key = self
-            .keys
-            .find_key(provider, token.unverified_kid(), token.algorithm())
-            .instrument(tracing::debug_span!("signin.key"))
-            .await?;
+    ) -> Result<VerifiedToken, SignInError> {
         let expected = Expected { nonce: request.nonce.as_deref(), access_token: request.access_token.as_deref() };
-        let verified = tracing::debug_span!("signin.verify")
-            .in_scope(|| verify(token, &key, Arc::clone(provider), &expected, now))?;
+        let verified = match token {
+            Received::Jws(token) => {
+                check_algorithm(token.algorithm(), provider)?;
+                let key = self
+                    .keys
+                    .find_key(provider, token.unverified_kid(), token.algorithm())
+                    .instrument(tracing::debug_span!("signin.key"))
+                    .await?;
+                tracing::debug_span!("signin.verify")
+                    .in_scope(|| verify(*token, &key, Arc::clone(provider), &expected, now))?
+            }
+            Received::Foreign(unverified) => {
+                let asked = self.verifiers.verify(provider, &unverified, now);
+                let foreign = asked.instrument(tracing::debug_span!("signin.verify")).await?;
+                admit(foreign, Arc::clone(provider), &expected, now)?
+            }
+        };
         if let (NoncePolicy::ServerIssued, Some(nonce)) = (provider.nonce, &request.nonce) {
             self.nonces.spend(&provider.tenant, nonce, now, &*self.replays).await??;
         }
         Ok(verified)
+    }
+
+    /// Channels to addresses that this user had verified before this sign-in.
+    fn known_channels(&self, assessed: &AssessedSignIn) -> Vec<MfaMethod> {
+        if assessed.resolved().link_method() == LinkMethod::Provisioned {
+            return Vec::new();
+        }
+        self.channels.usable(&assessed.resolved().known().user.profile)
     }
 
     /// Step 6, first half: plugins may add claims under `x.<plugin>`, and never replace one.
@@ -359,6 +408,7 @@ impl Pipeline {
                 (NewOutcome::Denial, Err(denial.clone()))
             }
         };
+        let observed = (!self.observer.is_idle()).then(|| record.clone());
         let sealed = self.decisions.freeze(record.id, assessed, decided.decision());
         let id = record.id;
         let commit = SignInCommit { change: assessed.resolved().change().clone(), outcome, record, sealed };
@@ -367,6 +417,9 @@ impl Pipeline {
             return Ok(Carried::Conflict(Box::new(decided.into_assessed().into_resolved())));
         }
         trail.recorded = true;
+        if let Some(record) = observed {
+            self.observer.observe(record);
+        }
         self.after.decided(id, decided.assessed().facts(), decided.decision().action());
         Ok(Carried::Outcome(Box::new(answer?)))
     }
@@ -430,7 +483,7 @@ impl Pipeline {
             return;
         };
         let now = self.clock.now();
-        self.outcomes.record_refusal(SignInRecord {
+        let record = SignInRecord {
             id: EventId::generate(now, &*self.entropy),
             at: now,
             tenant: tenant.clone(),
@@ -441,7 +494,11 @@ impl Pipeline {
             context: trail.context.clone(),
             assessment: trail.assessment.clone(),
             session: None,
-        });
+        };
+        if !self.observer.is_idle() {
+            self.observer.observe(record.clone());
+        }
+        self.outcomes.record_refusal(record);
     }
 }
 
@@ -452,17 +509,17 @@ struct Terms<'a> {
     limits: &'a SessionLimits,
 }
 
+/// A token that passed step 1.
+enum Received {
+    /// A compact JWS.
+    Jws(Box<UnverifiedToken>),
+    /// Whatever the provider's verifier reads.
+    Foreign(Arc<str>),
+}
+
 enum Carried {
     Outcome(Box<Outcome>),
     Conflict(Box<ResolvedUser>),
-}
-
-/// Step 1.
-fn receive(request: &SignInRequest) -> Result<UnverifiedToken, SignInError> {
-    if request.id_token.is_empty() {
-        return Err(SignInError::MissingToken);
-    }
-    Ok(UnverifiedToken::parse(&request.id_token)?)
 }
 
 fn log_fault(assessment: &Assessment, tenant: &TenantId) {

@@ -79,6 +79,51 @@ pub trait KeySource: Send + Sync {
     ) -> Result<Arc<VerificationKey>, KeyError>;
 }
 
+/// What a verifier outside of the core vouches for.
+#[derive(Debug)]
+pub struct ForeignClaims {
+    /// The algorithm that the signature was checked with, such as `HS256`.
+    pub alg: String,
+    /// The claims that the signature covers.
+    pub claims: Map<String, Value>,
+}
+
+/// Why a verifier outside of the core gave no claims.
+#[derive(Debug, thiserror::Error)]
+pub enum ForeignError {
+    /// The token is not genuine, or of no format that the provider's verifiers know.
+    #[error("the provider's verifier refuses the ID token: {code}")]
+    Rejected {
+        /// The verifier's reason, of `a-z 0-9 _`.
+        code: String,
+    },
+    /// No verifier answered.
+    #[error("the provider's verifier cannot be asked now")]
+    Unavailable,
+}
+
+/// Verifiers of tokens that the core cannot read. They answer for the signature alone.
+#[async_trait]
+pub trait TokenVerifier: Send + Sync {
+    /// Whether this provider's tokens are theirs.
+    fn verifies(&self, provider: &Provider) -> bool;
+    /// Checks the signature of a token, which may be any text.
+    async fn verify(
+        &self,
+        provider: &Provider,
+        unverified: &str,
+        now: UnixTime,
+    ) -> Result<ForeignClaims, ForeignError>;
+}
+
+/// Is told how sign-ins and answers to challenges ended, once that is durable.
+pub trait Observer: Send + Sync {
+    /// Whether nobody would hear; lets the path skip the work.
+    fn is_idle(&self) -> bool;
+    /// Takes note. Never waits.
+    fn observe(&self, record: SignInRecord);
+}
+
 /// The store is out of reach, full or broken. The cause goes to the log.
 #[derive(Debug, thiserror::Error)]
 #[error("the store did not answer")]

@@ -168,12 +168,12 @@ impl UnverifiedToken {
         &self.raw[self.signing_input_len + 1..]
     }
 
-    pub(super) fn into_claims(self) -> Map<String, Value> {
-        self.claims
-    }
-
     pub(super) fn claims(&self) -> &Map<String, Value> {
         &self.claims
+    }
+
+    pub(super) fn into_claims(self) -> Map<String, Value> {
+        self.claims
     }
 }
 

@@ -72,6 +72,16 @@ impl Keeper {
                 before(LOCK_WINDOW),
             ),
             (
+                "DELETE FROM mfa_deliveries WHERE (challenge, method) IN \
+                 (SELECT challenge, method FROM mfa_deliveries WHERE sent_at < ?1 ORDER BY sent_at LIMIT ?2)",
+                before(LOCK_WINDOW),
+            ),
+            (
+                "DELETE FROM plugin_values WHERE (plugin, key) IN \
+                 (SELECT plugin, key FROM plugin_values WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
+                self.now_ms,
+            ),
+            (
                 "DELETE FROM decisions WHERE seq IN \
                  (SELECT seq FROM (SELECT seq, expires_at FROM decisions ORDER BY seq LIMIT ?2) WHERE expires_at <= ?1)",
                 self.now_ms,

@@ -13,6 +13,7 @@ mod audit;
 mod batch;
 mod challenges;
 pub mod decisions;
+mod deliveries;
 mod directory;
 mod erase;
 mod factors;

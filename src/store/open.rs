@@ -89,6 +89,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (40, "decisions", include_str!("migrations/sqlite/0040_decisions.sql")),
     (41, "policies", include_str!("migrations/sqlite/0041_policies.sql")),
     (50, "identities by user", include_str!("migrations/sqlite/0050_identities_by_user.sql")),
+    (60, "plugins", include_str!("migrations/sqlite/0060_plugins.sql")),
 ];
 
 pub(super) async fn open(options: &StoreOptions) -> Result<Opened, OpenError> {

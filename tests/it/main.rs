@@ -9,6 +9,8 @@ mod mfa;
 mod oauth;
 mod openapi;
 mod plugin_abi;
+mod plugin_process;
+mod plugin_tools;
 mod policies;
 mod policy_life;
 mod session;

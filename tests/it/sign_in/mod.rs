@@ -3,6 +3,7 @@
 mod happy;
 mod linking;
 mod outages;
+mod plugin_ports;
 mod plugins;
 mod replay;
 mod risk;

@@ -288,7 +288,10 @@ impl Service {
 
 fn configuration(dir: &Path, issuer: &TestIssuer, setup: &Setup) -> String {
     let path = |name: &str| dir.join(name).display().to_string();
-    let plugins = setup.plugins_lock.as_ref().map_or(String::new(), |lock| format!("[plugins]\nlock = {lock:?}\n"));
+    let plugins = setup.plugins_lock.as_ref().map_or(String::new(), |lock| {
+        let secrets = lock.with_file_name("secrets");
+        format!("[plugins]\nlock = {lock:?}\nsecrets_dir = {secrets:?}\n")
+    });
     format!(
         r#"
 [server]
