@@ -29,7 +29,7 @@ use crate::mfa::enrol::Enrolment;
 use crate::mfa::ports::{Factors, StoredFactor};
 use crate::mfa::verify::{ChallengeVerifier, TOTP_PURPOSE};
 use crate::mfa::{Factor, MfaMethod, totp};
-use crate::oidc::{FetchSettings, Fetcher, KeyCache, Probe};
+use crate::oidc::{FetchSettings, Fetcher, KeyCache, KeyFiles, Probe};
 use crate::plugin_host::{self, PluginHost, PluginKeys};
 use crate::policy::service::PolicyService;
 use crate::scripts::follow::{Follower, Progress};
@@ -45,7 +45,7 @@ use crate::session::issue::TokenIssuer;
 use crate::session::refresh::SessionService;
 use crate::session::rotation::KeyKeeper;
 use crate::signin::history::{ContextPrint, PastEnd, Pseudonyms};
-use crate::signin::identity::Profile;
+use crate::signin::identity::{Profile, UserKind};
 use crate::signin::nonce::NonceIssuer;
 use crate::signin::pipeline::Pipeline;
 use crate::signin::ports::{
@@ -135,8 +135,8 @@ pub struct App {
     endpoint: BoxEndpoint<'static>,
     store: Arc<Store>,
     policies: Arc<PolicyHost>,
-    keeper: Arc<KeyKeeper>,
     plugins: Arc<PluginHost>,
+    keeper: Arc<KeyKeeper>,
     watch: (Option<WatchGuard>, Option<plugin_host::WatchGuard>),
     /// What looks for changes beside the requests: keys, the directory, policies.
     running: (AbortOnDrop, AbortOnDrop, Option<AbortOnDrop>),
@@ -187,15 +187,20 @@ impl App {
         let geo = GeoDatabases::open(settings.geoip_city.as_deref(), settings.geoip_asn.as_deref())?;
         let fetcher = Fetcher::new(FetchSettings {
             allow_insecure_issuers: settings.server.allow_insecure_issuers,
-            granted_networks: Vec::new(),
+            granted_networks: settings.granted_networks.clone(),
             timeout: Duration::from_secs(3),
         })?;
         let live = Arc::new(settings.directory());
         let directory: Arc<dyn Directory> = Arc::<LiveDirectory>::clone(&live);
         let managed = Arc::new(DirectoryService { store: Arc::<Store>::clone(&store), rules: live });
         managed.refresh().await.map_err(StartError::Read)?;
+        let key_files = KeyFiles::new(settings.keys_cache_dir.clone(), vault.derive("provider keys on disk"));
+        let provider_keys = KeyCache::with_files(fetcher.clone(), Arc::clone(&clock), key_files);
+        let enabled: Vec<_> =
+            managed.tenants().iter().flat_map(|entry| directory.providers(&entry.tenant.id)).collect();
+        provider_keys.restore(&enabled).await;
+        let provider_keys = Arc::new(provider_keys);
         let issuer = Arc::new(TokenIssuer { settings: settings.tokens.clone(), ring });
-        let provider_keys = Arc::new(KeyCache::new(fetcher.clone(), Arc::clone(&clock)));
         let records = Arc::new(DecisionRecords::new(vault.clone(), pseudonyms.clone(), settings.keep_records));
         let shadows = Shadows::start().map_err(StartError::Thread)?;
         let pipeline = Arc::new(Pipeline {
@@ -276,9 +281,9 @@ impl App {
                 pseudonyms: pseudonyms.clone(),
             },
             codes: CodeSender {
-                directory: Arc::clone(&directory),
                 clock: Arc::clone(&clock),
                 entropy: Arc::clone(&entropy),
+                directory: Arc::clone(&directory),
                 deliveries: Arc::<Store>::clone(&store),
                 channels: Arc::<PluginHost>::clone(&plugins),
                 vault: vault.clone(),
@@ -339,8 +344,8 @@ impl App {
             endpoint,
             store,
             policies,
-            keeper,
             plugins,
+            keeper,
             watch: (watch, plugin_watch),
             running: (look, follow, follow_policies),
             _master_key: master_key,
@@ -522,6 +527,7 @@ async fn seed_dev_user(
         tenant: tenant.clone(),
         status: UserStatus::Active,
         profile: Profile {
+            kind: UserKind::Person,
             email: None,
             email_verified: false,
             name: Some("Ada".to_owned()),

@@ -97,6 +97,8 @@ codes! {
     KeyIdMissing = "key_id_missing",
     /// The key does not fit the algorithm.
     KeyUnfit = "key_unfit",
+    /// Several keys have the token's key id.
+    KeyAmbiguous = "key_ambiguous",
     /// Denied by policy.
     SignInDenied = "sign_in_denied",
     /// Nobody has this identity.

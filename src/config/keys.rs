@@ -136,6 +136,8 @@ pub(super) static SECTIONS: &[Section] = &[
     Section { name: "records", repeated: false, keys: &[text("keep", "30d")] },
     Section { name: "plugins", repeated: false, keys: &[optional("lock"), optional("secrets_dir")] },
     Section { name: "geoip", repeated: false, keys: &[optional("city"), optional("asn")] },
+    Section { name: "network", repeated: false, keys: &[list("granted")] },
+    Section { name: "keys_cache", repeated: false, keys: &[optional("dir")] },
     Section {
         name: "tenants",
         repeated: true,

@@ -73,6 +73,10 @@ pub struct Settings {
     pub geoip_city: Option<PathBuf>,
     /// The database of networks; absent: networks are unknown.
     pub geoip_asn: Option<PathBuf>,
+    /// Networks that outbound fetches may reach although they are not public.
+    pub granted_networks: Vec<IpNet>,
+    /// Where providers' public keys are kept between starts.
+    pub keys_cache_dir: PathBuf,
     /// The tenants, never none.
     pub tenants: Vec<Arc<Tenant>>,
     /// The enabled providers.
@@ -195,6 +199,7 @@ pub fn dev_settings(root: &Path, listen: Option<SocketAddr>) -> Result<Settings,
     settings.store_url = format!("sqlite://{database}");
     settings.master_key_file = root.join("data/master.key");
     settings.policies_dir = root.join("policies");
+    settings.keys_cache_dir = root.join("data/provider-keys");
     Ok(settings)
 }
 
@@ -227,6 +232,12 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
     let plugins_secrets_dir = path(&layers.table("plugins"), "secrets_dir", findings);
     let geoip_city = path(&layers.table("geoip"), "city", findings);
     let geoip_asn = path(&layers.table("geoip"), "asn", findings);
+    let granted_networks = networks(&layers.table("network"), "granted", values::granted_network, findings);
+    let keys_cache = layers.table("keys_cache");
+    let keys_cache_dir = match keys_cache.text("dir") {
+        Some(_) => path(&keys_cache, "dir", findings),
+        None => master_key_file.as_deref().map(|file| file.with_file_name("provider-keys")),
+    };
     let server = server?;
     let (mut tokens, signing_algorithm, rotate_signing_key_every) = tokens?;
     tokens.issuer.clone_from(&server.public_url);
@@ -243,6 +254,8 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
         plugins_secrets_dir,
         geoip_city,
         geoip_asn,
+        granted_networks,
+        keys_cache_dir: keys_cache_dir?,
         tenants,
         providers,
         file_providers,
@@ -264,9 +277,7 @@ fn server(table: &Table<'_>, findings: &mut Findings) -> Option<ServerSettings> 
     };
     let base_path = table.text("base_path")?;
     let base_path = findings.take(&base_path.at, values::base_path(&base_path.value));
-    let proxies = table.list("trusted_proxies");
-    let trusted_proxies: Vec<_> =
-        proxies.value.iter().filter_map(|p| findings.take(&proxies.at, values::trusted_proxy(p))).collect();
+    let trusted_proxies = networks(table, "trusted_proxies", values::trusted_proxy, findings);
     let origins = table.list("cors_origins");
     let cors_origins: Vec<_> =
         origins.value.iter().filter_map(|o| findings.take(&origins.at, values::cors_origin(o))).collect();
@@ -309,6 +320,16 @@ fn tokens(
     }
     let settings = TokenSettings { issuer: String::new(), access_ttl, refresh_ttl, refresh_grace: refresh_grace? };
     Some((settings, algorithm?, rotate?))
+}
+
+fn networks(
+    table: &Table<'_>,
+    name: &str,
+    read: fn(&str) -> Result<IpNet, String>,
+    findings: &mut Findings,
+) -> Vec<IpNet> {
+    let written = table.list(name);
+    written.value.iter().filter_map(|text| findings.take(&written.at, read(text))).collect()
 }
 
 fn keep_records(table: &Table<'_>, findings: &mut Findings) -> Option<Duration> {

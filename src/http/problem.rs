@@ -115,6 +115,10 @@ pub const fn row(code: ErrorCode) -> Row {
         E::UnknownKey => (401_022, "The provider publishes no key with the token's `kid`."),
         E::KeyIdMissing => (401_023, "The token names no key, and not exactly one of the provider's keys fits."),
         E::KeyUnfit => (401_024, "The key that the token names does not fit its algorithm."),
+        E::KeyAmbiguous => (
+            401_110,
+            "The provider publishes several keys with the token's `kid`, so which one signed is not certain.",
+        ),
         E::SignInDenied => (
             403_001,
             "The tenant's policy denies this sign-in, or asks for a factor that the user does not have; the message holds the reason code.",

@@ -59,6 +59,7 @@ impl Refusals for SignInRefusals {
         E::UnknownKey,
         E::KeyIdMissing,
         E::KeyUnfit,
+        E::KeyAmbiguous,
         E::SignInDenied,
         E::UserNotProvisioned,
         E::AccountDisabled,

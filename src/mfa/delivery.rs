@@ -157,12 +157,12 @@ pub struct SendRequest<'a> {
 
 /// Sends codes.
 pub struct CodeSender {
-    /// Which providers are enabled.
-    pub directory: Arc<dyn Directory>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
+    /// Which providers are enabled.
+    pub directory: Arc<dyn Directory>,
     /// The store.
     pub deliveries: Arc<dyn Deliveries>,
     /// Channels.
@@ -230,9 +230,9 @@ impl CodeSender {
 fn refusal(refused: AttemptStart) -> ChallengeError {
     match refused {
         AttemptStart::Open(_) | AttemptStart::Unknown => ChallengeError::Unknown,
+        AttemptStart::ProviderDisabled => ChallengeError::ProviderDisabled,
         AttemptStart::Expired => ChallengeError::Expired,
         AttemptStart::Used => ChallengeError::Used,
-        AttemptStart::ProviderDisabled => ChallengeError::ProviderDisabled,
         AttemptStart::Locked { retry_after_s } => ChallengeError::Locked { retry_after_s },
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::keys::KeyRing;
 use super::ports::KeyRingError;
@@ -74,6 +75,8 @@ struct AccessClaims<'a> {
     acr: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cnf: Option<Confirmation<'a>>,
+    #[serde(flatten)]
+    added: &'a Map<String, Value>,
 }
 
 /// The key that a token is bound to (RFC 7800 section 3.1, RFC 9449 section 6.1).
@@ -158,6 +161,7 @@ impl TokenIssuer {
             amr: &grant.amr,
             acr: grant.acr.as_deref(),
             cnf: grant.jkt.as_deref().map(|jkt| Confirmation { jkt }),
+            added: &grant.claims,
         };
         let token = self
             .ring

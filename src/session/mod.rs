@@ -12,6 +12,8 @@ pub mod rotation;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 use crate::clock::UnixTime;
 use crate::ids::{RefreshId, SessionId, TenantId, UserId};
 use crate::mfa::MfaMethod;
@@ -49,7 +51,38 @@ pub struct Grant {
     pub jkt: Option<Arc<str>>,
     /// The digest of the provider's own session; see [`crate::signin::logout::upstream_session`].
     pub upstream_sid: Option<[u8; 32]>,
+    /// What the policy adds to access tokens.
+    pub claims: Map<String, Value>,
 }
+
+/// Claims that no policy sets: those of RFC 7519, RFC 9068 and OpenID Connect, and the server's own.
+pub const RESERVED_CLAIMS: &[&str] = &[
+    "iss",
+    "sub",
+    "aud",
+    "exp",
+    "nbf",
+    "iat",
+    "jti",
+    "sid",
+    "client_id",
+    "tenant_id",
+    "auth_time",
+    "amr",
+    "acr",
+    "azp",
+    "nonce",
+    "at_hash",
+    "c_hash",
+    "s_hash",
+    "scope",
+    "act",
+    "may_act",
+    "cnf",
+    "typ",
+    "alg",
+    "kid",
+];
 
 impl Grant {
     /// Adds a local factor that passed.

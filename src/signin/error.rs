@@ -113,6 +113,7 @@ impl SignInError {
                 KeyError::UnknownKey => ErrorCode::UnknownKey,
                 KeyError::NoKeyId { .. } => ErrorCode::KeyIdMissing,
                 KeyError::Unfit { .. } => ErrorCode::KeyUnfit,
+                KeyError::Ambiguous { .. } => ErrorCode::KeyAmbiguous,
                 KeyError::Unavailable { .. } => ErrorCode::ProviderUnavailable,
             },
             Self::Verify(e) => match e {

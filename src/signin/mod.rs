@@ -97,3 +97,6 @@ pub mod user;
 #[cfg(test)]
 mod vector_tests;
 pub mod verify;
+
+#[cfg(test)]
+mod key_tests;

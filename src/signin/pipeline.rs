@@ -10,8 +10,8 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tracing::Instrument;
 
-use super::assessment::{AssessedSignIn, Assessment, assess};
-use super::decision::{Decided, Decision, decide};
+use super::assessment::{AssessedSignIn, Assessment, POLICY_ERROR, assess};
+use super::decision::{Decided, Decision, Denial, decide};
 use super::error::SignInError;
 use super::facts::{LinkMethod, ProviderFacts, UpstreamFacts};
 use super::history::{ContextPrint, PastEnd, Pseudonyms};
@@ -26,6 +26,7 @@ use super::provider::{EnrichFailure, NoncePolicy, Provider, Tenant};
 use super::record::{AssessmentRecord, SignInRecord};
 use super::replay::{FreshToken, spend};
 use super::request::{SignInRequest, TokenBinding};
+use super::rules::{PolicyFault, TokenInput};
 use super::signals::{gather, request_facts, upstream_facts};
 use super::token::{MAX_TOKEN_BYTES, TokenShapeError, UnverifiedToken};
 use super::user::{ResolveError, ResolvedUser, User, resolve};
@@ -171,8 +172,8 @@ impl Pipeline {
             let assessed = tracing::debug_span!("signin.assess").in_scope(|| assess(signals, &*self.rules));
             trail.assessment = Some(assessed.assessment().record());
             log_fault(assessed.assessment(), &tenant.id);
-            let terms = Terms { binding: &request.binding, limits: &tenant.sessions };
             let channels = self.known_channels(&assessed);
+            let terms = Terms { binding: &request.binding, limits: &tenant.sessions };
             match self.carry_out(decide(assessed, &channels), terms, now, trail).await? {
                 Carried::Outcome(outcome) => return Ok(*outcome),
                 Carried::Conflict(resolved) => identity = resolved.into_identity(),
@@ -380,9 +381,10 @@ impl Pipeline {
             assessment: Some(assessment.clone()),
             session: None,
         };
-        let (outcome, answer) = match decided.decision() {
+        let (decision, claims) = self.shape_tokens(&decided);
+        let (outcome, answer) = match &decision {
             Decision::Issue { caps } => {
-                let grant = self.grant(&decided, *caps, terms, now);
+                let grant = self.grant(&decided, *caps, claims, terms, now);
                 let device = assessed.context().device;
                 let (session, tokens) = self.issuer.issue(grant, device, now, &*self.entropy)?;
                 (record.end, record.session) = (PastEnd::SignedIn, Some(session.id));
@@ -390,8 +392,8 @@ impl Pipeline {
                 (NewOutcome::Session(session), Ok(Outcome::SignedIn { tokens, user, assessment }))
             }
             Decision::Challenge { methods, reason, caps } => {
-                let (challenge, challenge_token) =
-                    self.challenge(&decided, methods, self.grant(&decided, *caps, terms, now), now);
+                let grant = self.grant(&decided, *caps, claims, terms, now);
+                let (challenge, challenge_token) = self.challenge(&decided, methods, grant, now);
                 record.end = PastEnd::Challenged;
                 let answer = Outcome::Challenged {
                     challenge_token,
@@ -409,7 +411,7 @@ impl Pipeline {
             }
         };
         let observed = (!self.observer.is_idle()).then(|| record.clone());
-        let sealed = self.decisions.freeze(record.id, assessed, decided.decision());
+        let sealed = self.decisions.freeze(record.id, assessed, &decision);
         let id = record.id;
         let commit = SignInCommit { change: assessed.resolved().change().clone(), outcome, record, sealed };
         let result = self.outcomes.commit(commit).instrument(tracing::debug_span!("signin.commit")).await?;
@@ -420,11 +422,36 @@ impl Pipeline {
         if let Some(record) = observed {
             self.observer.observe(record);
         }
-        self.after.decided(id, decided.assessed().facts(), decided.decision().action());
+        self.after.decided(id, decided.assessed().facts(), decision.action());
         Ok(Carried::Outcome(Box::new(answer?)))
     }
 
-    fn grant(&self, decided: &Decided, caps: Caps, terms: Terms<'_>, now: UnixTime) -> Grant {
+    /// What the tenant's script adds to the tokens. If it fails there are none.
+    fn shape_tokens(&self, decided: &Decided) -> (Decision, Map<String, Value>) {
+        let second_factor = match decided.decision() {
+            Decision::Deny(_) => return (decided.decision().clone(), Map::new()),
+            other => matches!(other, Decision::Challenge { .. }),
+        };
+        let (facts, assessment) = (decided.assessed().facts(), decided.assessed().assessment());
+        let reasons = assessment.reasons.iter().map(|(code, _)| Arc::clone(code)).collect();
+        let input = TokenInput { level: assessment.level, score: assessment.score, reasons, second_factor };
+        match self.rules.token_claims(facts, input) {
+            Ok(claims) => (decided.decision().clone(), claims),
+            Err(fault) => {
+                log_policy_fault(&fault, &assessment.policy, &facts.tenant);
+                (Decision::Deny(Denial::Policy { reason: POLICY_ERROR.into() }), Map::new())
+            }
+        }
+    }
+
+    fn grant(
+        &self,
+        decided: &Decided,
+        caps: Caps,
+        claims: Map<String, Value>,
+        terms: Terms<'_>,
+        now: UnixTime,
+    ) -> Grant {
         let assessed = decided.assessed();
         let (facts, token) = (assessed.facts(), assessed.resolved().identity().token());
         let Terms { binding, limits } = terms;
@@ -445,6 +472,7 @@ impl Pipeline {
             audience: binding.audience.clone(),
             jkt: binding.jkt.clone(),
             upstream_sid: sid.map(|sid| upstream_session(&facts.tenant, &facts.provider.id, token.issuer(), sid)),
+            claims,
         }
     }
 
@@ -502,19 +530,19 @@ impl Pipeline {
     }
 }
 
-/// What a sign-in's session has to be, whatever the rules say.
-#[derive(Clone, Copy)]
-struct Terms<'a> {
-    binding: &'a TokenBinding,
-    limits: &'a SessionLimits,
-}
-
 /// A token that passed step 1.
 enum Received {
     /// A compact JWS.
     Jws(Box<UnverifiedToken>),
     /// Whatever the provider's verifier reads.
     Foreign(Arc<str>),
+}
+
+/// What a sign-in's session has to be, whatever the rules say.
+#[derive(Clone, Copy)]
+struct Terms<'a> {
+    binding: &'a TokenBinding,
+    limits: &'a SessionLimits,
 }
 
 enum Carried {
@@ -524,17 +552,21 @@ enum Carried {
 
 fn log_fault(assessment: &Assessment, tenant: &TenantId) {
     if let Some(fault) = &assessment.fault {
-        metrics::counter!("countersign_policy_errors_total", "tenant" => tenant.to_string()).increment(1);
-        tracing::error!(
-            tenant.id = %tenant,
-            policy.id = %assessment.policy,
-            policy.file = %fault.file,
-            policy.line = fault.line,
-            policy.column = fault.column,
-            error = %fault.message,
-            "a risk script failed; the failure policy applies"
-        );
+        log_policy_fault(fault, &assessment.policy, tenant);
     }
+}
+
+fn log_policy_fault(fault: &PolicyFault, policy: &str, tenant: &TenantId) {
+    metrics::counter!("countersign_policy_errors_total", "tenant" => tenant.to_string()).increment(1);
+    tracing::error!(
+        tenant.id = %tenant,
+        policy.id = policy,
+        policy.file = %fault.file,
+        policy.line = fault.line,
+        policy.column = fault.column,
+        error = %fault.message,
+        "a risk script failed; the failure policy applies"
+    );
 }
 
 /// The one log line and the counts of a sign-in.

@@ -14,7 +14,7 @@ use super::identity::{MappingInput, MappingOutput};
 use super::key::VerificationKey;
 use super::provider::{Provider, SignatureAlgorithm, Tenant};
 use super::record::SignInRecord;
-use super::rules::{PolicyFault, PolicySettings, RuleRun};
+use super::rules::{PolicyFault, PolicySettings, RuleRun, TokenInput};
 use super::user::{IdentityKey, KnownUser, PlannedChange};
 use crate::clock::UnixTime;
 use crate::ids::{EventId, TenantId, UserId};
@@ -54,6 +54,14 @@ pub enum KeyError {
     Unfit {
         /// The token's algorithm.
         algorithm: SignatureAlgorithm,
+    },
+    /// The provider publishes several keys under the id that the token names.
+    #[error(
+        "the provider publishes {fitting} different keys under the id that the token names; ids must be unique"
+    )]
+    Ambiguous {
+        /// How many fit.
+        fitting: usize,
     },
     /// No key set could be had within the limits.
     #[error("the provider's keys cannot be had now")]
@@ -150,6 +158,11 @@ pub trait ClaimMapper: Send + Sync {
 pub trait RiskRules: Send + Sync {
     /// Runs `assess` on frozen facts.
     fn assess(&self, facts: Arc<Facts>) -> RuleRun;
+    /// What the tenant's script adds to local tokens; nothing for a script without such a function.
+    ///
+    /// # Errors
+    /// When the script fails. There are no tokens then.
+    fn token_claims(&self, facts: &Arc<Facts>, input: TokenInput) -> Result<Map<String, Value>, PolicyFault>;
     /// The tenant's settings.
     fn settings(&self, tenant: &TenantId) -> Arc<PolicySettings>;
 }

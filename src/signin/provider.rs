@@ -147,7 +147,8 @@ impl IssuerRule {
 /// What is asked of the `nonce` claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoncePolicy {
-    /// Compared when the request brings one or the token has one that the request must explain.
+    /// Compared when the request brings one; a nonce that only the token carries is passed over, since
+    /// some client libraries add one of their own.
     Optional,
     /// The request must bring it.
     Required,

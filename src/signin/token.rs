@@ -163,13 +163,15 @@ impl UnverifiedToken {
         &self.raw.as_bytes()[..self.signing_input_len]
     }
 
+    /// The claims; to be believed only when the signature was checked.
+    #[must_use]
+    pub(super) fn claims(&self) -> &Map<String, Value> {
+        &self.claims
+    }
+
     /// The signature, still in base64url.
     pub(super) fn signature(&self) -> &str {
         &self.raw[self.signing_input_len + 1..]
-    }
-
-    pub(super) fn claims(&self) -> &Map<String, Value> {
-        &self.claims
     }
 
     pub(super) fn into_claims(self) -> Map<String, Value> {

@@ -257,6 +257,7 @@ fn refreshed(user: &User, told: &Profile) -> PlannedChange {
     let mut attributes = stored.attributes.clone();
     attributes.extend(told.attributes.clone());
     let profile = Profile {
+        kind: told.kind,
         email,
         email_verified,
         name: told.name.clone().or_else(|| stored.name.clone()),

@@ -15,7 +15,7 @@ use crate::ids::{EventId, TenantId};
 use crate::policy::explain::{StoredDecision, Trace};
 use crate::signin::assessment::AssessedSignIn;
 use crate::signin::decision::Decision;
-use crate::signin::history::Pseudonyms;
+use crate::signin::history::{ContextPrint, Pseudonyms};
 use crate::signin::ports::{DecisionLog, SealedDecision, StoreError};
 use crate::vault::{Sealer, Vault};
 
@@ -170,6 +170,32 @@ impl Store {
         let from = after.map_or_else(|| first_id(since), |id| *id.as_bytes());
         let rows = page(&self.pool, tenant, from, limit).await.map_err(failed)?;
         Ok(SealedPage { tenant: tenant.clone(), rows })
+    }
+
+    /// Writes decision records as they are, for measuring: sign-ins write theirs with their own commit.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn import_decisions(
+        &self,
+        records: &DecisionRecords,
+        decisions: Vec<StoredDecision>,
+    ) -> Result<(), StoreError> {
+        let mut rows = Vec::with_capacity(decisions.len());
+        for decision in decisions {
+            let (tenant, id, at) = (decision.tenant.clone(), decision.id, decision.at());
+            let context = ContextPrint::of(&decision.facts.request, tenant.as_str(), &records.pseudonyms);
+            let facts = FrozenFacts::of(&decision.facts, &context, &records.pseudonyms);
+            let frozen = FrozenDecision { facts, trace: decision.trace };
+            let plain = serde_json::to_vec(&frozen).map_err(|e| StoreError(Box::new(e)))?;
+            let bytes = records.sealer(&tenant).seal(id.as_bytes(), plain);
+            rows.push(DecisionRow {
+                tenant,
+                id,
+                sealed: SealedDecision { bytes, expires_at: at.plus(records.keep) },
+            });
+        }
+        self.write(move |c| Box::pin(async move { insert(c, &rows).await })).await
     }
 
     /// How many decision records a tenant has from a moment on.

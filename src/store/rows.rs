@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -16,7 +16,7 @@ use crate::ids::{TenantId, UserId};
 use crate::session::{Caps, Grant};
 use crate::signin::facts::Point;
 use crate::signin::history::{ContextPrint, PastEnd, Pseudonym};
-use crate::signin::identity::Profile;
+use crate::signin::identity::{Profile, UserKind};
 use crate::signin::record::{AssessmentRecord, SignInRecord};
 use crate::signin::rules::Level;
 
@@ -63,6 +63,9 @@ pub(super) fn end_number(end: PastEnd) -> usize {
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct ProfileRow {
+    /// Absent: a person.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    service: bool,
     email: Option<String>,
     email_verified: bool,
     name: Option<String>,
@@ -77,6 +80,7 @@ pub(super) struct ProfileRow {
 impl From<&Profile> for ProfileRow {
     fn from(p: &Profile) -> Self {
         Self {
+            service: p.kind == UserKind::Service,
             email: p.email.clone(),
             email_verified: p.email_verified,
             name: p.name.clone(),
@@ -93,6 +97,7 @@ impl From<&Profile> for ProfileRow {
 impl From<ProfileRow> for Profile {
     fn from(r: ProfileRow) -> Self {
         Self {
+            kind: if r.service { UserKind::Service } else { UserKind::Person },
             email: r.email,
             email_verified: r.email_verified,
             name: r.name,
@@ -137,6 +142,8 @@ pub(super) struct GrantRow {
     jkt: Option<Arc<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     upstream_sid: Option<String>,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    claims: Map<String, Value>,
 }
 
 impl From<&Grant> for GrantRow {
@@ -159,6 +166,7 @@ impl From<&Grant> for GrantRow {
             audience: g.audience.clone(),
             jkt: g.jkt.clone(),
             upstream_sid: g.upstream_sid.map(|sid| HEXLOWER.encode(&sid)),
+            claims: g.claims.clone(),
         }
     }
 }
@@ -190,6 +198,7 @@ impl GrantRow {
             audience: row.audience,
             jkt: row.jkt,
             upstream_sid: row.upstream_sid.map(|hex| digest(&hex)).transpose()?,
+            claims: row.claims,
         })
     }
 }

@@ -259,6 +259,7 @@ pub fn facts(ip: &str) -> Arc<Facts> {
             is_new: false,
             age_days: 3,
             status: "active",
+            kind: countersign::signin::identity::UserKind::Person,
             email_verified: true,
             groups: vec!["staff".to_owned()],
             privileged: false,
