@@ -115,6 +115,7 @@ fn facts() -> Facts {
             is_new: false,
             age_days: 10,
             status: "active",
+            kind: countersign::signin::identity::UserKind::Person,
             email_verified: true,
             groups: Vec::new(),
             privileged: false,
@@ -161,6 +162,11 @@ fn grant(user: UserId) -> Grant {
         level: Level::Low,
         caps: Caps::default(),
         local_mfa: false,
+        client: None,
+        audience: None,
+        jkt: None,
+        upstream_sid: None,
+        claims: Default::default(),
     }
 }
 
@@ -255,6 +261,7 @@ fn bench_store(c: &mut Criterion) {
 
 fn profile() -> Profile {
     Profile {
+        kind: countersign::signin::identity::UserKind::Person,
         email: None,
         email_verified: false,
         name: None,

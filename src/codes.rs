@@ -97,6 +97,8 @@ codes! {
     KeyIdMissing = "key_id_missing",
     /// The key does not fit the algorithm.
     KeyUnfit = "key_unfit",
+    /// Several keys have the token's key id.
+    KeyAmbiguous = "key_ambiguous",
     /// Denied by policy.
     SignInDenied = "sign_in_denied",
     /// Nobody has this identity.
@@ -139,6 +141,22 @@ codes! {
     AdminRoleInsufficient = "admin_role_insufficient",
     /// The admin key is for another tenant.
     AdminScopeInsufficient = "admin_scope_insufficient",
+    /// The settings break a rule.
+    InvalidSettings = "invalid_settings",
+    /// The provider is disabled.
+    ProviderDisabled = "provider_disabled",
+    /// The configuration file says what it is.
+    ManagedByConfig = "managed_by_config",
+    /// There is one of this name.
+    AlreadyExists = "already_exists",
+    /// The tenant holds something.
+    TenantNotEmpty = "tenant_not_empty",
+    /// No such user.
+    UnknownUser = "unknown_user",
+    /// No such sign-in.
+    UnknownSignIn = "unknown_sign_in",
+    /// No such session.
+    UnknownSession = "unknown_session",
     /// No such admin key.
     UnknownAdminKey = "unknown_admin_key",
     /// The files make no usable bundle of policies.
@@ -155,8 +173,34 @@ codes! {
     InternalError = "internal_error",
     /// The provider's keys or a plugin are out of reach.
     ProviderUnavailable = "provider_unavailable",
+    /// The provider's verifier refuses the ID token.
+    IdTokenRejected = "id_token_rejected",
+    /// Too many messages were sent.
+    TooManyMessages = "too_many_messages",
+    /// No channel delivers now.
+    ChannelUnavailable = "channel_unavailable",
     /// The store is out of reach.
     StoreUnavailable = "store_unavailable",
     /// The request took too long.
     RequestTimeout = "request_timeout",
+    /// A request of the OAuth endpoints is not well formed.
+    InvalidRequest = "invalid_request",
+    /// The client is not known or did not prove who it is.
+    InvalidClient = "invalid_client",
+    /// The refresh token is not good for this client.
+    InvalidGrant = "invalid_grant",
+    /// The client may not do this.
+    UnauthorizedClient = "unauthorized_client",
+    /// The grant type is not known.
+    UnsupportedGrantType = "unsupported_grant_type",
+    /// The audience is not one of the client's.
+    InvalidTarget = "invalid_target",
+    /// There are no scopes.
+    InvalidScope = "invalid_scope",
+    /// The DPoP proof proves nothing.
+    InvalidDpopProof = "invalid_dpop_proof",
+    /// The access token is bound to a key.
+    DpopProofRequired = "dpop_proof_required",
+    /// A second factor is asked for.
+    MfaRequired = "mfa_required",
 }

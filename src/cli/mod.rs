@@ -2,6 +2,7 @@
 //! of reach.
 
 mod admin_key;
+mod keys;
 mod migrate;
 mod openapi;
 mod plugin;
@@ -46,12 +47,18 @@ enum Command {
     /// Make, list and revoke keys of the administration API.
     #[command(subcommand)]
     AdminKey(admin_key::AdminKeys),
+    /// Work on the keys that sign local tokens, and on the master key.
+    #[command(subcommand)]
+    Keys(keys::Keys),
     /// Work on policies.
     #[command(subcommand)]
     Policy(policy::Policy),
     /// Work on plugins.
     #[command(subcommand)]
     Plugin(plugin::Plugin),
+    /// The process of one plugin; the server starts it.
+    #[command(hide = true, name = "plugin-host")]
+    PluginHost,
 }
 
 #[derive(clap::Args)]
@@ -88,7 +95,7 @@ impl From<crate::config::ConfigError> for Failure {
 impl From<crate::app::StartError> for Failure {
     fn from(error: crate::app::StartError) -> Self {
         use crate::app::StartError as E;
-        let code = if matches!(error, E::Store(_) | E::Seed(_)) { UNREACHABLE } else { USAGE };
+        let code = if matches!(error, E::Store(_) | E::Read(_)) { UNREACHABLE } else { USAGE };
         Self::new(code, error.to_string())
     }
 }
@@ -107,8 +114,12 @@ pub fn run() -> ExitCode {
         Command::Migrate(command) => command.run(),
         Command::Openapi(command) => command.run(),
         Command::AdminKey(command) => command.run(),
+        Command::Keys(command) => command.run(),
         Command::Policy(command) => command.run(),
         Command::Plugin(command) => command.run(),
+        Command::PluginHost => {
+            crate::plugin_host::child::run().map(|()| FINE).map_err(|error| Failure::new(USAGE, error.to_string()))
+        }
     };
     match ended {
         Ok(code) => ExitCode::from(code),

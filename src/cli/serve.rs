@@ -54,6 +54,7 @@ impl Serve {
         if self.dev {
             print!("{}", banner(address));
         }
+        reload_on_hangup(std::sync::Arc::clone(app.plugins()));
         app.serve(listener, stop_signal()).await;
         Ok(FINE)
     }
@@ -75,6 +76,20 @@ async fn stop_signal() {
         _ = tokio::signal::ctrl_c() => {}
     }
     tracing::info!("stopping: running requests may finish");
+}
+
+/// SIGHUP: the lock file of the plugins is read now, and not within the second.
+fn reload_on_hangup(plugins: std::sync::Arc<crate::plugin_host::PluginHost>) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            let plugins = std::sync::Arc::clone(&plugins);
+            let reloaded = tokio::task::spawn_blocking(move || plugins.reload()).await;
+            if let Ok(Err(error)) = reloaded {
+                tracing::error!(error = %error, "plugins not reloaded; the old ones go on");
+            }
+        }
+    });
 }
 
 fn init_log(json: bool) {

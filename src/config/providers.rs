@@ -43,7 +43,7 @@ pub(super) fn read(
     let provisioning = reader.choice("provisioning", PROVISIONING, &["invite"], findings);
     let mapping = reader.mapping(findings);
     let enrich_failure = reader.choice("enrich_failure", ENRICH_FAILURE, &[], findings);
-    let jwks_uri = table.text("jwks_uri").map(|w| findings.take(&w.at, upstream.jwks_uri(&w.value)));
+    let jwks_uri = reader.text("jwks_uri").map(|w| findings.take(&w.at, upstream.jwks_uri(&w.value)));
     let (name, at) = name?;
     let provider = Provider {
         tenant: tenant?,
@@ -120,7 +120,10 @@ impl Reader<'_> {
         let issuers = if written.given { written.value } else { preset.iter().map(|i| (*i).to_owned()).collect() };
         if issuers.is_empty() {
             let message = match self.preset {
-                Some(p) => format!("issuer is missing: with preset \"{}\" everybody has an own one", p.name),
+                Some(p) => format!(
+                    "issuer is missing: with preset \"{}\" everybody has an own one; write {}",
+                    p.name, p.issuer_form
+                ),
                 None => "issuer is missing in [[providers]]; write it exactly as in the provider's tokens, or name a preset".into(),
             };
             findings.add(&written.at, message);
@@ -163,16 +166,20 @@ impl Reader<'_> {
 
     /// A text that was given, or else is the preset's or the table of keys' own.
     fn text(&self, name: &str) -> Option<Written<String>> {
-        let written = self.table.text(name)?;
+        let written = self.table.text(name);
         let preset = self.preset.and_then(|p| match name {
             "nonce" => Some(p.nonce),
             "replay" => Some(p.replay),
+            "max_token_age" => Some(p.max_token_age),
             "email_trust" => Some(p.email_trust),
+            "linking" => Some(p.linking),
+            "jwks_uri" => p.jwks_uri,
             _ => None,
         });
-        match preset {
-            Some(value) if !written.given => Some(Written { value: value.to_owned(), ..written }),
-            _ => Some(written),
+        match (preset, written) {
+            (_, Some(written)) if written.given => Some(written),
+            (Some(value), _) => Some(Written { value: value.to_owned(), at: self.table.at.clone(), given: false }),
+            (None, written) => written,
         }
     }
 
@@ -188,7 +195,7 @@ impl Reader<'_> {
     }
 
     fn duration(&self, name: &str, bounds: &Bounds, findings: &mut Findings) -> Option<std::time::Duration> {
-        let w = self.table.text(name)?;
+        let w = self.text(name)?;
         findings.take(&w.at, values::duration(name, &w.value, bounds))
     }
 

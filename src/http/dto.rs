@@ -168,7 +168,7 @@ pub struct LoginResponse {
     pub risk_assessment: Option<RiskAssessmentInfo>,
     /// The level of this sign-in.
     pub risk_level: Option<RiskLevel>,
-    /// Signed in: `Bearer`.
+    /// Signed in: `Bearer`, or `DPoP` when the sign-in brought a proof of a key.
     pub token_type: Option<String>,
     /// Signed in: the user.
     pub user: Option<UserInfo>,
@@ -194,12 +194,12 @@ impl LoginResponse {
     #[must_use]
     pub fn signed_in(tokens: IssuedTokens, user: &User, level: Level) -> Self {
         Self {
+            token_type: Some(tokens.token_type().to_owned()),
             access_token: Some(tokens.access_token),
             expires_in: Some(tokens.expires_in.as_secs()),
             refresh_token: tokens.refresh_token,
             requires_mfa: Some(false),
             risk_level: Some(level.into()),
-            token_type: Some("Bearer".to_owned()),
             user: Some(user.into()),
             user_id: Some(user.id.to_string()),
             ..Self::default()
@@ -250,6 +250,30 @@ pub struct VerifyChallengeRequest {
 
 fn default_method() -> Text {
     Text(MfaMethod::Totp.to_string())
+}
+
+/// The wish for a code.
+#[derive(Object)]
+#[oai(rename = "dto.SendCodeRequest", skip_serializing_if_is_none)]
+pub struct SendCodeRequest {
+    /// As it came from the sign-in.
+    pub challenge_token: Text,
+    /// `email` or `sms`, one of the challenge's `required_mfa_methods`.
+    pub mfa_method: Text,
+    /// The `device_id` of the sign-in, when it had one.
+    pub device_id: Option<Text>,
+}
+
+/// A code is on its way.
+#[derive(Debug, Object)]
+#[oai(rename = "dto.SendCodeResponse")]
+pub struct SendCodeResponse {
+    /// How it travels.
+    pub mfa_method: String,
+    /// The address, shortened so that its owner recognises it.
+    pub destination: String,
+    /// How long the code is good, in seconds.
+    pub expires_in: u64,
 }
 
 /// A refresh token to exchange.

@@ -25,8 +25,10 @@ macro_rules! bearer_refusals {
                 E::InvalidAccessToken,
                 E::AccessTokenExpired,
                 E::SessionEnded,
+                E::DpopProofRequired,
                 E::AccountDisabled,
                 E::AccountLocked,
+                E::ProviderDisabled,
                 E::UnknownTenant,
                 E::StoreUnavailable,
                 E::RequestTimeout,
@@ -35,6 +37,8 @@ macro_rules! bearer_refusals {
         }
     };
 }
+
+pub(super) use bearer_refusals;
 
 bearer_refusals!(MeRefusals);
 bearer_refusals!(EnrolRefusals, EnrolmentNotAllowed);

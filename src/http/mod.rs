@@ -8,16 +8,29 @@ mod admin_audit;
 mod admin_decisions;
 mod admin_examples;
 mod admin_keys;
+mod admin_people;
+mod admin_plugins;
 mod admin_policies;
 mod admin_policy_dto;
+mod admin_providers;
+mod admin_sessions;
+mod admin_tenants;
+mod admin_users;
 pub mod body;
 mod client;
 pub mod docs;
 pub mod dto;
+mod form;
 mod me;
+mod my_sessions;
+mod oauth;
+mod oauth_dto;
+pub mod oauth_error;
+mod oauth_examples;
 pub mod ops;
 mod policy_examples;
 pub mod problem;
+pub mod provider_settings;
 pub mod reply;
 pub mod serve;
 mod sign_in;
@@ -42,18 +55,25 @@ use poem_openapi::registry::{MetaApi, Registry};
 use poem_openapi::{ExtraHeader, OpenApi, OpenApiService, SecurityScheme, Tags};
 use serde_json::Value;
 
+use crate::admin::directory::DirectoryService;
 use crate::admin::keys::{KeyCheck, KeyError};
+use crate::admin::plugins::Plugins;
 use crate::admin::ports::AuditLog;
+use crate::admin::probe::ProviderProbe;
+use crate::admin::users::{SignInLog, UserAdmin};
 use crate::clock::Clock;
 use crate::codes::ErrorCode;
 use crate::ids::RequestId;
+use crate::mfa::delivery::CodeSender;
 use crate::mfa::enrol::Enrolment;
 use crate::mfa::verify::ChallengeVerifier;
 use crate::policy::service::PolicyService;
 use crate::secret::Entropy;
-use crate::session::bearer::{BearerCheck, BearerError};
+use crate::session::bearer::{BearerCheck, BearerError, Presented};
+use crate::session::clients::Clients;
 use crate::session::ports::SessionUser;
 use crate::session::refresh::SessionService;
+use crate::session::rotation::KeyKeeper;
 use crate::signin::facts::Location;
 use crate::signin::pipeline::Pipeline;
 use crate::signin::ports::StoreError;
@@ -92,6 +112,8 @@ pub struct State {
     pub pipeline: Arc<Pipeline>,
     /// Answers to challenges.
     pub challenges: ChallengeVerifier,
+    /// Codes for challenges.
+    pub codes: CodeSender,
     /// Refresh and logout.
     pub sessions: SessionService,
     /// Bearer tokens.
@@ -104,8 +126,10 @@ pub struct State {
     pub policies: PolicyService,
     /// The store's health.
     pub ready: Arc<dyn Readiness>,
-    /// Public keys of local tokens.
-    pub jwk_set: Value,
+    /// Keys of local tokens.
+    pub keys: Arc<KeyKeeper>,
+    /// Applications that may use the OAuth endpoints.
+    pub clients: Clients,
     /// Renders metrics.
     pub render_metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// Proxies whose forwarding headers are believed.
@@ -120,6 +144,16 @@ pub struct Administration {
     pub keys: KeyCheck,
     /// The audit log.
     pub audit: Arc<dyn AuditLog>,
+    /// Tenants and providers.
+    pub directory: Arc<DirectoryService>,
+    /// Users and their sessions.
+    pub users: Arc<dyn UserAdmin>,
+    /// Records of sign-ins.
+    pub sign_ins: Arc<dyn SignInLog>,
+    /// Asks providers of themselves.
+    pub probe: Arc<dyn ProviderProbe>,
+    /// The plugins of this node.
+    pub plugins: Arc<dyn Plugins>,
 }
 
 impl State {
@@ -134,7 +168,19 @@ impl State {
     async fn signed_in(&self, request: &Request, auth: Option<&BearerAuth>) -> Result<SessionUser, Problem> {
         let tenant = self.tenant(request)?;
         let checked = match auth {
-            Some(BearerAuth(bearer)) => self.bearer.check(&tenant.id, &bearer.token).await,
+            Some(BearerAuth(bearer)) => {
+                let presented = Presented {
+                    token: &bearer.token,
+                    as_bound: request.data::<client::SentAsBound>().is_some(),
+                    proof: match client::dpop_header(request) {
+                        client::DpopHeader::Proof(proof) => Some(proof),
+                        client::DpopHeader::Absent | client::DpopHeader::Unusable => None,
+                    },
+                    method: request.method().as_str(),
+                    path: request.uri().path(),
+                };
+                self.bearer.check(&tenant.id, presented).await
+            }
             None => Err(BearerError::Missing),
         };
         checked.map_err(|error| self.refused(error.code(), &error))
@@ -166,6 +212,9 @@ enum Tag {
     Mfa,
     /// Refresh and logout.
     Session,
+    /// The same for clients that speak OAuth 2.0.
+    #[oai(rename = "OAuth")]
+    OAuth,
     /// The signed-in user.
     Me,
     /// Tenants, providers, users, keys, and the record of every change. Takes an admin key.
@@ -187,23 +236,33 @@ enum MaybeBearer {
     Anonymous,
 }
 
-type Apis = (sign_in::SignInApi, me::MeApi, AdminApis, ops::OpsApi);
+type Apis = (sign_in::SignInApi, me::MeApi, my_sessions::MySessionsApi, oauth::OAuthApi, AdminApis, ops::OpsApi);
 type AdminApis = (
+    admin_tenants::AdminTenantsApi,
+    admin_providers::AdminProvidersApi,
+    admin_users::AdminUsersApi,
+    admin_sessions::AdminSessionsApi,
     admin_audit::AdminAuditApi,
     admin_keys::AdminKeysApi,
     admin_policies::AdminPoliciesApi,
     admin_decisions::AdminDecisionsApi,
     admin_decisions::MySignInsApi,
+    admin_plugins::AdminPluginsApi,
 );
 
 fn admin_apis(state: &Arc<State>) -> AdminApis {
     let state = || Arc::clone(state);
     (
+        admin_tenants::AdminTenantsApi(state()),
+        admin_providers::AdminProvidersApi(state()),
+        admin_users::AdminUsersApi(state()),
+        admin_sessions::AdminSessionsApi(state()),
         admin_audit::AdminAuditApi(state()),
         admin_keys::AdminKeysApi(state()),
         admin_policies::AdminPoliciesApi(state()),
         admin_decisions::AdminDecisionsApi(state()),
         admin_decisions::MySignInsApi(state()),
+        admin_plugins::AdminPluginsApi(state()),
     )
 }
 
@@ -229,8 +288,14 @@ pub fn endpoint(
     let entropy = Arc::clone(&state.entropy);
     let clock = Arc::clone(&state.clock);
     let admin = admin_apis(&state);
-    let apis: Apis =
-        (sign_in::SignInApi(Arc::clone(&state)), me::MeApi(Arc::clone(&state)), admin, ops::OpsApi(state));
+    let apis: Apis = (
+        sign_in::SignInApi(Arc::clone(&state)),
+        me::MeApi(Arc::clone(&state)),
+        my_sessions::MySessionsApi(Arc::clone(&state)),
+        oauth::OAuthApi(Arc::clone(&state)),
+        admin,
+        ops::OpsApi(state),
+    );
     let service = described(apis);
     let document = spec::document(&service.spec());
     let allow = Arc::new(spec::AllowedMethods::of_document(&document));
@@ -266,6 +331,7 @@ impl Endpoint for Outermost {
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         let id = RequestId::generate(self.clock.now(), &*self.entropy);
         self.strip_base_path(&mut request);
+        client::unify_scheme(&mut request);
         request.extensions_mut().insert(id);
         let path = request.uri().path().to_owned();
         let called = AssertUnwindSafe(tokio::time::timeout(REQUEST_TIME, self.inner.call(request))).catch_unwind();

@@ -6,6 +6,7 @@ use poem::{IntoResponse, Response};
 use poem_openapi::Object;
 use poem_openapi::types::ToJSON;
 
+use super::oauth_error::{OAuthDetails, OAuthErrorBody};
 use crate::clock::{Clock, SystemClock};
 use crate::codes::ErrorCode;
 use crate::ids::RequestId;
@@ -114,6 +115,10 @@ pub const fn row(code: ErrorCode) -> Row {
         E::UnknownKey => (401_022, "The provider publishes no key with the token's `kid`."),
         E::KeyIdMissing => (401_023, "The token names no key, and not exactly one of the provider's keys fits."),
         E::KeyUnfit => (401_024, "The key that the token names does not fit its algorithm."),
+        E::KeyAmbiguous => (
+            401_110,
+            "The provider publishes several keys with the token's `kid`, so which one signed is not certain.",
+        ),
         E::SignInDenied => (
             403_001,
             "The tenant's policy denies this sign-in, or asks for a factor that the user does not have; the message holds the reason code.",
@@ -142,8 +147,40 @@ pub const fn row(code: ErrorCode) -> Row {
             (409_002, "Another sign-in of the same identity was being written: try again with a new ID token.")
         }
         E::BodyTooLarge => (413_001, "The body is larger than 64 KiB."),
-        E::UnsupportedMediaType => (415_001, "The body must be `application/json`."),
+        E::UnsupportedMediaType => (
+            415_001,
+            "The body must be of the media type that the document names: `application/json`, or a form at the OAuth endpoints.",
+        ),
         E::MfaLocked => (429_001, "Too many wrong codes of this user; `Retry-After` tells when to try again."),
+        E::InvalidRequest => (
+            400_120,
+            "The request of an OAuth endpoint is not well formed, or its subject token is not accepted; `reason` and the message tell why.",
+        ),
+        E::InvalidGrant => (
+            400_121,
+            "The refresh token is not good for this client, and `reason` tells why: sign in again. After `refresh_token_reused` its session has been ended.",
+        ),
+        E::UnauthorizedClient => (400_122, "The client may not use this grant, this provider, or this token."),
+        E::UnsupportedGrantType => {
+            (400_123, "The `grant_type` is neither RFC 8693 token exchange nor `refresh_token`.")
+        }
+        E::InvalidTarget => (400_124, "The audience or resource is not one that the client may ask for."),
+        E::InvalidScope => (400_125, "A `scope` was asked for; access tokens have none here."),
+        E::InvalidDpopProof => (
+            400_126,
+            "The header `DPoP` is there twice, or its proof is malformed, too old, used before, or for another request or key (RFC 9449).",
+        ),
+        E::InvalidClient => {
+            (401_120, "The client is not known in this tenant, or did not prove who it is in the way of its kind.")
+        }
+        E::DpopProofRequired => (
+            401_121,
+            "The access token is bound to a key: send it as `Authorization: DPoP …` with a proof in the header `DPoP` (RFC 9449 section 7).",
+        ),
+        E::MfaRequired => (
+            403_120,
+            "A second factor is needed first: answer the challenge in this body at `POST /auth/mfa/verify-challenge`, which gives the tokens.",
+        ),
         E::InvalidCursor => (400_140, "The cursor is not one that this list gave: begin without one."),
         E::MissingAdminKey => (401_140, "The operation needs an admin key in `Authorization: Bearer csk_…`."),
         E::InvalidAdminKey => (401_141, "The admin key is not known, was revoked, or has expired."),
@@ -152,6 +189,21 @@ pub const fn row(code: ErrorCode) -> Row {
         }
         E::AdminScopeInsufficient => {
             (403_141, "The admin key is for one tenant, and the operation is about another or about the server.")
+        }
+        E::InvalidSettings => {
+            (400_141, "The settings break a rule of the configuration; the message tells all that is wrong.")
+        }
+        E::ProviderDisabled => (
+            403_142,
+            "The provider is disabled or gone. Sign-ins, sessions and challenges through it open nothing until it is enabled again.",
+        ),
+        E::ManagedByConfig => (409_140, "The configuration file says what this is: change it there."),
+        E::AlreadyExists => (409_141, "There is one of this name already."),
+        E::TenantNotEmpty => (409_142, "The tenant has users or providers: remove them first."),
+        E::UnknownUser => (404_141, "No user of the tenant has this identifier, or it is erased."),
+        E::UnknownSignIn => (404_142, "No recorded sign-in of the tenant has this identifier."),
+        E::UnknownSession => {
+            (404_143, "No session of the tenant, or of the user that asks, lives under this identifier.")
         }
         E::PolicyUnusable => {
             (400_180, "The files make no bundle, or a script does not compile; the message has the place.")
@@ -170,6 +222,16 @@ pub const fn row(code: ErrorCode) -> Row {
             503_001,
             "The provider's keys, or a plugin that it needs, cannot be had now; `Retry-After` tells when to try again.",
         ),
+        E::IdTokenRejected => {
+            (401_200, "The provider's own verifier, a plugin, refuses the ID token; the message holds its reason.")
+        }
+        E::TooManyMessages => (
+            429_200,
+            "Too many codes were sent for this challenge or to this user; `Retry-After` tells when to try again.",
+        ),
+        E::ChannelUnavailable => {
+            (503_200, "The code cannot be sent or checked now; `Retry-After` tells when to try again.")
+        }
         E::StoreUnavailable => (503_002, "The store does not answer now; `Retry-After` tells when to try again."),
         E::RequestTimeout => {
             (503_003, "The request was not finished in time; `Retry-After` tells when to try again.")
@@ -205,6 +267,8 @@ pub struct Problem {
     pub retry_after_s: Option<u64>,
     /// The methods that the address takes, for 405.
     pub allow: Option<HeaderValue>,
+    /// What an OAuth endpoint adds; its body has the form of RFC 6749 section 5.2 as well.
+    pub oauth: Option<Box<OAuthDetails>>,
 }
 
 impl Problem {
@@ -212,11 +276,11 @@ impl Problem {
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         let retry_after_s = match code {
-            ErrorCode::ProviderUnavailable => Some(5),
+            ErrorCode::ProviderUnavailable | ErrorCode::ChannelUnavailable => Some(5),
             ErrorCode::StoreUnavailable | ErrorCode::RequestTimeout => Some(1),
             _ => None,
         };
-        Self { code, message: message.into(), retry_after_s, allow: None }
+        Self { code, message: message.into(), retry_after_s, allow: None, oauth: None }
     }
 
     /// With a time to wait.
@@ -230,18 +294,20 @@ impl Problem {
     #[must_use]
     pub fn into_response_for(self, request_id: RequestId) -> Response {
         let row = row(self.code);
-        let body = ErrorBody {
-            code: row.number,
-            error: self.code.as_str().to_owned(),
-            message: self.message,
-            timestamp: SystemClock.now().to_rfc3339(),
-            request_id: request_id.to_string(),
+        let timestamp = SystemClock.now().to_rfc3339();
+        let (error, request_id) = (self.code.as_str().to_owned(), request_id.to_string());
+        let body = match self.oauth {
+            Some(details) => OAuthErrorBody::new(row.number, error, self.message, timestamp, request_id, *details)
+                .to_json_string(),
+            None => {
+                ErrorBody { code: row.number, error, message: self.message, timestamp, request_id }.to_json_string()
+            }
         };
         let mut response = Response::builder()
             .status(row.status())
             .content_type("application/json")
             .header(header::CACHE_CONTROL, "no-store")
-            .body(body.to_json_string());
+            .body(body);
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -250,7 +316,12 @@ impl Problem {
             headers.insert(header::ALLOW, allow);
         }
         if row.status() == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            let challenge = match self.code {
+                ErrorCode::InvalidClient => "Basic realm=\"oauth\"",
+                ErrorCode::DpopProofRequired => "DPoP error=\"invalid_dpop_proof\"",
+                _ => "Bearer",
+            };
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         response
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use poem::Request;
 use poem_openapi::OpenApi;
+use poem_openapi::param::Header;
 
 use super::body::{Body, OptionalBody};
 use super::dto;
@@ -14,11 +15,14 @@ use super::{MaybeBearer, State, Tag, client};
 use crate::codes::ErrorCode as E;
 use crate::ids::RequestId;
 use crate::mfa::MfaMethod;
+use crate::mfa::delivery::{SendError, SendRequest};
 use crate::mfa::verify::{Answer, ChallengeError};
+use crate::session::refresh::Asker;
 use crate::signin::error::SignInError;
 use crate::signin::nonce::NONCE_TTL;
+use crate::signin::pipeline::Outcome;
 use crate::signin::ports::KeyError;
-use crate::signin::request::SignInRequest;
+use crate::signin::request::{SignInRequest, TokenBinding};
 
 /// The longest texts that a request may bring, in bytes.
 const SHORT_TEXT: usize = 256;
@@ -33,6 +37,7 @@ impl Refusals for SignInRefusals {
         E::MissingIdToken,
         E::MalformedIdToken,
         E::AmbiguousProvider,
+        E::InvalidDpopProof,
         E::IdTokenExpired,
         E::IdTokenSignatureInvalid,
         E::IdTokenAlgorithmNotAllowed,
@@ -49,16 +54,19 @@ impl Refusals for SignInRefusals {
         E::IdTokenNonceMismatch,
         E::IdTokenAtHashMismatch,
         E::IdTokenReplayed,
+        E::IdTokenRejected,
         E::NoProviderFits,
         E::UnknownKey,
         E::KeyIdMissing,
         E::KeyUnfit,
+        E::KeyAmbiguous,
         E::SignInDenied,
         E::UserNotProvisioned,
         E::AccountDisabled,
         E::AccountLocked,
         E::IdentityRejected,
         E::MappingFailed,
+        E::ProviderDisabled,
         E::UnknownTenant,
         E::UnknownProvider,
         E::AccountExists,
@@ -85,10 +93,32 @@ impl Refusals for ChallengeRefusals {
         E::ChallengeUsed,
         E::InvalidChallenge,
         E::MfaMethodNotAllowed,
+        E::ProviderDisabled,
         E::UnknownTenant,
         E::BodyTooLarge,
         E::UnsupportedMediaType,
         E::MfaLocked,
+        E::ChannelUnavailable,
+        E::StoreUnavailable,
+        E::RequestTimeout,
+    ];
+}
+
+pub(super) struct SendRefusals;
+impl Refusals for SendRefusals {
+    const CODES: &'static [E] = &[
+        E::MalformedRequest,
+        E::ChallengeExpired,
+        E::ChallengeUsed,
+        E::InvalidChallenge,
+        E::MfaMethodNotAllowed,
+        E::ProviderDisabled,
+        E::UnknownTenant,
+        E::BodyTooLarge,
+        E::UnsupportedMediaType,
+        E::MfaLocked,
+        E::TooManyMessages,
+        E::ChannelUnavailable,
         E::StoreUnavailable,
         E::RequestTimeout,
     ];
@@ -100,6 +130,8 @@ impl Refusals for RefreshRefusals {
         E::MalformedRequest,
         E::RefreshTokenReused,
         E::InvalidRefreshToken,
+        E::InvalidDpopProof,
+        E::ProviderDisabled,
         E::UnknownTenant,
         E::BodyTooLarge,
         E::UnsupportedMediaType,
@@ -116,8 +148,10 @@ impl Refusals for LogoutRefusals {
         E::InvalidAccessToken,
         E::AccessTokenExpired,
         E::SessionEnded,
+        E::DpopProofRequired,
         E::AccountDisabled,
         E::AccountLocked,
+        E::ProviderDisabled,
         E::UnknownTenant,
         E::BodyTooLarge,
         E::UnsupportedMediaType,
@@ -132,11 +166,15 @@ impl SignInApi {
     ///
     /// Verifies the ID token, maps its claims to a local user, assesses the risk of this very sign-in, and
     /// answers with local tokens (`requires_mfa` false), or with a challenge (`requires_mfa` true) that
-    /// `POST /auth/mfa/verify-challenge` takes. A challenge is an answer, not an error.
+    /// `POST /auth/mfa/verify-challenge` takes. A challenge is an answer, not an error. With a proof in the
+    /// header `DPoP` (RFC 9449) the tokens are bound to its key.
     #[oai(path = "/auth/id-token/signin", method = "post", tag = "Tag::SignIn", operation_id = "signInWithIdToken")]
     async fn sign_in(
         &self,
         request: &Request,
+        /// A DPoP proof (RFC 9449 section 4) for this request.
+        #[oai(name = "DPoP")]
+        _proof: Header<Option<String>>,
         body: Body<dto::SignInRequest>,
     ) -> Reply<dto::LoginResponse, SignInRefusals> {
         self.run_sign_in(request, body.0).await.into()
@@ -154,6 +192,20 @@ impl SignInApi {
             expires_in: NONCE_TTL.as_secs(),
         });
         answer.into()
+    }
+
+    /// Have a code sent for a challenge
+    ///
+    /// For the methods `email` and `sms`, when they stand in the challenge's `required_mfa_methods`: a code
+    /// goes to the address that the user had verified before. A new code takes the place of an earlier one.
+    /// At most three messages for a challenge, 20 s apart, and ten to one user within 15 minutes.
+    #[oai(path = "/auth/mfa/challenge", method = "post", tag = "Tag::Mfa", operation_id = "sendMfaCode")]
+    async fn send_code(
+        &self,
+        request: &Request,
+        body: Body<dto::SendCodeRequest>,
+    ) -> Reply<dto::SendCodeResponse, SendRefusals> {
+        self.run_send(request, body.0).await.into()
     }
 
     /// Answer an MFA challenge
@@ -178,16 +230,21 @@ impl SignInApi {
     /// Exchange a refresh token
     ///
     /// Gives a new pair; the old refresh token is spent. A repeat within the grace (10 s by default) gets
-    /// the same successor. A later repeat ends the session: the token is in two hands.
+    /// the same successor. A later repeat ends the session: the token is in two hands. Tokens of registered
+    /// clients are exchanged at `POST /oauth/token` only.
     #[oai(path = "/auth/refresh", method = "post", tag = "Tag::Session", operation_id = "refresh")]
     async fn refresh(
         &self,
         request: &Request,
+        /// A DPoP proof (RFC 9449 section 4) for this request, when the session is bound to a key.
+        #[oai(name = "DPoP")]
+        _proof: Header<Option<String>>,
         body: Body<dto::RefreshRequest>,
     ) -> Reply<dto::LoginResponse, RefreshRefusals> {
         let answer = async {
             let tenant = self.0.tenant(request)?;
-            let refreshed = self.0.sessions.refresh(tenant.id.clone(), &body.0.refresh_token.0).await;
+            let asker = Asker { client: None, jkt: self.0.dpop_key(request).await? };
+            let refreshed = self.0.sessions.refresh(tenant.id.clone(), &body.0.refresh_token.0, asker).await;
             let (living, tokens) = refreshed.map_err(|error| self.0.refused(error.code(), &error))?;
             Ok(dto::LoginResponse::signed_in(tokens, &living.user, living.session.grant.level))
         };
@@ -226,16 +283,17 @@ impl SignInApi {
     }
 }
 
-impl SignInApi {
-    async fn run_sign_in(
+impl State {
+    /// The sign-in path for a request of any endpoint.
+    pub(super) async fn sign_in(
         &self,
         request: &Request,
         body: dto::SignInRequest,
-    ) -> Result<dto::LoginResponse, Problem> {
-        let state = &self.0;
-        let mut client = client::context(request, &state.trusted_proxies);
+        binding: TokenBinding,
+    ) -> Result<Outcome, Problem> {
+        let mut client = client::context(request, &self.trusted_proxies);
         client.device_id = bounded(body.device_id, SHORT_TEXT, "device_id")?.map(Into::into);
-        if let Some(assume) = &state.assume {
+        if let Some(assume) = &self.assume {
             let assumed = assume(request).map_err(|e| Problem::new(E::MalformedRequest, e))?;
             client.ip = assumed.ip.or(client.ip);
             client.assumed_location = assumed.location;
@@ -250,12 +308,59 @@ impl SignInApi {
             access_token: bounded(body.access_token, LONG_TEXT, "access_token")?,
             name_hint: bounded(body.profile.and_then(|p| p.name), SHORT_TEXT, "profile.name")?,
             client,
+            binding,
         };
         // In a task of its own: a client that hangs up half way does not leave half a sign-in.
-        let pipeline = Arc::clone(&state.pipeline);
+        let pipeline = Arc::clone(&self.pipeline);
         let walked = tokio::spawn(async move { pipeline.sign_in(sign_in).await }).await;
         let outcome = walked.map_err(|_| Problem::new(E::InternalError, "the sign-in could not be finished"))?;
-        outcome.map(Into::into).map_err(|error| problem(&error))
+        outcome.map_err(|error| problem(&error))
+    }
+}
+
+impl SignInApi {
+    async fn run_sign_in(
+        &self,
+        request: &Request,
+        body: dto::SignInRequest,
+    ) -> Result<dto::LoginResponse, Problem> {
+        let jkt = self.0.dpop_key(request).await?;
+        let binding = TokenBinding { jkt, ..TokenBinding::default() };
+        self.0.sign_in(request, body, binding).await.map(Into::into)
+    }
+
+    async fn run_send(
+        &self,
+        request: &Request,
+        body: dto::SendCodeRequest,
+    ) -> Result<dto::SendCodeResponse, Problem> {
+        let state = &self.0;
+        let tenant = state.tenant(request)?;
+        let method = find_method(&body.mfa_method.0)?;
+        let device_id = present(body.device_id);
+        let wish = SendRequest {
+            tenant: tenant.id.clone(),
+            challenge_token: &body.challenge_token.0,
+            method,
+            device_id: device_id.as_deref(),
+        };
+        match state.codes.send(wish).await {
+            Ok(sent) => Ok(dto::SendCodeResponse {
+                mfa_method: sent.method.to_string(),
+                destination: sent.destination_hint,
+                expires_in: sent.expires_in.as_secs(),
+            }),
+            Err(error) => {
+                let problem = state.refused(error.code(), &error);
+                Err(match error {
+                    SendError::TooMany { retry_after_s }
+                    | SendError::Challenge(ChallengeError::Locked { retry_after_s }) => {
+                        problem.retry_after(retry_after_s)
+                    }
+                    _ => problem,
+                })
+            }
+        }
     }
 
     async fn run_verify(
@@ -265,10 +370,7 @@ impl SignInApi {
     ) -> Result<dto::LoginResponse, Problem> {
         let state = &self.0;
         let tenant = state.tenant(request)?;
-        let method = MfaMethod::find(&body.mfa_method.0).ok_or_else(|| {
-            let known: Vec<&str> = MfaMethod::ALL.iter().map(|m| m.as_str()).collect();
-            Problem::new(E::MfaMethodNotAllowed, format!("mfa_method is one of {}", known.join(", ")))
-        })?;
+        let method = find_method(&body.mfa_method.0)?;
         let device_id = present(body.device_id);
         let verified = state
             .challenges
@@ -296,6 +398,13 @@ impl SignInApi {
     }
 }
 
+fn find_method(word: &str) -> Result<MfaMethod, Problem> {
+    MfaMethod::find(word).ok_or_else(|| {
+        let known: Vec<&str> = MfaMethod::ALL.iter().map(|m| m.as_str()).collect();
+        Problem::new(E::MfaMethodNotAllowed, format!("mfa_method is one of {}", known.join(", ")))
+    })
+}
+
 /// An empty text counts as absent: generated clients send those.
 fn present(text: Option<Text>) -> Option<String> {
     text.map(|t| t.0).filter(|t| !t.is_empty())
@@ -314,7 +423,7 @@ fn bounded(text: Option<Text>, most: usize, field: &str) -> Result<Option<String
     }
 }
 
-fn problem(error: &SignInError) -> Problem {
+pub(super) fn problem(error: &SignInError) -> Problem {
     let problem = Problem::new(error.code(), error.to_string());
     match error {
         SignInError::Key(KeyError::Unavailable { retry_after_s, .. }) => problem.retry_after(*retry_after_s),

@@ -3,6 +3,7 @@
 //! A challenge is counted before a code is looked at, so that many guesses at once cannot pass the
 //! limit together.
 
+pub mod delivery;
 pub mod enrol;
 pub mod ports;
 pub mod totp;

@@ -6,7 +6,7 @@ use super::{Factor, MfaMethod, NewChallenge};
 use crate::clock::UnixTime;
 use crate::ids::{ChallengeId, FactorId, TenantId, UserId};
 use crate::session::NewSession;
-use crate::signin::ports::StoreError;
+use crate::signin::ports::{EnabledNames, StoreError};
 use crate::signin::record::SignInRecord;
 use crate::signin::user::User;
 
@@ -39,6 +39,8 @@ pub enum AttemptStart {
     Open(Box<OpenAttempt>),
     /// There is no such challenge, its secret or device differs, or its user may not sign in.
     Unknown,
+    /// It came through a provider that is not enabled now. The attempt is not counted.
+    ProviderDisabled,
     /// It has expired, or died of wrong codes.
     Expired,
     /// It was answered.
@@ -57,14 +59,76 @@ pub struct Completion {
     pub challenge: ChallengeId,
     /// Its user.
     pub user: UserId,
-    /// The factor that passed.
-    pub factor: FactorId,
-    /// The TOTP step that passed.
-    pub step: i64,
+    /// What passed.
+    pub passed: Passed,
     /// The session that comes of it.
     pub session: NewSession,
     /// The record.
     pub record: SignInRecord,
+}
+
+/// What passed, and what is to be spent for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passed {
+    /// A factor.
+    Factor {
+        /// Which one.
+        factor: FactorId,
+        /// The TOTP step.
+        step: i64,
+    },
+    /// A code that was sent for this challenge: it goes with the challenge.
+    SentCode,
+}
+
+/// A message to be counted.
+#[derive(Debug)]
+pub struct NewDelivery {
+    /// Its identifier.
+    pub delivery_id: String,
+    /// The code, when the server made it.
+    pub sealed_code: Option<Vec<u8>>,
+}
+
+/// Whether a message may be sent.
+#[derive(Debug)]
+pub enum DeliveryStart {
+    /// It may, and is counted.
+    Open(Box<(NewChallenge, User)>),
+    /// The challenge is not open; never [`AttemptStart::Open`].
+    Refused(AttemptStart),
+    /// The challenge takes other methods.
+    NotAllowed {
+        /// Which.
+        allowed: Vec<MfaMethod>,
+    },
+    /// Too many messages, or too soon.
+    TooMany {
+        /// Seconds until another may be sent.
+        retry_after_s: u64,
+    },
+}
+
+/// Messages with codes.
+#[async_trait]
+pub trait Deliveries: Send + Sync {
+    /// Checks the challenge as [`Challenges::begin_attempt`] does, and counts a message instead of an
+    /// attempt: [`super::delivery::MESSAGES_PER_CHALLENGE`], [`super::delivery::MESSAGES_PER_USER`].
+    async fn begin_delivery(&self, request: AttemptRequest, new: NewDelivery) -> Result<DeliveryStart, StoreError>;
+    /// Keeps what the channel calls the message, unless a newer one was sent.
+    async fn set_reference(
+        &self,
+        challenge: ChallengeId,
+        method: MfaMethod,
+        delivery_id: &str,
+        reference: &str,
+    ) -> Result<(), StoreError>;
+    /// The last message of a challenge by this method.
+    async fn find_delivery(
+        &self,
+        challenge: ChallengeId,
+        method: MfaMethod,
+    ) -> Result<Option<super::delivery::Delivery>, StoreError>;
 }
 
 /// How a completion ended.
@@ -82,7 +146,7 @@ pub enum CompletionResult {
 #[async_trait]
 pub trait Challenges: Send + Sync {
     /// Counts an attempt and reads what is needed to judge it, in one transaction. Checks, in this
-    /// order: challenge known and secret equal (in constant time), device equal, user active, not
+    /// order: challenge known and secret equal (in constant time), device equal, user active, provider enabled, not
     /// used, not expired and fewer than [`super::CHALLENGE_ATTEMPTS`] attempts, user not locked
     /// (fewer than [`super::USER_ATTEMPTS`] attempts within [`super::LOCK_WINDOW`], over all
     /// challenges and methods; the lock lasts [`super::LOCK_WINDOW`] from the attempt that filled it).
@@ -106,6 +170,8 @@ pub struct AttemptRequest {
     pub device: Option<crate::signin::history::Pseudonym>,
     /// The method.
     pub method: MfaMethod,
+    /// The tenant's enabled providers.
+    pub enabled_providers: EnabledNames,
     /// The moment.
     pub now: UnixTime,
 }

@@ -3,16 +3,19 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::ports::{AttemptRequest, AttemptStart, Challenges, Completion, CompletionResult, OpenAttempt};
+use super::delivery::{CODE_PURPOSE, CodeChannels, Delivery, Question};
+use super::ports::{
+    AttemptRequest, AttemptStart, Challenges, Completion, CompletionResult, Deliveries, OpenAttempt, Passed,
+};
 use super::{MfaMethod, totp};
 use crate::clock::Clock;
 use crate::codes::ErrorCode;
 use crate::ids::{ChallengeId, EventId, TenantId};
-use crate::secret::{Entropy, sha256};
+use crate::secret::{Entropy, same, sha256};
 use crate::session::issue::{IssuedTokens, TokenIssuer};
 use crate::session::ports::KeyRingError;
 use crate::signin::history::{PastEnd, Pseudonyms};
-use crate::signin::ports::StoreError;
+use crate::signin::ports::{Directory, Observer, StoreError};
 use crate::signin::record::{AssessmentRecord, SignInRecord};
 use crate::signin::user::User;
 use crate::vault::Vault;
@@ -49,6 +52,12 @@ pub enum ChallengeError {
         /// Seconds until the lock ends.
         retry_after_s: u64,
     },
+    /// The provider that it came through is disabled; the attempt is not counted.
+    #[error("the provider of this sign-in is disabled")]
+    ProviderDisabled,
+    /// Who judges the code is out of reach. The attempt stays counted.
+    #[error("the code cannot be checked now")]
+    Channel,
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -67,7 +76,9 @@ impl ChallengeError {
             Self::Used => ErrorCode::ChallengeUsed,
             Self::Method { .. } => ErrorCode::MfaMethodNotAllowed,
             Self::WrongCode => ErrorCode::InvalidMfaCode,
+            Self::ProviderDisabled => ErrorCode::ProviderDisabled,
             Self::Locked { .. } => ErrorCode::MfaLocked,
+            Self::Channel => ErrorCode::ChannelUnavailable,
             Self::Store(_) | Self::Keys(_) => ErrorCode::StoreUnavailable,
         }
     }
@@ -104,8 +115,16 @@ pub struct ChallengeVerifier {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
+    /// Which providers are enabled.
+    pub directory: Arc<dyn Directory>,
     /// The store.
     pub challenges: Arc<dyn Challenges>,
+    /// Messages with codes.
+    pub deliveries: Arc<dyn Deliveries>,
+    /// Channels that judge codes.
+    pub channels: Arc<dyn CodeChannels>,
+    /// Who is told how it ended.
+    pub observer: Arc<dyn Observer>,
     /// Makes tokens.
     pub issuer: Arc<TokenIssuer>,
     /// Opens TOTP secrets.
@@ -124,10 +143,13 @@ impl ChallengeVerifier {
         let (challenge, secret_hash) = parse(answer.challenge_token).ok_or(ChallengeError::Unknown)?;
         let device = answer.device_id.map(|d| self.pseudonyms.of(answer.tenant.as_str(), "device", d));
         let method = answer.method;
-        let request = AttemptRequest { tenant: answer.tenant, challenge, secret_hash, device, method, now };
+        let enabled_providers = self.directory.enabled_names(&answer.tenant);
+        let tenant = answer.tenant;
+        let request = AttemptRequest { tenant, challenge, secret_hash, device, method, enabled_providers, now };
         let attempt = match self.challenges.begin_attempt(request).await? {
             AttemptStart::Open(attempt) => *attempt,
             AttemptStart::Unknown => return Err(ChallengeError::Unknown),
+            AttemptStart::ProviderDisabled => return Err(ChallengeError::ProviderDisabled),
             AttemptStart::Expired => return Err(ChallengeError::Expired),
             AttemptStart::Used => return Err(ChallengeError::Used),
             AttemptStart::Locked { retry_after_s } => return Err(ChallengeError::Locked { retry_after_s }),
@@ -137,8 +159,16 @@ impl ChallengeVerifier {
             let (method, allowed) = (method.to_string(), allowed.join(", "));
             return Err(ChallengeError::Method { method, allowed });
         }
-        let Some((factor, step)) = self.passing_factor(&attempt, answer.code, now) else {
-            self.challenges.record_wrong_code(self.record(&attempt, PastEnd::MfaFailed, now)).await?;
+        let passed = match method {
+            MfaMethod::Email | MfaMethod::Sms => self.sent_code(&attempt, method, answer.code).await?,
+            _ => self.passing_factor(&attempt, answer.code, now),
+        };
+        let Some(passed) = passed else {
+            let record = self.record(&attempt, PastEnd::MfaFailed, now);
+            if !self.observer.is_idle() {
+                self.observer.observe(record.clone());
+            }
+            self.challenges.record_wrong_code(record).await?;
             return Err(ChallengeError::WrongCode);
         };
         let OpenAttempt { challenge, user, .. } = &attempt;
@@ -147,27 +177,54 @@ impl ChallengeVerifier {
         let (session, tokens) = self.issuer.issue(grant, challenge.context.device, now, &*self.entropy)?;
         let mut record = self.record(&attempt, PastEnd::MfaPassed, now);
         record.session = Some(session.id);
-        let completion = Completion { challenge: challenge.id, user: user.id, factor, step, session, record };
+        let observed = (!self.observer.is_idle()).then(|| record.clone());
+        let completion = Completion { challenge: challenge.id, user: user.id, passed, session, record };
         match self.challenges.complete(completion).await? {
             CompletionResult::Done => {}
             CompletionResult::ChallengeUsed => return Err(ChallengeError::Used),
             CompletionResult::CodeUsed => return Err(ChallengeError::WrongCode),
         }
+        if let Some(record) = observed {
+            self.observer.observe(record);
+        }
         Ok(Answered { tokens, user: attempt.user, assessment: attempt.challenge.assessment })
     }
 
-    fn passing_factor(
-        &self,
-        attempt: &OpenAttempt,
-        code: &str,
-        now: crate::clock::UnixTime,
-    ) -> Option<(crate::ids::FactorId, i64)> {
+    fn passing_factor(&self, attempt: &OpenAttempt, code: &str, now: crate::clock::UnixTime) -> Option<Passed> {
         attempt.factors.iter().find_map(|stored| {
             let id = stored.factor.id;
             let secret = self.vault.open(TOTP_PURPOSE, id.as_bytes(), &stored.sealed_secret);
             let secret = secret.inspect_err(|e| tracing::error!(factor.id = %id, "a TOTP secret is unusable: {e}"));
-            totp::matching_step(&secret.ok()?, code, now, stored.last_step).map(|step| (id, step))
+            let step = totp::matching_step(&secret.ok()?, code, now, stored.last_step)?;
+            Some(Passed::Factor { factor: id, step })
         })
+    }
+
+    async fn sent_code(
+        &self,
+        attempt: &OpenAttempt,
+        method: MfaMethod,
+        code: &str,
+    ) -> Result<Option<Passed>, ChallengeError> {
+        let challenge = attempt.challenge.id;
+        let found = self.deliveries.find_delivery(challenge, method).await?;
+        let Some(Delivery { delivery_id, sealed_code, reference }) = found else { return Ok(None) };
+        let code = code.trim();
+        let right = match sealed_code {
+            Some(sealed) => {
+                let sent = self.vault.open(CODE_PURPOSE, challenge.as_bytes(), &sealed);
+                let sent = sent.map_err(|error| StoreError(Box::new(error)))?;
+                same(sent.expose(), code.as_bytes())
+            }
+            None if code.chars().count() > 64 => false,
+            None => {
+                let (tenant, user) = (&attempt.challenge.tenant, &attempt.user);
+                let (delivery_id, reference) = (delivery_id.as_str(), reference.as_deref());
+                let question = Question { tenant, user, method, delivery_id, reference, code };
+                self.channels.judge(&question).await.map_err(|_| ChallengeError::Channel)?
+            }
+        };
+        Ok(right.then_some(Passed::SentCode))
     }
 
     fn record(&self, attempt: &OpenAttempt, end: PastEnd, now: crate::clock::UnixTime) -> SignInRecord {
@@ -187,7 +244,7 @@ impl ChallengeVerifier {
     }
 }
 
-fn parse(challenge_token: &str) -> Option<(ChallengeId, [u8; 32])> {
+pub(super) fn parse(challenge_token: &str) -> Option<(ChallengeId, [u8; 32])> {
     let (id, secret) = challenge_token.split_once('.')?;
     let secret = data_encoding::BASE64URL_NOPAD.decode(secret.as_bytes()).ok()?;
     Some((ChallengeId::from_str(id).ok()?, sha256(&secret)))

@@ -1,6 +1,6 @@
 //! The one HTTP client that leaves this server, with every limit built in.
 //!
-//! It gets JSON objects and nothing else. The address rule is asked three times over: for an address that
+//! It gets JSON objects; what plugins ask for beyond that stands in `request`. The address rule is asked three times over: for an address that
 //! stands in the URL, for every address that the name resolves to at the moment of connecting (so that a
 //! second answer of a name server cannot differ from the checked one), and again for each redirect.
 
@@ -82,6 +82,12 @@ pub enum FetchError {
     /// A redirect to where this client does not go.
     #[error("the endpoint redirects to where this server does not go")]
     Redirect(#[source] Box<FetchError>),
+    /// The request cannot be sent.
+    #[error("the request {0}")]
+    Request(&'static str),
+    /// The host is not one of those that were granted by name.
+    #[error("the host is not granted")]
+    NotGranted,
     /// Another status than 200.
     #[error("the endpoint answered with status {0}; 200 is needed")]
     Status(u16),
@@ -186,10 +192,18 @@ impl Fetcher {
     }
 
     async fn request(&self, url: &Url) -> Result<Response, FetchError> {
-        let (client, rule) = match url.scheme() {
+        let (client, _) = self.client_for(url)?;
+        let request = client.get(url.clone()).header(ACCEPT, "application/json");
+        request.send().await.map_err(|error| self.describe(error))
+    }
+
+    /// The client for this URL, after the address that may stand in it was checked.
+    pub(super) fn client_for(&self, url: &Url) -> Result<&(Client, Arc<AddressRule>), FetchError> {
+        let chosen = match url.scheme() {
             "https" => &self.secure,
             _ => self.plain.as_ref().ok_or(FetchError::Insecure)?,
         };
+        let (_, rule) = chosen;
         // A resolver is not asked for an address that stands in the URL.
         match url.host() {
             Some(Host::Ipv4(ip)) => rule.check(IpAddr::V4(ip))?,
@@ -197,11 +211,10 @@ impl Fetcher {
             Some(Host::Domain(_)) => {}
             None => return Err(FetchError::Url("has no host")),
         }
-        let request = client.get(url.clone()).header(ACCEPT, "application/json");
-        request.send().await.map_err(|error| self.describe(error))
+        Ok(chosen)
     }
 
-    fn describe(&self, error: reqwest::Error) -> FetchError {
+    pub(super) fn describe(&self, error: reqwest::Error) -> FetchError {
         let error = error.without_url();
         let mut cause = error.source();
         while let Some(inner) = cause {
@@ -224,7 +237,7 @@ impl FetchError {
     }
 }
 
-fn parse_url(text: &str) -> Result<Url, FetchError> {
+pub(super) fn parse_url(text: &str) -> Result<Url, FetchError> {
     if text.len() > MAX_URL_BYTES {
         return Err(FetchError::Url("is longer than 2048 bytes"));
     }

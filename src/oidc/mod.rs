@@ -9,12 +9,17 @@ mod address;
 mod cache;
 mod client;
 mod discovery;
+mod disk;
+mod probe;
+mod request;
 mod schedule;
 
 #[cfg(test)]
 mod cache_tests;
 #[cfg(test)]
 mod client_tests;
+#[cfg(test)]
+mod disk_tests;
 #[cfg(test)]
 mod test_server;
 #[cfg(test)]
@@ -24,3 +29,6 @@ pub use address::{AddressRule, RefusedAddress};
 pub use cache::{KeyCache, KeyFetchError};
 pub use client::{FetchError, FetchSettings, FetchSetupError, Fetched, Fetcher};
 pub use discovery::DiscoveryError;
+pub use disk::KeyFiles;
+pub use probe::Probe;
+pub use request::{OutboundRequest, OutboundResponse};

@@ -132,6 +132,21 @@ pub enum HandshakeFault {
         /// What it says itself.
         message: String,
     },
+    /// Its self-test did not fail as it must.
+    #[error(
+        "its self-test gave status {status}; it must contain a fault of its own and give 6 (CS_INTERNAL): \
+         build it with panic = \"unwind\""
+    )]
+    SelfTest {
+        /// The status.
+        status: CsStatus,
+    },
+    /// It ended while it started, in a process of its own.
+    #[error("its process ended while it started: {0}")]
+    Ended(String),
+    /// A fault that its own process found.
+    #[error("{0}")]
+    InProcess(String),
     /// It hangs.
     #[error("it did not start within {0} s")]
     TooSlow(u64),

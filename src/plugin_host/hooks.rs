@@ -5,40 +5,31 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::PluginHost;
-use super::plugin::Answer;
-use super::view::{enrich_input, signals_input};
+use super::hook::Hook;
+use super::plugin::{Answer, Plugin};
+use super::view::{enrich_input, millis, signals_input, verify_input};
+use crate::clock::UnixTime;
+use crate::mfa::MfaMethod;
+use crate::mfa::delivery::{ChannelError, ChannelKind, CodeChannels, Order, Question};
 use crate::signin::facts::Facts;
-use crate::signin::ports::{Enricher, Enrichment, SignalSource};
+use crate::signin::ports::{
+    Enricher, Enrichment, ForeignClaims, ForeignError, Observer, SignalSource, TokenVerifier,
+};
 use crate::signin::provider::Provider;
-
-/// A hook that the host asks plugins for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hook {
-    Enrich,
-    Signals,
-}
-
-impl Hook {
-    pub(super) const ALL: [Self; 2] = [Self::Enrich, Self::Signals];
-
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Enrich => "provider.enrich",
-            Self::Signals => "signal.signals",
-        }
-    }
-}
+use crate::signin::record::SignInRecord;
+use crate::signin::user::User;
 
 #[async_trait]
 impl Enricher for PluginHost {
     async fn enrich(&self, provider: &Provider, claims: &Arc<Map<String, Value>>) -> Enrichment {
-        let bound = self.plugins.iter().filter(|p| p.has(Hook::Enrich) && p.is_bound_to(provider));
+        let plugins = self.plugins();
+        let bound = plugins.iter().filter(|p| p.has(Hook::Enrich) && p.is_bound_to(provider));
         let asked = bound.map(|plugin| async move {
-            let input = enrich_input(provider, claims, &plugin.grants, plugin.deadline);
-            (plugin.info().id.clone(), plugin.ask(Hook::Enrich, input).await)
+            let input = enrich_input(provider, claims, &plugin.entry.grants, plugin.deadline());
+            (plugin.id().to_owned(), plugin.ask(Hook::Enrich, input).await)
         });
         let mut enrichment = Enrichment::default();
         for (id, answer) in join_all(asked).await {
@@ -61,19 +52,127 @@ impl Enricher for PluginHost {
 #[async_trait]
 impl SignalSource for PluginHost {
     fn is_empty(&self) -> bool {
-        !self.plugins.iter().any(|p| p.has(Hook::Signals))
+        !self.plugins().iter().any(|p| p.has(Hook::Signals))
     }
 
     async fn signals(&self, facts: &Arc<Facts>) -> BTreeMap<String, Option<Value>> {
-        let asked = self.plugins.iter().filter(|p| p.has(Hook::Signals)).map(|plugin| async move {
-            let input = signals_input(facts, &plugin.grants, plugin.deadline);
+        let plugins = self.plugins();
+        let asked = plugins.iter().filter(|p| p.has(Hook::Signals)).map(|plugin| async move {
+            let input = signals_input(facts, &plugin.entry.grants, plugin.deadline());
             let signals = match plugin.ask(Hook::Signals, input).await {
                 Answer::Object(object) => Some(Value::Object(object)),
                 // A signal cannot deny: that is for the rules, which see that the fact is not known.
                 Answer::Declined | Answer::Rejected(_) | Answer::Failed(_) => None,
             };
-            (plugin.info().id.clone(), signals)
+            (plugin.id().to_owned(), signals)
         });
         join_all(asked).await.into_iter().collect()
+    }
+}
+
+#[async_trait]
+impl TokenVerifier for PluginHost {
+    fn verifies(&self, provider: &Provider) -> bool {
+        self.plugins().iter().any(|p| p.has(Hook::Verify) && p.is_bound_to(provider))
+    }
+
+    /// Asks one after the other, in the order of the lock file, until one does not decline.
+    async fn verify(
+        &self,
+        provider: &Provider,
+        unverified: &str,
+        now: UnixTime,
+    ) -> Result<ForeignClaims, ForeignError> {
+        for plugin in self.plugins().iter().filter(|p| p.has(Hook::Verify) && p.is_bound_to(provider)) {
+            let input = verify_input(provider, unverified, now, plugin.deadline());
+            match plugin.ask(Hook::Verify, input).await {
+                Answer::Object(mut answer) => {
+                    let alg = answer.get("alg").and_then(Value::as_str).unwrap_or_default().to_owned();
+                    let Some(Value::Object(claims)) = answer.remove("claims") else {
+                        tracing::error!(plugin.id = plugin.id(), "a verifier gave no object \"claims\"");
+                        return Err(ForeignError::Unavailable);
+                    };
+                    return Ok(ForeignClaims { alg, claims });
+                }
+                Answer::Declined => {}
+                Answer::Rejected(code) => return Err(ForeignError::Rejected { code }),
+                Answer::Failed(_) => return Err(ForeignError::Unavailable),
+            }
+        }
+        Err(ForeignError::Rejected { code: "unknown_format".to_owned() })
+    }
+}
+
+impl Observer for PluginHost {
+    fn is_idle(&self) -> bool {
+        !self.plugins().iter().any(|p| p.has(Hook::Observe))
+    }
+
+    fn observe(&self, record: SignInRecord) {
+        self.events.push(&self.plugins(), &record);
+    }
+}
+
+fn user_of(user: &User) -> Value {
+    json!({ "id": user.id.to_string(), "locale": user.profile.locale })
+}
+
+impl PluginHost {
+    fn channel(&self, method: MfaMethod) -> Option<Arc<Plugin>> {
+        let plugins = self.plugins();
+        let channel = plugins.iter().find(|p| p.has(Hook::MfaBegin) && p.entry.method == Some(method));
+        channel.map(Arc::clone)
+    }
+}
+
+#[async_trait]
+impl CodeChannels for PluginHost {
+    fn find(&self, method: MfaMethod) -> Option<ChannelKind> {
+        let judges = self.channel(method)?.has(Hook::MfaVerify);
+        Some(if judges { ChannelKind::Judges } else { ChannelKind::Delivers })
+    }
+
+    async fn send(&self, order: &Order<'_>) -> Result<Option<String>, ChannelError> {
+        let plugin = self.channel(order.method).ok_or(ChannelError::Declined)?;
+        let mut input = json!({
+            "tenant": order.tenant.as_str(),
+            "user": user_of(order.user),
+            "method": order.method.as_str(),
+            "destination": order.destination,
+            "delivery_id": order.delivery_id,
+            "expires_in_s": order.expires_in.as_secs(),
+            "deadline_ms": millis(plugin.deadline()),
+        });
+        if let Some(code) = order.code {
+            input["code"] = code.into();
+        }
+        match plugin.ask(Hook::MfaBegin, input.to_string().into_bytes()).await {
+            Answer::Object(answer) => {
+                let reference = answer.get("reference").and_then(Value::as_str);
+                Ok(reference.filter(|r| r.len() <= 256).map(str::to_owned))
+            }
+            Answer::Declined | Answer::Rejected(_) => Err(ChannelError::Declined),
+            Answer::Failed(_) => Err(ChannelError::Unavailable),
+        }
+    }
+
+    async fn judge(&self, question: &Question<'_>) -> Result<bool, ChannelError> {
+        let plugin = self.channel(question.method).filter(|p| p.has(Hook::MfaVerify));
+        let plugin = plugin.ok_or(ChannelError::Unavailable)?;
+        let input = json!({
+            "tenant": question.tenant.as_str(),
+            "user": user_of(question.user),
+            "method": question.method.as_str(),
+            "delivery_id": question.delivery_id,
+            "reference": question.reference,
+            "code": question.code,
+            "deadline_ms": millis(plugin.deadline()),
+        });
+        match plugin.ask(Hook::MfaVerify, input.to_string().into_bytes()).await {
+            Answer::Object(_) => Ok(true),
+            // "Not mine" is no proof.
+            Answer::Declined | Answer::Rejected(_) => Ok(false),
+            Answer::Failed(_) => Err(ChannelError::Unavailable),
+        }
     }
 }

@@ -7,15 +7,20 @@ use std::fs::{self, DirBuilder, File, Metadata, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 
 use super::error::{HandshakeFault, PluginLoadError};
 use super::instance::{self, Instance, Opened};
-use super::lock::Entry;
-use super::plugin::Plugin;
+use super::lock::{Entry, Isolation};
+use super::marker::{Label, Marker};
+use super::plugin::{Plugin, Runner};
+use super::pool::Pool;
+use super::process::{Process, Spec};
+use super::services::{Granted, HostServices, Service, Services};
+use super::wire::Start;
 use crate::secret::sha256;
 
 /// The most that a plugin's file may have.
@@ -115,54 +120,119 @@ pub(super) fn keep_copy(store: &Path, bytes: &[u8], hash: &[u8; 32]) -> Result<P
     Ok(copy)
 }
 
+/// What a start needs besides the entry.
+pub(super) struct Ground<'a> {
+    pub(super) store: &'a Path,
+    pub(super) services: &'a Services,
+    pub(super) marker: &'a Arc<Marker>,
+}
+
 /// Checks, copies and starts one plugin.
-pub(super) fn load(entry: Entry, store: &Path) -> Result<Plugin, PluginLoadError> {
+pub(super) fn load(entry: Entry, ground: &Ground<'_>) -> Result<Plugin, PluginLoadError> {
+    let copy = check_and_copy(&entry, ground.store)?;
+    start(&entry, copy, ground).map(|(runner, traits)| Plugin::new(entry.clone(), runner, traits)).map_err(
+        |fault| PluginLoadError::Refused {
+            id: entry.id.clone(),
+            file: entry.file.clone(),
+            sha256: HEXLOWER.encode(&entry.sha256),
+            fault: Box::new(fault),
+        },
+    )
+}
+
+/// Loads a plugin into this process for a command, which ends with it.
+pub(super) fn load_for_command(entry: Entry, services: &Services) -> Result<Plugin, PluginLoadError> {
+    let directory = tempfile::tempdir();
+    let store = directory.map_err(io_error(&entry.file, "no private directory for a copy can be made"))?;
+    let marker = Marker::open(store.path(), services.clock.now());
+    let (marker, _) = marker.map_err(io_error(store.path(), "the private directory cannot be used"))?;
+    load(entry, &Ground { store: store.path(), services, marker: &marker })
+}
+
+/// The private copy of the file that the lock names.
+pub(super) fn check_and_copy(entry: &Entry, store: &Path) -> Result<PathBuf, PluginLoadError> {
     let (bytes, found) = read_checked(&entry.file)?;
     if found != entry.sha256 {
         return Err(PluginLoadError::WrongHash {
-            id: entry.id,
-            file: entry.file,
+            id: entry.id.clone(),
+            file: entry.file.clone(),
             locked: HEXLOWER.encode(&entry.sha256),
             found: HEXLOWER.encode(&found),
         });
     }
-    let copy = keep_copy(store, &bytes, &found)?;
-    match start(&entry, copy) {
-        Ok(started) => Ok(Plugin::new(entry, started)),
-        Err(fault) => Err(PluginLoadError::Refused {
-            id: entry.id,
-            file: entry.file,
-            sha256: HEXLOWER.encode(&found),
-            fault: Box::new(fault),
-        }),
-    }
+    keep_copy(store, &bytes, &found)
 }
 
-/// A plugin that runs.
-pub(super) struct Started {
-    pub(super) instance: Instance,
+/// What a plugin says of itself beyond its name.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Traits {
     pub(super) vendor: String,
     pub(super) is_thread_safe: bool,
     pub(super) may_block: bool,
 }
 
+fn start(entry: &Entry, copy: PathBuf, ground: &Ground<'_>) -> Result<(Runner, Traits), HandshakeFault> {
+    let services = Arc::new(Granted::new(&entry.id, entry.services.clone(), ground.services.clone()));
+    match entry.isolation {
+        Isolation::InProcess => {
+            let label = Arc::new(Label::new(&entry.id, &HEXLOWER.encode(&entry.sha256)));
+            let (instance, traits) = start_here(entry, copy, services, ground.marker, &label)?;
+            let pool = Pool::new(&entry.id, entry.max_in_flight.unwrap_or(64));
+            let marker = Arc::clone(ground.marker);
+            Ok((Runner::Here { instance: Arc::new(instance), pool, marker, label }, traits))
+        }
+        Isolation::Process { memory_bytes } => {
+            let start = Start {
+                copy: copy.to_string_lossy().into_owned(),
+                identity: Some((entry.id.clone(), entry.version.clone())),
+                describe_only: false,
+                config_json: entry.config_json.clone(),
+                hooks: entry.hooks.iter().map(|h| h.name().to_owned()).collect(),
+                threads: entry.max_in_flight.unwrap_or(64),
+                memory_bytes,
+                offers_fetch: services.offers(Service::Fetch),
+                offers_kv: services.offers(Service::KvGet),
+            };
+            let program = ground.services.program.clone();
+            let spec = Spec { program, plugin: entry.id.clone(), start, start_limit: START_LIMIT };
+            let (process, started) = Process::start(spec, services)?;
+            let traits = Traits {
+                vendor: started.vendor,
+                is_thread_safe: started.is_thread_safe,
+                may_block: started.may_block,
+            };
+            Ok((Runner::Apart(process), traits))
+        }
+    }
+}
+
 /// Gives the plugin a thread of its own, on which it is loaded, made and, when nobody uses it any more,
 /// destroyed. A plugin that hangs while it starts keeps that thread and nothing else.
-fn start(entry: &Entry, copy: PathBuf) -> Result<Started, HandshakeFault> {
+fn start_here(
+    entry: &Entry,
+    copy: PathBuf,
+    services: Arc<Granted>,
+    marker: &Arc<Marker>,
+    label: &Arc<Label>,
+) -> Result<(Instance, Traits), HandshakeFault> {
     let (id, version) = (entry.id.clone(), entry.version.clone());
     let (config_json, hooks) = (entry.config_json.clone(), entry.hooks.clone());
+    let (marker, label) = (Arc::clone(marker), Arc::clone(label));
     let (tell, told) = mpsc::channel();
     let keep = move || {
+        let inside = marker.enter(&label, None);
         let made = instance::open(&copy).and_then(|opened| {
             check_identity(&opened, &id, &version)?;
-            let (instance, ending) = opened.create(&config_json, &hooks)?;
+            opened.selftest()?;
+            let (instance, ending) = opened.create(&config_json, &hooks, services)?;
             let (is_thread_safe, may_block) = (opened.is_thread_safe(), opened.may_block());
-            Ok((Started { instance, vendor: opened.vendor, is_thread_safe, may_block }, ending))
+            Ok((instance, Traits { vendor: opened.vendor, is_thread_safe, may_block }, ending))
         });
+        drop(inside);
         match made {
-            Ok((started, ending)) => {
+            Ok((instance, traits, ending)) => {
                 // When nobody waits any more, what was sent is dropped, and the instance with it.
-                let _ = tell.send(Ok(started));
+                let _ = tell.send(Ok((instance, traits)));
                 ending.wait();
             }
             Err(fault) => {
@@ -175,7 +245,24 @@ fn start(entry: &Entry, copy: PathBuf) -> Result<Started, HandshakeFault> {
     told.recv_timeout(START_LIMIT).unwrap_or(Err(HandshakeFault::TooSlow(START_LIMIT.as_secs())))
 }
 
-fn check_identity(opened: &Opened, id: &str, version: &str) -> Result<(), HandshakeFault> {
+/// A file that only its owner can read, such as a secret; `None` when there is none.
+pub(super) fn read_private(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, PluginLoadError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io_error(path, "the secret cannot be opened")(error)),
+    };
+    let metadata = file.metadata().map_err(io_error(path, "the secret cannot be looked at"))?;
+    if !metadata.is_file() || metadata.mode() & 0o077 != 0 || metadata.len() > limit {
+        let what = "a secret must be a file that only its owner can read, of at most 64 KiB; chmod 600";
+        return Err(PluginLoadError::Unsafe { path: path.to_owned(), what });
+    }
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes).map_err(io_error(path, "the secret cannot be read"))?;
+    Ok(Some(bytes))
+}
+
+pub(super) fn check_identity(opened: &Opened, id: &str, version: &str) -> Result<(), HandshakeFault> {
     for (what, found, locked) in [("id", &opened.id, id), ("version", &opened.version, version)] {
         if found != locked {
             return Err(HandshakeFault::NotTheLocked { what, found: found.clone(), locked: locked.to_owned() });

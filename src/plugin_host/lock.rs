@@ -6,13 +6,16 @@
 //! version = "0.1.0"                   # the same
 //! sha256 = "…"                        # 64 hex digits, of the file
 //! file = "lib/libcountersign_plugin_ip_list.so"   # relative to this file
-//! isolation = "in_process"            # the default, and the only one so far
-//! hooks = ["signal.signals"]          # or "provider.enrich"
-//! bind = ["google", "acme/okta"]      # enrich only: providers, of every tenant or of one; ["*"] for all
+//! isolation = "in_process"            # the default; or "process", a process of its own
+//! memory_mib = 512                    # of that process, for data
+//! hooks = ["signal.signals"]          # see `hook`
+//! bind = ["google", "acme/okta"]      # provider.* only: providers, of every tenant or of one; ["*"] for all
+//! method = "email"                    # mfa.* only: what it delivers, or "sms"
 //! deadline_ms = 250                   # for one call, waiting included
 //! max_in_flight = 8                   # calls at once; 32 by default when the plugin says it waits for I/O
 //! max_queued = 64                     # calls that wait for one of those
 //! grants = { facts = ["request.ip"], claims = ["sub"] }   # what it gets to see; nothing by default
+//! #   http = ["api.example.com"], networks = ["10.0.0.0/8"], secrets = ["name"], kv_kib = 64   # and to use
 //! config = { lists = { office = ["192.0.2.0/24"] } }      # given to the plugin as JSON; no secrets here
 //! ```
 
@@ -27,15 +30,37 @@ use serde_json::{Map, Value};
 use toml::Spanned;
 
 use super::error::PluginLoadError;
-use super::hooks::Hook;
+use super::hook::Hook;
 use super::load;
+use super::lock_grants::RawGrants;
 pub use super::manifest::lock_entry;
-use super::view::{ClaimGrant, FactGrant, Grants};
+use super::services::ServiceGrants;
+use super::view::Grants;
+use crate::mfa::MfaMethod;
 
 pub(super) const DEFAULT_DEADLINE_MS: u64 = 250;
 const DEFAULT_MAX_QUEUED: u64 = 64;
 
+const DEFAULT_MEMORY_MIB: u64 = 512;
+
+/// Where a plugin runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Isolation {
+    InProcess,
+    Process { memory_bytes: u64 },
+}
+
+impl Isolation {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::InProcess => "in_process",
+            Self::Process { .. } => "process",
+        }
+    }
+}
+
 /// A checked entry.
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Entry {
     pub(super) id: String,
     pub(super) version: String,
@@ -43,7 +68,11 @@ pub(super) struct Entry {
     pub(super) file: PathBuf,
     pub(super) hooks: Vec<Hook>,
     pub(super) bind: Vec<Bind>,
+    pub(super) isolation: Isolation,
+    /// What an MFA plugin delivers.
+    pub(super) method: Option<MfaMethod>,
     pub(super) grants: Grants,
+    pub(super) services: ServiceGrants,
     pub(super) config_json: String,
     pub(super) deadline: Duration,
     pub(super) max_in_flight: Option<usize>,
@@ -72,6 +101,8 @@ struct RawPlugin {
     sha256: Spanned<String>,
     file: Spanned<PathBuf>,
     isolation: Option<Spanned<String>>,
+    memory_mib: Option<Spanned<u64>>,
+    method: Option<Spanned<String>>,
     hooks: Spanned<Vec<Spanned<String>>>,
     bind: Option<Spanned<Vec<Spanned<String>>>>,
     grants: Option<RawGrants>,
@@ -81,20 +112,55 @@ struct RawPlugin {
     max_queued: Option<Spanned<u64>>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawGrants {
-    facts: Vec<Spanned<String>>,
-    claims: Option<Vec<String>>,
+/// A plugin that a lock file names.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// Its identifier.
+    pub id: String,
+    /// Its version.
+    pub version: String,
+    /// The hash in the lock.
+    pub sha256: String,
+    /// Its file.
+    pub file: PathBuf,
+    /// What it is asked for.
+    pub hooks: Vec<String>,
+    /// Where it runs.
+    pub isolation: String,
+    /// Why its file would not be loaded now.
+    pub trouble: Option<String>,
 }
 
-/// Reads and checks the lock file; touches no plugin file.
-pub(super) fn read(lock: &Path) -> Result<Vec<Entry>, PluginLoadError> {
-    let text = load::read_lock_text(lock)?;
-    parse(lock, &text)
+/// What a lock file names, and whether the files are the locked ones. Runs nothing of them.
+///
+/// # Errors
+/// When the lock cannot be read or says something unusable.
+pub fn lock_list(lock: &Path) -> Result<Vec<Listed>, PluginLoadError> {
+    let entries = parse(lock, &load::read_lock_text(lock)?)?;
+    let listed = entries.into_iter().map(|entry| {
+        let trouble = match load::read_checked(&entry.file) {
+            Err(error) => Some(error.to_string()),
+            Ok((_, found)) if found == entry.sha256 => None,
+            Ok((_, found)) => {
+                let (found, locked) = (HEXLOWER.encode(&found), HEXLOWER.encode(&entry.sha256));
+                Some(format!("its sha256 is {found}, but the lock says {locked}"))
+            }
+        };
+        Listed {
+            id: entry.id,
+            version: entry.version,
+            sha256: HEXLOWER.encode(&entry.sha256),
+            file: entry.file,
+            hooks: entry.hooks.iter().map(|h| h.name().to_owned()).collect(),
+            isolation: entry.isolation.name().to_owned(),
+            trouble,
+        }
+    });
+    Ok(listed.collect())
 }
 
-fn parse(lock: &Path, text: &str) -> Result<Vec<Entry>, PluginLoadError> {
+/// Reads and checks the text of a lock file; touches no plugin file.
+pub(super) fn parse(lock: &Path, text: &str) -> Result<Vec<Entry>, PluginLoadError> {
     let at = Place { lock, text };
     let raw: RawLock =
         toml::from_str(text).map_err(|e| at.error(e.span().unwrap_or_default(), e.message().to_owned()))?;
@@ -111,13 +177,13 @@ fn parse(lock: &Path, text: &str) -> Result<Vec<Entry>, PluginLoadError> {
     Ok(entries)
 }
 
-struct Place<'a> {
+pub(super) struct Place<'a> {
     lock: &'a Path,
     text: &'a str,
 }
 
 impl Place<'_> {
-    fn error(&self, span: Range<usize>, what: String) -> PluginLoadError {
+    pub(super) fn error(&self, span: Range<usize>, what: String) -> PluginLoadError {
         let before = self.text.get(..span.start).unwrap_or(self.text);
         PluginLoadError::Lock { lock: self.lock.to_owned(), line: before.matches('\n').count() + 1, what }
     }
@@ -132,17 +198,13 @@ impl Place<'_> {
         }
         let version = raw.version.into_inner();
         let sha256 = self.hash(&raw.sha256)?;
-        if let Some(isolation) = raw.isolation
-            && isolation.get_ref() != "in_process"
-        {
-            let what = format!("isolation \"{}\" is not offered; \"in_process\" is", isolation.get_ref());
-            return Err(self.error(isolation.span(), what));
-        }
+        let isolation = self.isolation(raw.isolation, raw.memory_mib)?;
         let hooks = self.hooks(raw.hooks)?;
-        let enriches = hooks.contains(&Hook::Enrich);
-        let bind = self.bind(raw.bind, enriches, &raw.id.span())?;
+        let bound = hooks.iter().copied().find(|h| h.is_bound());
+        let bind = self.bind(raw.bind, bound, &raw.id.span())?;
+        let method = self.method(raw.method, hooks.iter().any(|h| h.is_mfa()), &raw.id.span())?;
         let raw_grants = raw.grants.unwrap_or_default();
-        if enriches && raw_grants.claims.is_none() {
+        if hooks.contains(&Hook::Enrich) && raw_grants.claims.is_none() {
             let what = "the hook provider.enrich needs grants.claims: name the claims that the plugin may see, \
                         or [] for none, or [\"*\"] for all";
             return Err(self.error(entry_span, what.to_owned()));
@@ -165,7 +227,10 @@ impl Place<'_> {
             file: directory.join(raw.file.into_inner()),
             hooks,
             bind,
-            grants: self.grants(raw_grants)?,
+            isolation,
+            method,
+            services: raw_grants.services(self)?,
+            grants: raw_grants.view(self)?,
             config_json,
             deadline: Duration::from_millis(deadline.unwrap_or(DEFAULT_DEADLINE_MS)),
             max_in_flight: in_flight.and_then(|n| usize::try_from(n).ok()),
@@ -180,7 +245,57 @@ impl Place<'_> {
             .ok_or_else(|| self.error(text.span(), "sha256 is not 64 lower-case hex digits".to_owned()))
     }
 
-    fn number(&self, key: &str, value: Spanned<u64>, least: u64, most: u64) -> Result<u64, PluginLoadError> {
+    fn isolation(
+        &self,
+        isolation: Option<Spanned<String>>,
+        memory_mib: Option<Spanned<u64>>,
+    ) -> Result<Isolation, PluginLoadError> {
+        match isolation.as_ref().map(|i| i.get_ref().as_str()) {
+            Some("process") => {
+                let memory_mib = memory_mib.map(|m| self.number("memory_mib", m, 16, 65_536)).transpose()?;
+                Ok(Isolation::Process { memory_bytes: memory_mib.unwrap_or(DEFAULT_MEMORY_MIB) << 20 })
+            }
+            None | Some("in_process") => {
+                match memory_mib {
+                    Some(memory) => Err(self
+                        .error(memory.span(), "memory_mib is for isolation = \"process\"; strike it".to_owned())),
+                    None => Ok(Isolation::InProcess),
+                }
+            }
+            Some(other) => {
+                let what = format!("isolation \"{other}\" is not offered; \"in_process\" and \"process\" are");
+                Err(self.error(isolation.map(|i| i.span()).unwrap_or_default(), what))
+            }
+        }
+    }
+
+    fn method(
+        &self,
+        method: Option<Spanned<String>>,
+        is_mfa: bool,
+        id: &Range<usize>,
+    ) -> Result<Option<MfaMethod>, PluginLoadError> {
+        let needs = "the hooks mfa.begin and mfa.verify need method: \"email\" or \"sms\"";
+        match method {
+            None if is_mfa => Err(self.error(id.clone(), needs.to_owned())),
+            None => Ok(None),
+            Some(method) if !is_mfa => {
+                Err(self.error(method.span(), "method is for the hooks mfa.*; strike it".to_owned()))
+            }
+            Some(method) => match MfaMethod::find(method.get_ref()) {
+                Some(found @ (MfaMethod::Email | MfaMethod::Sms)) => Ok(Some(found)),
+                _ => Err(self.error(method.span(), needs.to_owned())),
+            },
+        }
+    }
+
+    pub(super) fn number(
+        &self,
+        key: &str,
+        value: Spanned<u64>,
+        least: u64,
+        most: u64,
+    ) -> Result<u64, PluginLoadError> {
         let span = value.span();
         let value = value.into_inner();
         if (least..=most).contains(&value) {
@@ -193,11 +308,9 @@ impl Place<'_> {
         let span = names.span();
         let mut hooks = Vec::new();
         for name in names.into_inner() {
-            let Some(hook) = Hook::ALL.into_iter().find(|h| h.name() == name.get_ref()) else {
-                let what = format!(
-                    "hook \"{}\" is not one that this version asks; \"provider.enrich\" and \"signal.signals\" are",
-                    name.get_ref()
-                );
+            let Some(hook) = Hook::find(name.get_ref()) else {
+                let known: Vec<&str> = Hook::ALL.iter().map(|h| h.name()).collect();
+                let what = format!("hook \"{}\" is none; there are {}", name.get_ref(), known.join(", "));
                 return Err(self.error(name.span(), what));
             };
             if !hooks.contains(&hook) {
@@ -205,8 +318,11 @@ impl Place<'_> {
             }
         }
         if hooks.is_empty() {
-            let what = "hooks is empty: name \"provider.enrich\" or \"signal.signals\"";
+            let what = "hooks is empty: name what the plugin is asked for, such as \"signal.signals\"";
             return Err(self.error(span, what.to_owned()));
+        }
+        if hooks.contains(&Hook::MfaVerify) && !hooks.contains(&Hook::MfaBegin) {
+            return Err(self.error(span, "the hook mfa.verify goes with mfa.begin; name both".to_owned()));
         }
         Ok(hooks)
     }
@@ -214,15 +330,15 @@ impl Place<'_> {
     fn bind(
         &self,
         bind: Option<Spanned<Vec<Spanned<String>>>>,
-        enriches: bool,
+        bound: Option<Hook>,
         id: &Range<usize>,
     ) -> Result<Vec<Bind>, PluginLoadError> {
-        match bind {
-            Some(bind) if !enriches => {
-                Err(self.error(bind.span(), "bind is for the hook provider.enrich only; strike it".to_owned()))
+        match (bind, bound) {
+            (Some(bind), None) => {
+                Err(self.error(bind.span(), "bind is for the hooks provider.* only; strike it".to_owned()))
             }
-            None if !enriches => Ok(Vec::new()),
-            Some(bind) if !bind.get_ref().is_empty() => bind
+            (None, None) => Ok(Vec::new()),
+            (Some(bind), Some(_)) if !bind.get_ref().is_empty() => bind
                 .into_inner()
                 .into_iter()
                 .map(|one| {
@@ -232,30 +348,12 @@ impl Place<'_> {
                     })
                 })
                 .collect(),
-            other => {
-                let what = "the hook provider.enrich needs bind: the names of providers, or [\"*\"] for all";
-                Err(self.error(other.map_or(id.clone(), |b| b.span()), what.to_owned()))
+            (other, Some(hook)) => {
+                let what =
+                    format!("the hook {} needs bind: the names of providers, or [\"*\"] for all", hook.name());
+                Err(self.error(other.map_or(id.clone(), |b| b.span()), what))
             }
         }
-    }
-
-    fn grants(&self, raw: RawGrants) -> Result<Grants, PluginLoadError> {
-        let mut facts = BTreeSet::new();
-        for name in raw.facts {
-            let Some(fact) = FactGrant::find(name.get_ref()) else {
-                let known: Vec<&str> = FactGrant::ALL.iter().map(|f| f.name()).collect();
-                let what = format!("\"{}\" is no fact to grant; there are {}", name.get_ref(), known.join(", "));
-                return Err(self.error(name.span(), what));
-            };
-            facts.insert(fact);
-        }
-        let names = raw.claims.unwrap_or_default();
-        let claims = if names.iter().any(|n| n == "*") {
-            ClaimGrant::All
-        } else {
-            ClaimGrant::Named(names.into_iter().collect())
-        };
-        Ok(Grants { facts, claims })
     }
 }
 
@@ -275,7 +373,7 @@ impl Bind {
     }
 }
 
-fn is_plugin_id(text: &str) -> bool {
+pub(super) fn is_plugin_id(text: &str) -> bool {
     let mut bytes = text.bytes();
     text.len() <= 64
         && bytes.next().is_some_and(|b| b.is_ascii_lowercase())
@@ -300,76 +398,4 @@ fn value_to_json(value: toml::Value) -> Result<Value, String> {
         toml::Value::Array(items) => Value::Array(items.into_iter().map(value_to_json).collect::<Result<_, _>>()?),
         toml::Value::Table(table) => table_to_json(table)?,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HEAD: &str = "[[plugin]]\nid = \"a.b\"\nversion = \"1\"\nfile = \"a.so\"\n";
-
-    fn with(rest: &str) -> Result<Vec<Entry>, String> {
-        let sha = "0".repeat(64);
-        let text = format!("{HEAD}sha256 = \"{sha}\"\n{rest}");
-        parse(Path::new("dir/plugins.lock"), &text).map_err(|e| e.to_string())
-    }
-
-    #[test]
-    fn a_short_entry_gets_careful_defaults() {
-        let entry = with("hooks = [\"signal.signals\"]").unwrap().remove(0);
-        assert_eq!(entry.file, Path::new("dir/a.so"));
-        assert_eq!(entry.config_json, "{}");
-        assert_eq!((entry.deadline, entry.max_queued), (Duration::from_millis(250), 64));
-        assert!(entry.grants.facts.is_empty());
-        assert_eq!(entry.grants.claims, ClaimGrant::Named(BTreeSet::new()));
-    }
-
-    #[test]
-    fn what_is_wrong_is_named_with_file_and_line() {
-        let signals = "hooks = [\"signal.signals\"]\n";
-        let enrich = "hooks = [\"provider.enrich\"]\n";
-        for (rest, line, part) in [
-            (format!("{signals}hokks = 1"), 7, "hokks"),
-            (format!("{signals}isolation = \"process\""), 7, "\"in_process\""),
-            ("hooks = [\"event.observe\"]".to_owned(), 6, "event.observe"),
-            ("hooks = []".to_owned(), 6, "hooks is empty"),
-            (format!("{signals}bind = [\"google\"]"), 7, "strike it"),
-            (format!("{signals}deadline_ms = 0"), 7, "from 1 to 30000"),
-            (format!("{signals}max_in_flight = 65"), 7, "from 1 to 64"),
-            (format!("{signals}grants = {{ facts = [\"request.cookies\"] }}"), 7, "request.cookies"),
-            (format!("{signals}grants = {{ secrets = [] }}"), 7, "secrets"),
-            (format!("{signals}config = {{ x = nan }}"), 7, "JSON cannot say"),
-            (format!("{enrich}grants = {{ claims = [] }}"), 2, "needs bind"),
-            (format!("{enrich}bind = [\"/x\"]\ngrants = {{ claims = [] }}"), 7, "bind names a provider"),
-            (format!("{enrich}bind = [\"*\"]"), 1, "grants.claims"),
-            (format!("{signals}config = {{"), 7, ""),
-        ] {
-            let error = with(&rest).err().unwrap_or_else(|| panic!("{rest} was accepted"));
-            assert!(error.starts_with(&format!("dir/plugins.lock:{line}: ")), "{rest}: {error}");
-            assert!(error.contains(part), "{rest}: {error}");
-        }
-    }
-
-    #[test]
-    fn an_id_a_hash_and_a_second_entry_are_checked() {
-        let hooks = "hooks = [\"signal.signals\"]";
-        let sha = "0".repeat(64);
-        let parse = |text: String| parse(Path::new("p"), &text).err().map(|e| e.to_string()).unwrap_or_default();
-        let upper = format!("{HEAD}sha256 = \"{}\"\n{hooks}", "A".repeat(64));
-        assert!(parse(upper).contains("p:5: sha256 is not 64"));
-        for id in ["", "A", "1a", "a/b", "a b", &"a".repeat(65)] {
-            let text = HEAD.replace("a.b", id);
-            assert!(parse(format!("{text}sha256 = \"{sha}\"\n{hooks}")).starts_with("p:2: id "), "{id}");
-        }
-        let one = format!("{HEAD}sha256 = \"{sha}\"\n{hooks}\n");
-        assert_eq!(parse(format!("{one}{one}")), "p:8: plugin a.b stands here twice; strike one");
-    }
-
-    #[test]
-    fn config_reaches_the_plugin_as_json() {
-        let rest =
-            "hooks = [\"signal.signals\"]\nconfig = { a = [1, 2.5, true], t = 1979-05-27, s = { x = \"y\" } }";
-        let json: Value = serde_json::from_str(&with(rest).unwrap()[0].config_json).unwrap();
-        assert_eq!(json, serde_json::json!({ "a": [1, 2.5, true], "t": "1979-05-27", "s": { "x": "y" } }));
-    }
 }

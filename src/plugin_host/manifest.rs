@@ -6,22 +6,32 @@ use data_encoding::HEXLOWER;
 use serde::Deserialize;
 
 use super::error::PluginLoadError;
-use super::hooks::Hook;
+use super::hook::Hook;
 use super::lock::DEFAULT_DEADLINE_MS;
 use super::{instance, load};
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Manifest {
-    hooks: Vec<String>,
-    requests: Requests,
+pub(super) struct Manifest {
+    pub(super) hooks: Vec<String>,
+    pub(super) requests: Requests,
+}
+
+impl Manifest {
+    /// What a plugin says of itself; empty when it says nothing that can be read.
+    pub(super) fn parse(text: Option<&str>) -> Self {
+        text.and_then(|m| serde_json::from_str(m).ok()).unwrap_or_default()
+    }
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Requests {
+pub(super) struct Requests {
     facts: Vec<String>,
     claims: Vec<String>,
+    http: Vec<String>,
+    pub(super) secrets: Vec<String>,
+    kv_kib: u64,
 }
 
 /// The entry to paste into `plugins.lock` for a file: what the plugin says of itself and what it asks for.
@@ -46,7 +56,7 @@ pub fn lock_entry(file: &Path) -> Result<String, PluginLoadError> {
     };
     let opened = instance::open(&copy).map_err(|fault| refused("?", fault))?;
     let manifest = opened.manifest().map_err(|fault| refused(&opened.id, fault))?;
-    let manifest: Manifest = manifest.and_then(|m| serde_json::from_str(&m).ok()).unwrap_or_default();
+    let manifest = Manifest::parse(manifest.as_deref());
     let quote = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let list = |items: &[String]| items.iter().map(|i| quote(i)).collect::<Vec<_>>().join(", ");
     let mut lines = vec![
@@ -61,13 +71,26 @@ pub fn lock_entry(file: &Path) -> Result<String, PluginLoadError> {
         lines.push("# The plugin has no manifest: name its hooks.".to_owned());
     }
     lines.push(format!("hooks = [{}]", list(&manifest.hooks)));
-    if manifest.hooks.iter().any(|h| h == Hook::Enrich.name()) {
+    let hooks: Vec<Hook> = manifest.hooks.iter().filter_map(|name| Hook::find(name)).collect();
+    if hooks.iter().any(|h| h.is_bound()) {
         lines.push("bind = []          # name the providers it is asked for, or \"*\"".to_owned());
     }
+    if hooks.iter().any(|h| h.is_mfa()) {
+        lines.push("method = \"\"        # what it delivers: \"email\" or \"sms\"".to_owned());
+    }
     lines.push(format!("deadline_ms = {DEFAULT_DEADLINE_MS}"));
-    lines.push("# It asks to see these; strike what you do not grant.".to_owned());
-    let (facts, claims) = (list(&manifest.requests.facts), list(&manifest.requests.claims));
-    lines.push(format!("grants = {{ facts = [{facts}], claims = [{claims}] }}"));
+    lines.push("# It asks to see and use these; strike what you do not grant.".to_owned());
+    let requests = &manifest.requests;
+    let mut grants = format!("facts = [{}], claims = [{}]", list(&requests.facts), list(&requests.claims));
+    for (name, items) in [("http", &requests.http), ("secrets", &requests.secrets)] {
+        if !items.is_empty() {
+            grants.push_str(&format!(", {name} = [{}]", list(items)));
+        }
+    }
+    if requests.kv_kib > 0 {
+        grants.push_str(&format!(", kv_kib = {}", requests.kv_kib));
+    }
+    lines.push(format!("grants = {{ {grants} }}"));
     lines.push("config = {}".to_owned());
     lines.push(String::new());
     Ok(lines.join("\n"))

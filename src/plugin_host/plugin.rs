@@ -13,12 +13,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout_at;
 
 use super::PluginInfo;
-use super::hooks::Hook;
+use super::hook::Hook;
 use super::instance::{Instance, RawReply};
-use super::load::Started;
+use super::load::Traits;
 use super::lock::{Bind, Entry};
+use super::marker::{Label, Marker};
 use super::pool::Pool;
-use super::view::Grants;
+use super::process::Process;
 use crate::signin::json;
 use crate::signin::provider::Provider;
 
@@ -28,23 +29,25 @@ const GRACE: Duration = Duration::from_millis(250);
 const STUCK_LIMIT: usize = 3;
 const DEFAULT_IN_FLIGHT: usize = 8;
 const DEFAULT_IN_FLIGHT_BLOCKING: usize = 32;
-/// The most that an answer of a hook may have.
-const ANSWER_LIMIT_BYTES: usize = 64 << 10;
-
 /// A loaded plugin.
 pub(super) struct Plugin {
     info: PluginInfo,
-    hooks: Vec<Hook>,
-    bind: Vec<Bind>,
-    pub(super) grants: Grants,
-    pub(super) deadline: Duration,
-    instance: Arc<Instance>,
+    pub(super) entry: Entry,
+    pub(super) runner: Runner,
     permits: Arc<Semaphore>,
     max_in_flight: usize,
     queued: AtomicUsize,
-    max_queued: usize,
     in_flight: Arc<InFlight>,
-    pool: Pool,
+}
+
+/// Where the calls go.
+pub(super) enum Runner {
+    /// Into this process.
+    Here { instance: Arc<Instance>, pool: Pool, marker: Arc<Marker>, label: Arc<Label> },
+    /// To a process of the plugin's own.
+    Apart(Arc<Process>),
+    /// Nowhere: it is kept out for this reason.
+    Nowhere(String),
 }
 
 /// What a plugin answered.
@@ -71,10 +74,12 @@ pub(super) enum Failure {
     Invalid,
     /// A fault of its own, a contained panic among them.
     Internal,
+    /// It is kept out.
+    Quarantined,
 }
 
 impl Failure {
-    const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Unavailable => "unavailable",
             Self::Busy => "busy",
@@ -82,47 +87,85 @@ impl Failure {
             Self::Timeout => "timeout",
             Self::Invalid => "invalid",
             Self::Internal => "internal",
+            Self::Quarantined => "quarantined",
         }
     }
 }
 
 impl Plugin {
-    pub(super) fn new(entry: Entry, started: Started) -> Self {
-        let default = if started.may_block { DEFAULT_IN_FLIGHT_BLOCKING } else { DEFAULT_IN_FLIGHT };
+    pub(super) fn new(entry: Entry, runner: Runner, traits: Traits) -> Self {
+        let default = if traits.may_block { DEFAULT_IN_FLIGHT_BLOCKING } else { DEFAULT_IN_FLIGHT };
         // A permit is held until the call returns, so one permit is what serialises.
-        let max_in_flight = if started.is_thread_safe { entry.max_in_flight.unwrap_or(default) } else { 1 };
+        let max_in_flight = if traits.is_thread_safe { entry.max_in_flight.unwrap_or(default) } else { 1 };
+        let info = PluginInfo {
+            id: entry.id.clone(),
+            version: entry.version.clone(),
+            vendor: traits.vendor,
+            sha256: HEXLOWER.encode(&entry.sha256),
+            hooks: entry.hooks.iter().map(|h| h.name().to_owned()).collect(),
+            isolation: entry.isolation.name().to_owned(),
+            ..PluginInfo::default()
+        };
         Self {
-            info: PluginInfo {
-                version: entry.version,
-                vendor: started.vendor,
-                sha256: HEXLOWER.encode(&entry.sha256),
-                hooks: entry.hooks.iter().map(|h| h.name().to_owned()).collect(),
-                id: entry.id.clone(),
-            },
-            hooks: entry.hooks,
-            bind: entry.bind,
-            grants: entry.grants,
-            deadline: entry.deadline,
-            instance: Arc::new(started.instance),
+            info,
+            entry,
+            runner,
             permits: Arc::new(Semaphore::new(max_in_flight)),
             max_in_flight,
             queued: AtomicUsize::new(0),
-            max_queued: entry.max_queued,
             in_flight: Arc::default(),
-            pool: Pool::new(&entry.id, max_in_flight),
         }
     }
 
-    pub(super) fn info(&self) -> &PluginInfo {
-        &self.info
+    pub(super) fn id(&self) -> &str {
+        &self.entry.id
+    }
+
+    pub(super) fn info(&self) -> PluginInfo {
+        let mut info = self.info.clone();
+        info.in_flight = self.max_in_flight.saturating_sub(self.permits.available_permits());
+        info.stuck = self.in_flight.stuck(Instant::now());
+        match &self.runner {
+            Runner::Here { .. } => {}
+            Runner::Apart(process) => {
+                info.pid = process.pid();
+                info.process_deaths = process.deaths();
+                if info.pid.is_none() {
+                    info.trouble = Some("its process ended and is being started again".to_owned());
+                }
+            }
+            Runner::Nowhere(why) => info.trouble = Some(why.clone()),
+        }
+        if info.stuck >= self.stuck_limit() {
+            info.trouble = Some(format!("{} calls did not return", info.stuck));
+        }
+        info
     }
 
     pub(super) fn has(&self, hook: Hook) -> bool {
-        self.hooks.contains(&hook)
+        self.entry.hooks.contains(&hook)
+    }
+
+    pub(super) fn deadline(&self) -> Duration {
+        self.entry.deadline
+    }
+
+    pub(super) fn is_kept_out(&self) -> bool {
+        matches!(self.runner, Runner::Nowhere(_))
+    }
+
+    /// Whether replacing it leaves a mapping behind.
+    pub(super) fn is_mapped(&self) -> bool {
+        matches!(self.runner, Runner::Here { .. })
+    }
+
+    /// Whether calls are inside of it.
+    pub(super) fn is_busy(&self) -> bool {
+        self.permits.available_permits() < self.max_in_flight
     }
 
     pub(super) fn is_bound_to(&self, to: &Provider) -> bool {
-        self.bind.iter().any(|bind| match bind {
+        self.entry.bind.iter().any(|bind| match bind {
             Bind::Every => true,
             Bind::Named { tenant, provider } => {
                 **provider == *to.name && tenant.as_ref().is_none_or(|t| t == to.tenant.as_str())
@@ -130,11 +173,15 @@ impl Plugin {
         })
     }
 
+    fn stuck_limit(&self) -> usize {
+        STUCK_LIMIT.min(self.max_in_flight)
+    }
+
     /// Asks, waits at most for the deadline and its grace, counts, and logs a failure.
     pub(super) async fn ask(&self, hook: Hook, input: Vec<u8>) -> Answer {
         let begun = Instant::now();
         let answer = match self.run(hook, input, begun).await {
-            Ok(reply) => judge(&reply),
+            Ok(reply) => judge(&reply, hook.answer_limit_bytes()),
             Err(failure) => Answer::Failed(failure),
         };
         let outcome = match &answer {
@@ -144,7 +191,7 @@ impl Plugin {
             Answer::Failed(failure) => failure.as_str(),
         };
         let elapsed = begun.elapsed();
-        let id = self.info.id.clone();
+        let id = self.entry.id.clone();
         metrics::counter!("countersign_plugin_calls_total", "plugin" => id.clone(), "op" => hook.name(), "outcome" => outcome)
             .increment(1);
         metrics::histogram!("countersign_plugin_call_seconds", "plugin" => id.clone(), "op" => hook.name())
@@ -153,34 +200,55 @@ impl Plugin {
             .set(u32::try_from(self.in_flight.stuck(Instant::now())).unwrap_or(u32::MAX));
         if let Answer::Failed(_) = answer {
             let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-            tracing::warn!(plugin.id = %self.info.id, op = hook.name(), outcome, elapsed_ms, "plugin gave no answer");
+            tracing::warn!(plugin.id = %self.entry.id, op = hook.name(), outcome, elapsed_ms, "plugin gave no answer");
         }
         answer
     }
 
-    async fn run(&self, hook: Hook, input: Vec<u8>, begun: Instant) -> Result<RawReply, Failure> {
-        let deadline = begun + self.deadline;
+    /// Calls, and waits at most for the deadline and its grace.
+    pub(super) async fn run(&self, hook: Hook, input: Vec<u8>, begun: Instant) -> Result<RawReply, Failure> {
+        let deadline = begun + self.entry.deadline;
         let hard = deadline + GRACE;
-        if self.in_flight.stuck(begun) >= STUCK_LIMIT.min(self.max_in_flight) {
+        if self.in_flight.stuck(begun) >= self.stuck_limit() {
+            // A process can be ended, and begins anew; a native call in this one cannot.
+            if let Runner::Apart(process) = &self.runner {
+                process.kill();
+            }
             return Err(Failure::Stuck);
         }
+        if self.is_kept_out() {
+            return Err(Failure::Quarantined);
+        }
         let permit = self.permit(deadline).await?;
-        let (tell, told) = oneshot::channel();
-        let (instance, in_flight) = (Arc::clone(&self.instance), Arc::clone(&self.in_flight));
-        self.pool.submit(Box::new(move || {
-            // The permit goes last, when the call has really returned.
-            let _permit = permit;
-            if Instant::now() >= deadline {
-                return;
+        let told = match &self.runner {
+            Runner::Here { instance, pool, marker, label } => {
+                let (tell, told) = oneshot::channel();
+                let (instance, in_flight) = (Arc::clone(instance), Arc::clone(&self.in_flight));
+                let (marker, label) = (Arc::clone(marker), Arc::clone(label));
+                pool.submit(Box::new(move || {
+                    // The permit goes last, when the call has really returned.
+                    let _permit = permit;
+                    if Instant::now() >= deadline {
+                        return;
+                    }
+                    let entered = in_flight.enter(hard);
+                    let inside = marker.enter(&label, Some(hook));
+                    let reply = instance.call(hook, &input, deadline);
+                    drop((inside, entered));
+                    if let Some(reply) = reply {
+                        // Nobody listens after the hard limit.
+                        let _ = tell.send(reply);
+                    }
+                }));
+                told
             }
-            let entered = in_flight.enter(hard);
-            let reply = instance.call(hook, &input, deadline);
-            drop(entered);
-            if let Some(reply) = reply {
-                // Nobody listens after the hard limit.
-                let _ = tell.send(reply);
+            Runner::Apart(process) => {
+                let entered = self.in_flight.enter(hard);
+                let sent = process.call(hook, &input, deadline, permit, entered);
+                sent.map_err(|_| Failure::Unavailable)?
             }
-        }));
+            Runner::Nowhere(_) => return Err(Failure::Quarantined),
+        };
         match timeout_at(hard.into(), told).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(_)) if Instant::now() < deadline => Err(Failure::Unavailable),
@@ -192,7 +260,7 @@ impl Plugin {
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             return Ok(permit);
         }
-        let Some(_place) = Place::take(&self.queued, self.max_queued) else { return Err(Failure::Busy) };
+        let Some(_place) = Place::take(&self.queued, self.entry.max_queued) else { return Err(Failure::Busy) };
         match timeout_at(deadline.into(), Arc::clone(&self.permits).acquire_owned()).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) => Err(Failure::Unavailable),
@@ -233,7 +301,7 @@ impl InFlight {
     }
 }
 
-struct Entered {
+pub(super) struct Entered {
     within: Arc<InFlight>,
     hard: Instant,
 }
@@ -247,11 +315,11 @@ impl Drop for Entered {
     }
 }
 
-fn judge(reply: &RawReply) -> Answer {
+pub(super) fn judge(reply: &RawReply, limit: usize) -> Answer {
     let failed = Answer::Failed;
     match reply.status {
         _ if reply.overflowed => failed(Failure::Invalid),
-        CS_OK => read_object(&reply.output).map_or(failed(Failure::Invalid), Answer::Object),
+        CS_OK => read_object(&reply.output, limit).map_or(failed(Failure::Invalid), Answer::Object),
         CS_DECLINED => Answer::Declined,
         CS_REJECT => Answer::Rejected(reject_code(&reply.output)),
         CS_UNAVAILABLE | CS_CANCELLED => failed(Failure::Unavailable),
@@ -261,8 +329,8 @@ fn judge(reply: &RawReply) -> Answer {
     }
 }
 
-fn read_object(output: &[u8]) -> Option<Map<String, Value>> {
-    if output.len() > ANSWER_LIMIT_BYTES || std::str::from_utf8(output).is_err() {
+fn read_object(output: &[u8], limit: usize) -> Option<Map<String, Value>> {
+    if output.len() > limit || std::str::from_utf8(output).is_err() {
         return None;
     }
     json::parse_object(output).ok()
@@ -270,7 +338,7 @@ fn read_object(output: &[u8]) -> Option<Map<String, Value>> {
 
 /// The code of a refusal; one that is none becomes `rejected`: the refusal stands either way.
 fn reject_code(output: &[u8]) -> String {
-    let told = read_object(output);
+    let told = read_object(output, 1024);
     let code = told.as_ref().and_then(|o| o.get("code")).and_then(Value::as_str).unwrap_or_default();
     let fine = (1..=48).contains(&code.len())
         && code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
@@ -280,6 +348,12 @@ fn reject_code(output: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ANSWER_LIMIT_BYTES: usize = 1000;
+
+    fn judge(reply: &RawReply) -> Answer {
+        super::judge(reply, ANSWER_LIMIT_BYTES)
+    }
 
     fn reply(status: i32, output: &[u8]) -> RawReply {
         RawReply { status, output: output.to_vec(), overflowed: false }

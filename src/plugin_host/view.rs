@@ -1,12 +1,13 @@
 //! What a plugin gets to see: a few harmless facts, and the rest by grant.
 //!
-//! Never there: the ID token, the access token, secrets of factors, addresses of earlier sign-ins.
+//! Never there, but for `provider.verify`: the ID token, the access token, secrets of factors, addresses of earlier sign-ins.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use crate::clock::UnixTime;
 use crate::signin::facts::{Facts, HistoryFacts, Location, RequestFacts, UpstreamFacts, UserFacts};
 use crate::signin::provider::Provider;
 
@@ -65,7 +66,7 @@ pub(super) enum ClaimGrant {
 }
 
 /// What a plugin may see.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Grants {
     pub(super) facts: BTreeSet<FactGrant>,
     pub(super) claims: ClaimGrant,
@@ -104,6 +105,31 @@ pub(super) fn enrich_input(
     input.to_string().into_bytes()
 }
 
+/// Input of `provider.locate_keys`.
+pub(super) fn keys_input(provider: &Provider, kid: Option<&str>, alg: &str, deadline: Duration) -> Vec<u8> {
+    let input = json!({
+        "tenant": provider.tenant.as_str(),
+        "provider": { "id": &*provider.name, "issuer": provider.issuer.shown() },
+        "kid": kid,
+        "alg": alg,
+        "deadline_ms": millis(deadline),
+    });
+    input.to_string().into_bytes()
+}
+
+/// Input of `provider.verify`. The token is shown: that is the operation.
+pub(super) fn verify_input(provider: &Provider, token: &str, now: UnixTime, deadline: Duration) -> Vec<u8> {
+    let input = json!({
+        "tenant": provider.tenant.as_str(),
+        "provider": { "id": &*provider.name, "issuer": provider.issuer.shown() },
+        "client_ids": provider.client_ids,
+        "token": token,
+        "time_unix_s": now.as_secs(),
+        "deadline_ms": millis(deadline),
+    });
+    input.to_string().into_bytes()
+}
+
 /// Input of `signal.signals`.
 pub(super) fn signals_input(facts: &Facts, grants: &Grants, deadline: Duration) -> Vec<u8> {
     let mut input = Map::new();
@@ -126,7 +152,7 @@ pub(super) fn signals_input(facts: &Facts, grants: &Grants, deadline: Duration) 
     Value::Object(input).to_string().into_bytes()
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -193,6 +219,7 @@ fn user(user: &UserFacts, grants: &Grants) -> Option<Value> {
             ("is_new", user.is_new.into()),
             ("age_days", user.age_days.into()),
             ("status", user.status.into()),
+            ("kind", user.kind.as_str().into()),
             ("email_verified", user.email_verified.into()),
             ("privileged", user.privileged.into()),
             ("link_method", user.link_method.as_str().into()),
@@ -245,7 +272,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::clock::UnixTime;
     use crate::ids::{TenantId, UserId};
     use crate::signin::facts::{FactorFacts, LastSignIn, LinkMethod, ProviderFacts};
 
@@ -274,6 +300,7 @@ mod tests {
                 is_new: false,
                 age_days: 3,
                 status: "the-status",
+                kind: crate::signin::identity::UserKind::Person,
                 email_verified: true,
                 groups: vec!["the-group".to_owned()],
                 privileged: false,

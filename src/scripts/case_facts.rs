@@ -12,6 +12,7 @@ use crate::signin::facts::{
     DeviceMatch, FactorFacts, Facts, GeoQuality, HistoryFacts, LinkMethod, Location, NetworkKind, ProviderFacts,
     RequestFacts, Travel, UpstreamFacts, UserFacts,
 };
+use crate::signin::identity::UserKind;
 
 /// A returning user at home, on a known device, at noon.
 pub(super) fn ordinary(tenant: &TenantId) -> Facts {
@@ -57,6 +58,7 @@ pub(super) fn ordinary(tenant: &TenantId) -> Facts {
             is_new: false,
             age_days: 400,
             status: "active",
+            kind: UserKind::Person,
             email_verified: true,
             groups: Vec::new(),
             privileged: false,
@@ -145,6 +147,7 @@ pub(super) fn set(facts: &mut Facts, path: &str, value: &Value) -> Result<(), St
         "request.geo" => r.location.quality = geo(value).ok_or_else(wrong)?,
         "user.is_new" => u.is_new = boolean()?,
         "user.age_days" => u.age_days = int()?,
+        "user.kind" => u.kind = value.as_str().and_then(UserKind::find).ok_or_else(wrong)?,
         "user.email_verified" => u.email_verified = boolean()?,
         "user.groups" => u.groups = words()?,
         "user.privileged" => u.privileged = boolean()?,

@@ -40,6 +40,7 @@ const VALUES: &[(&str, &str)] = &[
     ("request.geo", "['missing', 'private', 'coarse']"),
     ("user.is_new", "[true]"),
     ("user.age_days", "[0, 10000]"),
+    ("user.kind", "['service']"),
     ("user.email_verified", "[false]"),
     ("user.groups", "[['staff'], ['admin', 'staff']]"),
     ("user.privileged", "[true]"),

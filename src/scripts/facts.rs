@@ -300,6 +300,7 @@ fn register_user(engine: &mut Engine) {
         "is_new" => |u| user(u).is_new.into(),
         "age_days" => |u| user(u).age_days.into(),
         "status" => |u| user(u).status.into(),
+        "kind" => |u| user(u).kind.as_str().into(),
         "email_verified" => |u| user(u).email_verified.into(),
         "groups" => |u| words(&user(u).groups),
         "privileged" => |u| user(u).privileged.into(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::assessment::{AssessedSignIn, Assessment};
 use super::facts::Facts;
+use super::identity::UserKind;
 use super::rules::{Level, LevelAction, Unenrolled};
 use crate::ids::FactorId;
 use crate::mfa::{Factor, MfaMethod, Strength};
@@ -45,6 +46,14 @@ pub enum Denial {
         /// The reason code.
         reason: Arc<str>,
     },
+    /// A second factor is needed, and a workload has none.
+    #[error(
+        "this sign-in needs a second factor ({reason}), and a service user cannot have one; exempt services in the rule, or do not let it ask"
+    )]
+    ServiceUser {
+        /// The reason code.
+        reason: Arc<str>,
+    },
     /// A fresh sign-in at the provider is needed.
     #[error("sign in at the provider again ({reason}); the sign-in there may be at most {max_age_s} s old")]
     UpstreamStepUp {
@@ -80,21 +89,33 @@ impl Decided {
     }
 }
 
-/// Decides. Deny before what cannot be met before MFA before tokens.
+/// Decides. Deny before what cannot be met before MFA before tokens. `channels` are those to addresses
+/// that the user had verified before this sign-in: for a user without a factor that would do, if the
+/// tenant's `unenrolled` rule is `known_channel`.
 #[must_use]
-pub fn decide(assessed: AssessedSignIn) -> Decided {
+pub fn decide(assessed: AssessedSignIn, channels: &[MfaMethod]) -> Decided {
     let upstream = &assessed.facts().upstream;
-    let factors = &assessed.resolved().known().factors;
-    let decision = outcome(assessed.assessment(), upstream.trusted_mfa, upstream.auth_time_age_s, factors);
+    let who = Who {
+        kind: assessed.facts().user.kind,
+        trusted_upstream_mfa: upstream.trusted_mfa,
+        auth_time_age_s: upstream.auth_time_age_s,
+        factors: &assessed.resolved().known().factors,
+        channels,
+    };
+    let decision = outcome(assessed.assessment(), &who);
     Decided { assessed, decision }
 }
 
-fn outcome(
-    assessment: &Assessment,
+/// What a user can bring against a demand.
+struct Who<'a> {
+    kind: UserKind,
     trusted_upstream_mfa: bool,
     auth_time_age_s: Option<i64>,
-    factors: &[Factor],
-) -> Decision {
+    factors: &'a [Factor],
+    channels: &'a [MfaMethod],
+}
+
+fn outcome(assessment: &Assessment, who: &Who<'_>) -> Decision {
     let (demand, settings) = (&assessment.demand, &assessment.settings);
     if let Some(reason) = &demand.deny {
         return Decision::Deny(Denial::Policy { reason: Arc::clone(reason) });
@@ -109,7 +130,7 @@ fn outcome(
         return Decision::Deny(Denial::Policy { reason: level_reason() });
     }
     if let Some((max_age_s, reason)) = &demand.step_up
-        && auth_time_age_s.is_none_or(|age| age > *max_age_s)
+        && who.auth_time_age_s.is_none_or(|age| age > *max_age_s)
     {
         return Decision::Deny(Denial::UpstreamStepUp { reason: Arc::clone(reason), max_age_s: *max_age_s });
     }
@@ -117,7 +138,14 @@ fn outcome(
     if !by_level && demand.mfa.is_none() {
         return Decision::Issue { caps: demand.caps };
     }
-    let upstream_is_enough = trusted_upstream_mfa
+    let reason = match &demand.mfa {
+        Some(code) if !by_level => Arc::clone(code),
+        _ => level_reason(),
+    };
+    if who.kind == UserKind::Service {
+        return Decision::Deny(Denial::ServiceUser { reason });
+    }
+    let upstream_is_enough = who.trusted_upstream_mfa
         && demand.upstream_may_satisfy
         && action != LevelAction::StrongMfa
         && assessment.level <= Level::Medium;
@@ -125,15 +153,14 @@ fn outcome(
         return Decision::Issue { caps: demand.caps };
     }
     let level_strength = (action == LevelAction::StrongMfa).then_some(Strength::Strong);
-    let methods = usable(factors, demand.methods.as_deref(), demand.strength.max(level_strength));
-    let reason = match &demand.mfa {
-        Some(code) if !by_level => Arc::clone(code),
-        _ => level_reason(),
-    };
+    let strength = demand.strength.max(level_strength);
+    let mut methods = usable(who.factors, demand.methods.as_deref(), strength);
+    if methods.is_empty() && settings.unenrolled == Unenrolled::KnownChannel {
+        methods = that_do(who.channels.iter().copied(), demand.methods.as_deref(), strength);
+    }
     if methods.is_empty() {
         return Decision::Deny(match settings.unenrolled {
             Unenrolled::UpstreamStepUp => Denial::UpstreamStepUp { reason, max_age_s: 0 },
-            // No method that sends a code is built in yet, so a known channel cannot be used.
             Unenrolled::KnownChannel | Unenrolled::Deny => Denial::NoFactor { reason },
         });
     }
@@ -142,9 +169,15 @@ fn outcome(
 
 fn usable(factors: &[Factor], named: Option<&[MfaMethod]>, strength: Option<Strength>) -> Vec<MfaMethod> {
     let enrolled = |method: &MfaMethod| factors.iter().any(|f| f.method == *method);
-    MfaMethod::SUPPORTED
-        .into_iter()
-        .filter(enrolled)
+    that_do(MfaMethod::SUPPORTED.into_iter().filter(enrolled), named, strength)
+}
+
+fn that_do(
+    methods: impl Iterator<Item = MfaMethod>,
+    named: Option<&[MfaMethod]>,
+    strength: Option<Strength>,
+) -> Vec<MfaMethod> {
+    methods
         .filter(|m| named.is_none_or(|list| list.contains(m)))
         .filter(|m| strength.is_none_or(|s| m.strength() >= s))
         .collect()
@@ -171,7 +204,8 @@ pub fn demanded_action(assessment: &Assessment) -> &'static str {
     }
 }
 
-/// The decision on facts of an earlier sign-in, with the factors that the user had then.
+/// The decision on facts of an earlier sign-in, with the factors that the user had then. Channels to known
+/// addresses are not among the facts: a user who has nothing else counts as one without a factor.
 #[must_use]
 pub fn decide_again(assessment: &Assessment, facts: &Facts) -> Decision {
     let at = facts.request.time;
@@ -182,7 +216,14 @@ pub fn decide_again(assessment: &Assessment, facts: &Facts) -> Decision {
         .filter_map(|f| MfaMethod::find(f.kind))
         .map(|method| Factor { id: FactorId::from_bytes([0; 16]), method, enrolled_at: at, last_used_at: None })
         .collect();
-    outcome(assessment, facts.upstream.trusted_mfa, facts.upstream.auth_time_age_s, &factors)
+    let who = Who {
+        kind: facts.user.kind,
+        trusted_upstream_mfa: facts.upstream.trusted_mfa,
+        auth_time_age_s: facts.upstream.auth_time_age_s,
+        factors: &factors,
+        channels: &[],
+    };
+    outcome(assessment, &who)
 }
 
 impl Decision {
@@ -234,12 +275,17 @@ mod tests {
         }]
     }
 
+    fn person(upstream: bool, age: Option<i64>, factors: &[Factor]) -> Who<'_> {
+        Who { kind: UserKind::Person, trusted_upstream_mfa: upstream, auth_time_age_s: age, factors, channels: &[] }
+    }
+
     fn word(decision: &Decision) -> &'static str {
         match decision {
             Decision::Issue { .. } => "issue",
             Decision::Challenge { .. } => "challenge",
             Decision::Deny(Denial::Policy { .. }) => "deny",
             Decision::Deny(Denial::NoFactor { .. }) => "no factor",
+            Decision::Deny(Denial::ServiceUser { .. }) => "service",
             Decision::Deny(Denial::UpstreamStepUp { .. }) => "step up",
         }
     }
@@ -270,7 +316,8 @@ mod tests {
         for (effects, upstream, own, expected) in table {
             let shown = format!("{effects:?} upstream={upstream} own={own}");
             let factors = if own { totp() } else { Vec::new() };
-            let got = outcome(&assessment(PolicySettings::default(), effects), upstream, Some(300), &factors);
+            let got =
+                outcome(&assessment(PolicySettings::default(), effects), &person(upstream, Some(300), &factors));
             assert_eq!(word(&got), expected, "{shown}");
         }
     }
@@ -278,7 +325,7 @@ mod tests {
     #[test]
     fn a_step_up_is_asked_when_the_provider_does_not_tell_the_time() {
         let a = assessment(PolicySettings::default(), vec![Effect::UpstreamStepUp { max_age_s: 600 }]);
-        assert_eq!(word(&outcome(&a, true, None, &totp())), "step up");
+        assert_eq!(word(&outcome(&a, &person(true, None, &totp()))), "step up");
     }
 
     #[test]
@@ -290,7 +337,47 @@ mod tests {
         ] {
             let settings = PolicySettings { unenrolled, ..PolicySettings::default() };
             let a = assessment(settings, vec![Effect::Add(45)]);
-            assert_eq!(word(&outcome(&a, false, Some(0), &[])), expected);
+            assert_eq!(word(&outcome(&a, &person(false, Some(0), &[]))), expected);
+        }
+    }
+
+    #[test]
+    fn a_workload_is_let_in_without_a_demand_and_meets_none() {
+        for (effects, expected) in [
+            (vec![], "issue"),
+            (vec![Effect::Add(29)], "issue"),
+            (vec![Effect::Add(30)], "service"),
+            (vec![Effect::Add(60)], "service"),
+            (vec![Effect::RequireMfa(None)], "service"),
+            (vec![Effect::RequireStrength(Strength::PhishingResistant)], "service"),
+            (vec![Effect::Deny], "deny"),
+            (vec![Effect::UpstreamStepUp { max_age_s: 60 }], "step up"),
+        ] {
+            let shown = format!("{effects:?}");
+            let factors = totp();
+            let who = Who { kind: UserKind::Service, ..person(true, Some(300), &factors) };
+            let got = outcome(&assessment(PolicySettings::default(), effects), &who);
+            assert_eq!(word(&got), expected, "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_known_channel_serves_a_user_without_a_factor_when_the_tenant_says_so() {
+        let email = [MfaMethod::Email];
+        for (unenrolled, effects, factors, expected) in [
+            (Unenrolled::KnownChannel, vec![Effect::RequireMfa(None)], vec![], Some(MfaMethod::Email)),
+            (Unenrolled::KnownChannel, vec![Effect::RequireMfa(None)], totp(), Some(MfaMethod::Totp)),
+            (Unenrolled::KnownChannel, vec![Effect::RequireMfa(Some(vec![MfaMethod::Totp]))], vec![], None),
+            (Unenrolled::Deny, vec![Effect::RequireMfa(None)], vec![], None),
+            (Unenrolled::UpstreamStepUp, vec![Effect::RequireMfa(None)], vec![], None),
+        ] {
+            let a = assessment(PolicySettings { unenrolled, ..PolicySettings::default() }, effects);
+            let who = Who { channels: &email, ..person(false, Some(0), &factors) };
+            let methods = match outcome(&a, &who) {
+                Decision::Challenge { methods, .. } => methods,
+                _ => Vec::new(),
+            };
+            assert_eq!(methods, Vec::from_iter(expected), "{unenrolled:?}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::decision::Denial;
 use super::identity::MappingError;
-use super::ports::{KeyError, StoreError};
+use super::ports::{ForeignError, KeyError, StoreError};
 use super::replay::ReplayError;
 use super::token::TokenShapeError;
 use super::user::ResolveError;
@@ -22,6 +22,9 @@ pub enum SignInError {
     /// The named provider is not one of the tenant's enabled ones.
     #[error("no provider with this name is enabled")]
     UnknownProvider,
+    /// The named provider, or the only one that accepts issuer and audience, is disabled.
+    #[error("this provider is disabled")]
+    ProviderDisabled,
     /// No provider is named, and none accepts issuer and audience.
     #[error("no enabled provider accepts the ID token's issuer and audience; name one in \"provider\"")]
     NoProviderFits,
@@ -40,6 +43,9 @@ pub enum SignInError {
     /// The token itself.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// A verifier of the provider's own.
+    #[error(transparent)]
+    Foreign(#[from] ForeignError),
     /// Used before.
     #[error("the ID token was used before; this provider's tokens are good for one sign-in")]
     Replayed,
@@ -89,6 +95,7 @@ impl SignInError {
             Self::MissingToken => ErrorCode::MissingIdToken,
             Self::UnknownTenant => ErrorCode::UnknownTenant,
             Self::UnknownProvider => ErrorCode::UnknownProvider,
+            Self::ProviderDisabled => ErrorCode::ProviderDisabled,
             Self::NoProviderFits => ErrorCode::NoProviderFits,
             Self::AmbiguousProvider { .. } => ErrorCode::AmbiguousProvider,
             Self::Shape(e) => match e {
@@ -106,6 +113,7 @@ impl SignInError {
                 KeyError::UnknownKey => ErrorCode::UnknownKey,
                 KeyError::NoKeyId { .. } => ErrorCode::KeyIdMissing,
                 KeyError::Unfit { .. } => ErrorCode::KeyUnfit,
+                KeyError::Ambiguous { .. } => ErrorCode::KeyAmbiguous,
                 KeyError::Unavailable { .. } => ErrorCode::ProviderUnavailable,
             },
             Self::Verify(e) => match e {
@@ -122,6 +130,8 @@ impl SignInError {
                 VerifyError::Nonce(_) => ErrorCode::IdTokenNonceMismatch,
                 VerifyError::AccessTokenHash(_) => ErrorCode::IdTokenAtHashMismatch,
             },
+            Self::Foreign(ForeignError::Rejected { .. }) => ErrorCode::IdTokenRejected,
+            Self::Foreign(ForeignError::Unavailable) => ErrorCode::ProviderUnavailable,
             Self::Replayed => ErrorCode::IdTokenReplayed,
             Self::EnrichUnavailable => ErrorCode::ProviderUnavailable,
             Self::EnrichRejected { .. } | Self::Mapping(MappingError::Rejected { .. }) => {

@@ -68,6 +68,7 @@ paths! {
     "user.is_new" => |f| json!(f.user.is_new),
     "user.age_days" => |f| json!(f.user.age_days),
     "user.status" => |f| json!(f.user.status),
+    "user.kind" => |f| json!(f.user.kind.as_str()),
     "user.email_verified" => |f| json!(f.user.email_verified),
     "user.groups" => |f| json!(f.user.groups),
     "user.privileged" => |f| json!(f.user.privileged),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::identity::UserKind;
 use crate::clock::UnixTime;
 use crate::ids::{TenantId, UserId};
 
@@ -238,6 +239,8 @@ pub struct UserFacts {
     pub age_days: i64,
     /// `active`, …
     pub status: &'static str,
+    /// A person or a workload.
+    pub kind: UserKind,
     /// The address is verified.
     pub email_verified: bool,
     /// Groups.

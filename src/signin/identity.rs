@@ -26,9 +26,39 @@ pub struct MappingInput {
     pub request: RequestFacts,
 }
 
+/// What a user is. A service user is a workload, such as a build job or a pod, that signs in with the token
+/// of its platform: nobody sits there, so it has no second factor and no address is its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UserKind {
+    /// Somebody.
+    #[default]
+    Person,
+    /// A workload.
+    Service,
+}
+
+impl UserKind {
+    /// The word that rules use.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Person => "person",
+            Self::Service => "service",
+        }
+    }
+
+    /// The kind of a word.
+    #[must_use]
+    pub fn find(word: &str) -> Option<Self> {
+        [Self::Person, Self::Service].into_iter().find(|k| k.as_str() == word)
+    }
+}
+
 /// What `map` put into `out`, not yet checked.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MappingOutput {
+    /// `out.service()`: this is a workload.
+    pub kind: UserKind,
     /// `out.subject(v)`: must equal the verified `sub`.
     pub subject: Option<String>,
     /// `out.email(v, verified)`.
@@ -69,9 +99,11 @@ pub enum MappingError {
     },
 }
 
-/// A person as the provider describes them, in local words.
-#[derive(Debug, Clone, PartialEq)]
+/// A person or a workload as the provider describes it, in local words.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Profile {
+    /// A person or a workload.
+    pub kind: UserKind,
     /// Shape-checked address.
     pub email: Option<String>,
     /// Verified by a provider that is trusted for it.
@@ -116,7 +148,9 @@ impl MappedIdentity {
             Some((address, verified)) => (Some(check_email(address)?), verified),
             None => (None, false),
         };
-        let email_verified = email.as_deref().is_some_and(|a| trusts(provider, a, claimed_verified));
+        // An address that a workload's token carries is of whoever runs it: it verifies and links nothing.
+        let is_person = output.kind == UserKind::Person;
+        let email_verified = is_person && email.as_deref().is_some_and(|a| trusts(provider, a, claimed_verified));
         let (phone, phone_verified) = match output.phone {
             Some((number, verified)) => (Some(check_text(number, 32, "phone")?), verified),
             None => (None, false),
@@ -127,6 +161,7 @@ impl MappedIdentity {
         groups.sort();
         groups.dedup();
         let profile = Profile {
+            kind: output.kind,
             email,
             email_verified,
             name: output.name.map(|v| check_text(v, 256, "name")).transpose()?,
@@ -146,7 +181,7 @@ impl MappedIdentity {
         &self.token
     }
 
-    /// The person.
+    /// The person or workload.
     #[must_use]
     pub fn profile(&self) -> &Profile {
         &self.profile

@@ -82,6 +82,7 @@ pub mod history;
 pub mod identity;
 pub mod json;
 pub mod key;
+pub mod logout;
 pub mod nonce;
 pub mod pipeline;
 pub mod ports;
@@ -96,3 +97,6 @@ pub mod user;
 #[cfg(test)]
 mod vector_tests;
 pub mod verify;
+
+#[cfg(test)]
+mod key_tests;

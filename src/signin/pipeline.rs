@@ -10,32 +10,35 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tracing::Instrument;
 
-use super::assessment::{Assessment, assess};
-use super::decision::{Decided, Decision, decide};
+use super::assessment::{AssessedSignIn, Assessment, POLICY_ERROR, assess};
+use super::decision::{Decided, Decision, Denial, decide};
 use super::error::SignInError;
-use super::facts::{ProviderFacts, UpstreamFacts};
+use super::facts::{LinkMethod, ProviderFacts, UpstreamFacts};
 use super::history::{ContextPrint, PastEnd, Pseudonyms};
 use super::identity::{MappedIdentity, MappingError, MappingInput};
+use super::logout::upstream_session;
 use super::nonce::NonceIssuer;
 use super::ports::{
     AfterDecision, ClaimMapper, CommitResult, DecisionLog, Directory, Enricher, GeoLookup, KeySource, NewOutcome,
-    Outcomes, ReplayGuard, RiskRules, SignInCommit, SignalSource, Users,
+    Observer, Outcomes, ReplayGuard, RiskRules, SignInCommit, SignalSource, TokenVerifier, Users,
 };
 use super::provider::{EnrichFailure, NoncePolicy, Provider, Tenant};
 use super::record::{AssessmentRecord, SignInRecord};
 use super::replay::{FreshToken, spend};
-use super::request::SignInRequest;
+use super::request::{SignInRequest, TokenBinding};
+use super::rules::{PolicyFault, TokenInput};
 use super::signals::{gather, request_facts, upstream_facts};
-use super::token::UnverifiedToken;
+use super::token::{MAX_TOKEN_BYTES, TokenShapeError, UnverifiedToken};
 use super::user::{ResolveError, ResolvedUser, User, resolve};
-use super::verify::{Expected, check_algorithm, verify};
+use super::verify::{Expected, VerifiedToken, admit, check_algorithm, verify};
 use crate::clock::{Clock, UnixTime};
 use crate::codes::ErrorCode;
 use crate::ids::{ChallengeId, EventId, TenantId, UserId};
+use crate::mfa::delivery::CodeChannels;
 use crate::mfa::{CHALLENGE_TTL, MfaMethod, NewChallenge};
 use crate::secret::{Entropy, Secret};
 use crate::session::issue::{IssuedTokens, TokenIssuer};
-use crate::session::{Caps, Grant};
+use crate::session::{Caps, Grant, SessionLimits};
 
 /// What a sign-in gives, besides a refusal. Not printable: it holds tokens.
 pub enum Outcome {
@@ -75,6 +78,8 @@ pub struct Pipeline {
     pub directory: Arc<dyn Directory>,
     /// Provider keys.
     pub keys: Arc<dyn KeySource>,
+    /// Verifiers of tokens that are no JWS of ours to read.
+    pub verifiers: Arc<dyn TokenVerifier>,
     /// What was used once.
     pub replays: Arc<dyn ReplayGuard>,
     /// Plugins that add claims.
@@ -91,6 +96,10 @@ pub struct Pipeline {
     pub rules: Arc<dyn RiskRules>,
     /// Writes.
     pub outcomes: Arc<dyn Outcomes>,
+    /// Who is told how it ended.
+    pub observer: Arc<dyn Observer>,
+    /// Channels that send codes.
+    pub channels: Arc<dyn CodeChannels>,
     /// Frozen decisions.
     pub decisions: Arc<dyn DecisionLog>,
     /// Who looks at decisions afterwards.
@@ -137,8 +146,7 @@ impl Pipeline {
     async fn walk(&self, request: SignInRequest, trail: &mut Trail) -> Result<Outcome, SignInError> {
         let now = self.clock.now();
         let tenant = self.resolve_tenant(&request, trail)?;
-        let token = receive(&request)?;
-        let provider = self.resolve_provider(&tenant, &request, &token)?;
+        let (provider, token) = self.receive(&tenant, &request)?;
         trail.provider = Some(Arc::clone(&provider.name));
         let token = self.verify(token, &provider, &request, now).await?;
         trail.verified = true;
@@ -164,7 +172,9 @@ impl Pipeline {
             let assessed = tracing::debug_span!("signin.assess").in_scope(|| assess(signals, &*self.rules));
             trail.assessment = Some(assessed.assessment().record());
             log_fault(assessed.assessment(), &tenant.id);
-            match self.carry_out(decide(assessed), now, trail).await? {
+            let channels = self.known_channels(&assessed);
+            let terms = Terms { binding: &request.binding, limits: &tenant.sessions };
+            match self.carry_out(decide(assessed, &channels), terms, now, trail).await? {
                 Carried::Outcome(outcome) => return Ok(*outcome),
                 Carried::Conflict(resolved) => identity = resolved.into_identity(),
             }
@@ -182,6 +192,31 @@ impl Pipeline {
         Ok(tenant)
     }
 
+    /// Step 1 and the second half of step 2. A token of another format than ours is let through to the
+    /// verifier of the provider that the request names, and to no other.
+    fn receive(&self, tenant: &Tenant, request: &SignInRequest) -> Result<(Arc<Provider>, Received), SignInError> {
+        if request.id_token.is_empty() {
+            return Err(SignInError::MissingToken);
+        }
+        if request.id_token.len() > MAX_TOKEN_BYTES {
+            return Err(TokenShapeError::TooLong.into());
+        }
+        let foreign = || Received::Foreign(request.id_token.as_str().into());
+        match UnverifiedToken::parse(&request.id_token) {
+            Ok(token) => {
+                let provider = self.resolve_provider(tenant, request, &token)?;
+                let is_foreign = self.verifiers.verifies(&provider);
+                Ok((provider, if is_foreign { foreign() } else { Received::Jws(Box::new(token)) }))
+            }
+            Err(shape) => {
+                let named = |p: &Arc<Provider>| request.provider.as_deref() == Some(&*p.name);
+                let provider = self.directory.providers(&tenant.id).into_iter().find(named);
+                let provider = provider.filter(|p| self.verifiers.verifies(p)).ok_or(shape)?;
+                Ok((provider, foreign()))
+            }
+        }
+    }
+
     /// Step 2, second half. What the token says of itself only chooses among configured providers.
     fn resolve_provider(
         &self,
@@ -189,17 +224,27 @@ impl Pipeline {
         request: &SignInRequest,
         token: &UnverifiedToken,
     ) -> Result<Arc<Provider>, SignInError> {
-        let providers = self.directory.providers(&tenant.id);
+        let mut providers = self.directory.providers(&tenant.id);
+        if let Some(client) = &request.binding.client {
+            providers.retain(|p| client.may_use(&p.name));
+        }
         if let Some(name) = &request.provider {
-            return providers.into_iter().find(|p| *p.name == **name).ok_or(SignInError::UnknownProvider);
+            let named = |p: &Arc<Provider>| *p.name == **name;
+            let absent = || match self.directory.disabled_providers(&tenant.id).iter().any(named) {
+                true => SignInError::ProviderDisabled,
+                false => SignInError::UnknownProvider,
+            };
+            return providers.into_iter().find(named).ok_or_else(absent);
         }
         let issuer = token.unverified_issuer().unwrap_or_default();
         let audiences = token.unverified_audiences();
-        let mut fitting = providers
-            .into_iter()
-            .filter(|p| p.issuer.may_match(issuer) && audiences.iter().any(|a| p.knows_client(a)));
+        let fits = |p: &Arc<Provider>| p.issuer.may_match(issuer) && audiences.iter().any(|a| p.knows_client(a));
+        let mut fitting = providers.into_iter().filter(fits);
         match (fitting.next(), fitting.count()) {
             (Some(provider), 0) => Ok(provider),
+            (None, _) if self.directory.disabled_providers(&tenant.id).iter().any(fits) => {
+                Err(SignInError::ProviderDisabled)
+            }
             (None, _) => Err(SignInError::NoProviderFits),
             (Some(_), more) => Err(SignInError::AmbiguousProvider { fitting: more + 1 }),
         }
@@ -208,24 +253,41 @@ impl Pipeline {
     /// Steps 3 and 4.
     async fn verify(
         &self,
-        token: UnverifiedToken,
+        token: Received,
         provider: &Arc<Provider>,
         request: &SignInRequest,
         now: UnixTime,
-    ) -> Result<super::verify::VerifiedToken, SignInError> {
-        check_algorithm(token.algorithm(), provider)?;
-        let key = self
-            .keys
-            .find_key(provider, token.unverified_kid(), token.algorithm())
-            .instrument(tracing::debug_span!("signin.key"))
-            .await?;
+    ) -> Result<VerifiedToken, SignInError> {
         let expected = Expected { nonce: request.nonce.as_deref(), access_token: request.access_token.as_deref() };
-        let verified = tracing::debug_span!("signin.verify")
-            .in_scope(|| verify(token, &key, Arc::clone(provider), &expected, now))?;
+        let verified = match token {
+            Received::Jws(token) => {
+                check_algorithm(token.algorithm(), provider)?;
+                let key = self
+                    .keys
+                    .find_key(provider, token.unverified_kid(), token.algorithm())
+                    .instrument(tracing::debug_span!("signin.key"))
+                    .await?;
+                tracing::debug_span!("signin.verify")
+                    .in_scope(|| verify(*token, &key, Arc::clone(provider), &expected, now))?
+            }
+            Received::Foreign(unverified) => {
+                let asked = self.verifiers.verify(provider, &unverified, now);
+                let foreign = asked.instrument(tracing::debug_span!("signin.verify")).await?;
+                admit(foreign, Arc::clone(provider), &expected, now)?
+            }
+        };
         if let (NoncePolicy::ServerIssued, Some(nonce)) = (provider.nonce, &request.nonce) {
             self.nonces.spend(&provider.tenant, nonce, now, &*self.replays).await??;
         }
         Ok(verified)
+    }
+
+    /// Channels to addresses that this user had verified before this sign-in.
+    fn known_channels(&self, assessed: &AssessedSignIn) -> Vec<MfaMethod> {
+        if assessed.resolved().link_method() == LinkMethod::Provisioned {
+            return Vec::new();
+        }
+        self.channels.usable(&assessed.resolved().known().user.profile)
     }
 
     /// Step 6, first half: plugins may add claims under `x.<plugin>`, and never replace one.
@@ -298,7 +360,13 @@ impl Pipeline {
     }
 
     /// Steps 11 and 12: the planned change, the outcome and the record in one transaction.
-    async fn carry_out(&self, decided: Decided, now: UnixTime, trail: &mut Trail) -> Result<Carried, SignInError> {
+    async fn carry_out(
+        &self,
+        decided: Decided,
+        terms: Terms<'_>,
+        now: UnixTime,
+        trail: &mut Trail,
+    ) -> Result<Carried, SignInError> {
         let assessed = decided.assessed();
         let (known, assessment) = (assessed.resolved().known(), assessed.assessment().record());
         let mut record = SignInRecord {
@@ -313,9 +381,10 @@ impl Pipeline {
             assessment: Some(assessment.clone()),
             session: None,
         };
-        let (outcome, answer) = match decided.decision() {
+        let (decision, claims) = self.shape_tokens(&decided);
+        let (outcome, answer) = match &decision {
             Decision::Issue { caps } => {
-                let grant = self.grant(&decided, *caps, now);
+                let grant = self.grant(&decided, *caps, claims, terms, now);
                 let device = assessed.context().device;
                 let (session, tokens) = self.issuer.issue(grant, device, now, &*self.entropy)?;
                 (record.end, record.session) = (PastEnd::SignedIn, Some(session.id));
@@ -323,7 +392,8 @@ impl Pipeline {
                 (NewOutcome::Session(session), Ok(Outcome::SignedIn { tokens, user, assessment }))
             }
             Decision::Challenge { methods, reason, caps } => {
-                let (challenge, challenge_token) = self.challenge(&decided, methods, *caps, now);
+                let grant = self.grant(&decided, *caps, claims, terms, now);
+                let (challenge, challenge_token) = self.challenge(&decided, methods, grant, now);
                 record.end = PastEnd::Challenged;
                 let answer = Outcome::Challenged {
                     challenge_token,
@@ -340,7 +410,8 @@ impl Pipeline {
                 (NewOutcome::Denial, Err(denial.clone()))
             }
         };
-        let sealed = self.decisions.freeze(record.id, assessed, decided.decision());
+        let observed = (!self.observer.is_idle()).then(|| record.clone());
+        let sealed = self.decisions.freeze(record.id, assessed, &decision);
         let id = record.id;
         let commit = SignInCommit { change: assessed.resolved().change().clone(), outcome, record, sealed };
         let result = self.outcomes.commit(commit).instrument(tracing::debug_span!("signin.commit")).await?;
@@ -348,24 +419,60 @@ impl Pipeline {
             return Ok(Carried::Conflict(Box::new(decided.into_assessed().into_resolved())));
         }
         trail.recorded = true;
-        self.after.decided(id, decided.assessed().facts(), decided.decision().action());
+        if let Some(record) = observed {
+            self.observer.observe(record);
+        }
+        self.after.decided(id, decided.assessed().facts(), decision.action());
         Ok(Carried::Outcome(Box::new(answer?)))
     }
 
-    fn grant(&self, decided: &Decided, caps: Caps, now: UnixTime) -> Grant {
+    /// What the tenant's script adds to the tokens. If it fails there are none.
+    fn shape_tokens(&self, decided: &Decided) -> (Decision, Map<String, Value>) {
+        let second_factor = match decided.decision() {
+            Decision::Deny(_) => return (decided.decision().clone(), Map::new()),
+            other => matches!(other, Decision::Challenge { .. }),
+        };
+        let (facts, assessment) = (decided.assessed().facts(), decided.assessed().assessment());
+        let reasons = assessment.reasons.iter().map(|(code, _)| Arc::clone(code)).collect();
+        let input = TokenInput { level: assessment.level, score: assessment.score, reasons, second_factor };
+        match self.rules.token_claims(facts, input) {
+            Ok(claims) => (decided.decision().clone(), claims),
+            Err(fault) => {
+                log_policy_fault(&fault, &assessment.policy, &facts.tenant);
+                (Decision::Deny(Denial::Policy { reason: POLICY_ERROR.into() }), Map::new())
+            }
+        }
+    }
+
+    fn grant(
+        &self,
+        decided: &Decided,
+        caps: Caps,
+        claims: Map<String, Value>,
+        terms: Terms<'_>,
+        now: UnixTime,
+    ) -> Grant {
         let assessed = decided.assessed();
         let (facts, token) = (assessed.facts(), assessed.resolved().identity().token());
+        let Terms { binding, limits } = terms;
+        let client = binding.client.as_ref().map(|c| Arc::clone(&c.id));
+        let sid = token.claims().get("sid").and_then(Value::as_str);
         Grant {
             tenant: facts.tenant.clone(),
             user: assessed.resolved().known().user.id,
             provider: Arc::clone(&facts.provider.id),
-            client_id: Arc::clone(&facts.client_id),
+            client_id: client.clone().unwrap_or_else(|| Arc::clone(&facts.client_id)),
             auth_time: token.auth_time().unwrap_or(now),
             amr: facts.upstream.amr.clone(),
             acr: facts.upstream.acr.clone(),
             level: assessed.assessment().level,
-            caps,
+            caps: caps.within(limits),
             local_mfa: false,
+            client,
+            audience: binding.audience.clone(),
+            jkt: binding.jkt.clone(),
+            upstream_sid: sid.map(|sid| upstream_session(&facts.tenant, &facts.provider.id, token.issuer(), sid)),
+            claims,
         }
     }
 
@@ -373,7 +480,7 @@ impl Pipeline {
         &self,
         decided: &Decided,
         methods: &[MfaMethod],
-        caps: Caps,
+        grant: Grant,
         now: UnixTime,
     ) -> (NewChallenge, String) {
         let assessed = decided.assessed();
@@ -388,7 +495,7 @@ impl Pipeline {
             created_at: now,
             expires_at: now.plus(CHALLENGE_TTL),
             methods: methods.to_vec(),
-            grant: self.grant(decided, caps, now),
+            grant,
             context: assessed.context().clone(),
             assessment: assessed.assessment().record(),
         };
@@ -404,7 +511,7 @@ impl Pipeline {
             return;
         };
         let now = self.clock.now();
-        self.outcomes.record_refusal(SignInRecord {
+        let record = SignInRecord {
             id: EventId::generate(now, &*self.entropy),
             at: now,
             tenant: tenant.clone(),
@@ -415,8 +522,27 @@ impl Pipeline {
             context: trail.context.clone(),
             assessment: trail.assessment.clone(),
             session: None,
-        });
+        };
+        if !self.observer.is_idle() {
+            self.observer.observe(record.clone());
+        }
+        self.outcomes.record_refusal(record);
     }
+}
+
+/// A token that passed step 1.
+enum Received {
+    /// A compact JWS.
+    Jws(Box<UnverifiedToken>),
+    /// Whatever the provider's verifier reads.
+    Foreign(Arc<str>),
+}
+
+/// What a sign-in's session has to be, whatever the rules say.
+#[derive(Clone, Copy)]
+struct Terms<'a> {
+    binding: &'a TokenBinding,
+    limits: &'a SessionLimits,
 }
 
 enum Carried {
@@ -424,27 +550,23 @@ enum Carried {
     Conflict(Box<ResolvedUser>),
 }
 
-/// Step 1.
-fn receive(request: &SignInRequest) -> Result<UnverifiedToken, SignInError> {
-    if request.id_token.is_empty() {
-        return Err(SignInError::MissingToken);
-    }
-    Ok(UnverifiedToken::parse(&request.id_token)?)
-}
-
 fn log_fault(assessment: &Assessment, tenant: &TenantId) {
     if let Some(fault) = &assessment.fault {
-        metrics::counter!("countersign_policy_errors_total", "tenant" => tenant.to_string()).increment(1);
-        tracing::error!(
-            tenant.id = %tenant,
-            policy.id = %assessment.policy,
-            policy.file = %fault.file,
-            policy.line = fault.line,
-            policy.column = fault.column,
-            error = %fault.message,
-            "a risk script failed; the failure policy applies"
-        );
+        log_policy_fault(fault, &assessment.policy, tenant);
     }
+}
+
+fn log_policy_fault(fault: &PolicyFault, policy: &str, tenant: &TenantId) {
+    metrics::counter!("countersign_policy_errors_total", "tenant" => tenant.to_string()).increment(1);
+    tracing::error!(
+        tenant.id = %tenant,
+        policy.id = policy,
+        policy.file = %fault.file,
+        policy.line = fault.line,
+        policy.column = fault.column,
+        error = %fault.message,
+        "a risk script failed; the failure policy applies"
+    );
 }
 
 /// The one log line and the counts of a sign-in.

@@ -1,6 +1,6 @@
 //! What the core needs of the world. The edges implement these; the core imports no edge.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -14,12 +14,15 @@ use super::identity::{MappingInput, MappingOutput};
 use super::key::VerificationKey;
 use super::provider::{Provider, SignatureAlgorithm, Tenant};
 use super::record::SignInRecord;
-use super::rules::{PolicyFault, PolicySettings, RuleRun};
+use super::rules::{PolicyFault, PolicySettings, RuleRun, TokenInput};
 use super::user::{IdentityKey, KnownUser, PlannedChange};
 use crate::clock::UnixTime;
 use crate::ids::{EventId, TenantId, UserId};
 use crate::mfa::NewChallenge;
 use crate::session::NewSession;
+
+/// The names of a tenant's enabled providers.
+pub type EnabledNames = Arc<HashSet<Arc<str>>>;
 
 /// Tenants and providers as they stand now.
 pub trait Directory: Send + Sync {
@@ -27,6 +30,11 @@ pub trait Directory: Send + Sync {
     fn find_tenant(&self, header: Option<&str>, host: Option<&str>) -> Option<Arc<Tenant>>;
     /// The enabled providers of a tenant.
     fn providers(&self, tenant: &TenantId) -> Vec<Arc<Provider>>;
+    /// Those that are there and disabled, to say so.
+    fn disabled_providers(&self, tenant: &TenantId) -> Vec<Arc<Provider>>;
+    /// The names of the enabled ones. What came through another one, a session or a challenge, opens
+    /// nothing as long as that is so.
+    fn enabled_names(&self, tenant: &TenantId) -> EnabledNames;
 }
 
 /// Why no key came for a token.
@@ -46,6 +54,14 @@ pub enum KeyError {
     Unfit {
         /// The token's algorithm.
         algorithm: SignatureAlgorithm,
+    },
+    /// The provider publishes several keys under the id that the token names.
+    #[error(
+        "the provider publishes {fitting} different keys under the id that the token names; ids must be unique"
+    )]
+    Ambiguous {
+        /// How many fit.
+        fitting: usize,
     },
     /// No key set could be had within the limits.
     #[error("the provider's keys cannot be had now")]
@@ -69,6 +85,51 @@ pub trait KeySource: Send + Sync {
         unverified_kid: Option<&str>,
         algorithm: SignatureAlgorithm,
     ) -> Result<Arc<VerificationKey>, KeyError>;
+}
+
+/// What a verifier outside of the core vouches for.
+#[derive(Debug)]
+pub struct ForeignClaims {
+    /// The algorithm that the signature was checked with, such as `HS256`.
+    pub alg: String,
+    /// The claims that the signature covers.
+    pub claims: Map<String, Value>,
+}
+
+/// Why a verifier outside of the core gave no claims.
+#[derive(Debug, thiserror::Error)]
+pub enum ForeignError {
+    /// The token is not genuine, or of no format that the provider's verifiers know.
+    #[error("the provider's verifier refuses the ID token: {code}")]
+    Rejected {
+        /// The verifier's reason, of `a-z 0-9 _`.
+        code: String,
+    },
+    /// No verifier answered.
+    #[error("the provider's verifier cannot be asked now")]
+    Unavailable,
+}
+
+/// Verifiers of tokens that the core cannot read. They answer for the signature alone.
+#[async_trait]
+pub trait TokenVerifier: Send + Sync {
+    /// Whether this provider's tokens are theirs.
+    fn verifies(&self, provider: &Provider) -> bool;
+    /// Checks the signature of a token, which may be any text.
+    async fn verify(
+        &self,
+        provider: &Provider,
+        unverified: &str,
+        now: UnixTime,
+    ) -> Result<ForeignClaims, ForeignError>;
+}
+
+/// Is told how sign-ins and answers to challenges ended, once that is durable.
+pub trait Observer: Send + Sync {
+    /// Whether nobody would hear; lets the path skip the work.
+    fn is_idle(&self) -> bool;
+    /// Takes note. Never waits.
+    fn observe(&self, record: SignInRecord);
 }
 
 /// The store is out of reach, full or broken. The cause goes to the log.
@@ -97,6 +158,11 @@ pub trait ClaimMapper: Send + Sync {
 pub trait RiskRules: Send + Sync {
     /// Runs `assess` on frozen facts.
     fn assess(&self, facts: Arc<Facts>) -> RuleRun;
+    /// What the tenant's script adds to local tokens; nothing for a script without such a function.
+    ///
+    /// # Errors
+    /// When the script fails. There are no tokens then.
+    fn token_claims(&self, facts: &Arc<Facts>, input: TokenInput) -> Result<Map<String, Value>, PolicyFault>;
     /// The tenant's settings.
     fn settings(&self, tenant: &TenantId) -> Arc<PolicySettings>;
 }

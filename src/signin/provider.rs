@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ids::TenantId;
+use crate::session::SessionLimits;
 
 /// One customer of this server: its users, keys, policies and providers are its own.
 #[derive(Debug, Clone)]
@@ -13,6 +14,8 @@ pub struct Tenant {
     pub id: TenantId,
     /// Host names that select it.
     pub hosts: Vec<String>,
+    /// Limits of its users' sessions.
+    pub sessions: SessionLimits,
 }
 
 /// A signature algorithm that a provider may use: asymmetric ones only (RFC 8725 section 3.2).
@@ -144,7 +147,8 @@ impl IssuerRule {
 /// What is asked of the `nonce` claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoncePolicy {
-    /// Compared when the request brings one or the token has one that the request must explain.
+    /// Compared when the request brings one; a nonce that only the token carries is passed over, since
+    /// some client libraries add one of their own.
     Optional,
     /// The request must bring it.
     Required,

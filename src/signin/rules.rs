@@ -158,6 +158,19 @@ pub struct RuleRun {
     pub cost: RunCost,
 }
 
+/// What a script that shapes tokens sees of the decision.
+#[derive(Debug, Clone)]
+pub struct TokenInput {
+    /// The level.
+    pub level: Level,
+    /// 0 to 100.
+    pub score: i64,
+    /// The reasons.
+    pub reasons: Vec<Arc<str>>,
+    /// Whether the tokens are for somebody who passes a local second factor.
+    pub second_factor: bool,
+}
+
 /// What a run of a script took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RunCost {

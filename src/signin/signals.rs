@@ -101,6 +101,7 @@ pub async fn gather(
         is_new: resolved.link_method() == LinkMethod::Provisioned,
         age_days: days(known.user.created_at),
         status: known.user.status.as_str(),
+        kind: known.user.profile.kind,
         email_verified: known.user.profile.email_verified,
         privileged: groups.iter().any(|g| settings.privileged_groups.contains(g)),
         groups,

@@ -36,6 +36,8 @@ pub enum UserStatus {
     Disabled,
     /// No, after too many failures or by an administrator.
     Locked,
+    /// No, and nothing is left of it but its identifier.
+    Deleted,
 }
 
 impl UserStatus {
@@ -46,13 +48,14 @@ impl UserStatus {
             Self::Active => "active",
             Self::Disabled => "disabled",
             Self::Locked => "locked",
+            Self::Deleted => "deleted",
         }
     }
 
     /// The status of a word.
     #[must_use]
     pub fn find(word: &str) -> Option<Self> {
-        [Self::Active, Self::Disabled, Self::Locked].into_iter().find(|s| s.as_str() == word)
+        [Self::Active, Self::Disabled, Self::Locked, Self::Deleted].into_iter().find(|s| s.as_str() == word)
     }
 }
 
@@ -233,7 +236,7 @@ async fn plan(
 fn check_status(user: &User) -> Result<(), ResolveError> {
     match user.status {
         UserStatus::Active => Ok(()),
-        UserStatus::Disabled => Err(ResolveError::Disabled(user.id)),
+        UserStatus::Disabled | UserStatus::Deleted => Err(ResolveError::Disabled(user.id)),
         UserStatus::Locked => Err(ResolveError::Locked(user.id)),
     }
 }
@@ -254,6 +257,7 @@ fn refreshed(user: &User, told: &Profile) -> PlannedChange {
     let mut attributes = stored.attributes.clone();
     attributes.extend(told.attributes.clone());
     let profile = Profile {
+        kind: told.kind,
         email,
         email_verified,
         name: told.name.clone().or_else(|| stored.name.clone()),

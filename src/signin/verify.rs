@@ -10,6 +10,7 @@ use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use serde_json::{Map, Value};
 
 use super::key::VerificationKey;
+use super::ports::ForeignClaims;
 use super::provider::{IssuerRule, NoncePolicy, Provider, SignatureAlgorithm};
 use super::token::{UnverifiedToken, audiences};
 use crate::clock::UnixTime;
@@ -130,7 +131,7 @@ pub struct Expected<'a> {
     pub access_token: Option<&'a str>,
 }
 
-/// An ID token that passed every check. Only [`verify`] can build one.
+/// An ID token that passed every check. Only [`verify`] and [`admit`] can build one.
 pub struct VerifiedToken {
     provider: Arc<Provider>,
     issuer: Arc<str>,
@@ -242,17 +243,68 @@ pub fn verify(
     if !key.verifies(algorithm, token.signing_input(), token.signature()) {
         return Err(VerifyError::BadSignature);
     }
-    let claims = token.claims();
-    let issuer: Arc<str> = check_issuer(claims, &provider.issuer)?.into();
-    let client_id: Arc<str> = check_audience(claims, &provider)?.into();
+    let digest = sha256(token.signing_input());
+    check_claims(token.into_claims(), Some(algorithm), digest, provider, expected, now)
+}
+
+/// Checks the claims of a token whose signature a verifier of the provider checked: every check of
+/// [`verify`] but that one.
+///
+/// The digest for the replay guard is that of the claims, with members in order: the format is not
+/// known here, and may have several texts for one token.
+///
+/// # Errors
+/// As [`verify`].
+pub fn admit(
+    foreign: ForeignClaims,
+    provider: Arc<Provider>,
+    expected: &Expected<'_>,
+    now: UnixTime,
+) -> Result<VerifiedToken, VerifyError> {
+    let digest = sha256(canonical(&Value::Object(foreign.claims.clone())).as_bytes());
+    let hash = match foreign.alg.get(2..) {
+        Some("256") => Some(SignatureAlgorithm::Rs256),
+        Some("384") => Some(SignatureAlgorithm::Rs384),
+        Some("512") => Some(SignatureAlgorithm::Rs512),
+        _ => None,
+    };
+    check_claims(foreign.claims, hash, digest, provider, expected, now)
+}
+
+/// JSON without space, members sorted by name.
+fn canonical(value: &Value) -> String {
+    match value {
+        Value::Object(members) => {
+            let sorted: std::collections::BTreeMap<&String, String> =
+                members.iter().map(|(name, value)| (name, canonical(value))).collect();
+            let members: Vec<String> =
+                sorted.iter().map(|(name, value)| format!("{}:{value}", Value::from(name.as_str()))).collect();
+            format!("{{{}}}", members.join(","))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(canonical).collect::<Vec<_>>().join(",")),
+        other => other.to_string(),
+    }
+}
+
+/// `hashed_by` names the hash of `at_hash`, by any algorithm that uses it.
+fn check_claims(
+    claims: Map<String, Value>,
+    hashed_by: Option<SignatureAlgorithm>,
+    digest: [u8; 32],
+    provider: Arc<Provider>,
+    expected: &Expected<'_>,
+    now: UnixTime,
+) -> Result<VerifiedToken, VerifyError> {
+    let issuer: Arc<str> = check_issuer(&claims, &provider.issuer)?.into();
+    let client_id: Arc<str> = check_audience(&claims, &provider)?.into();
     let leeway = provider.clock_leeway;
-    let expires_at = date(claims, "exp")?.ok_or(VerifyError::Claim { claim: "exp", problem: "absent" })?;
+    let expires_at = date(&claims, "exp")?.ok_or(VerifyError::Claim { claim: "exp", problem: "absent" })?;
     if now >= expires_at.plus(leeway) {
         return Err(VerifyError::Expired { late_s: now.as_secs() - expires_at.as_secs() });
     }
-    let issued_at = date(claims, "iat")?.ok_or(VerifyError::Claim { claim: "iat", problem: "absent" })?;
-    let auth_time = date(claims, "auth_time")?;
-    for (claim, at) in [("nbf", date(claims, "nbf")?), ("iat", Some(issued_at)), ("auth_time", auth_time)] {
+    let issued_at = date(&claims, "iat")?.ok_or(VerifyError::Claim { claim: "iat", problem: "absent" })?;
+    let auth_time = date(&claims, "auth_time")?;
+    for (claim, at) in [("nbf", date(&claims, "nbf")?), ("iat", Some(issued_at)), ("auth_time", auth_time)] {
         check_not_ahead(claim, at, now, leeway)?;
     }
     let age = now.since(issued_at);
@@ -262,14 +314,13 @@ pub fn verify(
             allowed_s: provider.max_token_age.as_secs(),
         });
     }
-    check_nonce(claims, provider.nonce, expected.nonce)?;
+    check_nonce(&claims, provider.nonce, expected.nonce)?;
     if let Some(access_token) = expected.access_token {
-        check_access_token_hash(claims, algorithm, access_token)?;
+        check_access_token_hash(&claims, hashed_by, access_token)?;
     }
-    let subject: Arc<str> = check_subject(claims)?.into();
-    let jti = optional_text(claims, "jti", 256)?.map(str::to_owned);
-    let digest = sha256(token.signing_input());
-    let claims = Arc::new(token.into_claims());
+    let subject: Arc<str> = check_subject(&claims)?.into();
+    let jti = optional_text(&claims, "jti", 256)?.map(str::to_owned);
+    let claims = Arc::new(claims);
     Ok(VerifiedToken {
         provider,
         issuer,
@@ -297,7 +348,7 @@ pub fn check_algorithm(algorithm: SignatureAlgorithm, provider: &Provider) -> Re
     Err(VerifyError::AlgorithmNotAllowed { seen: algorithm.name(), allowed: allowed.join(", ") })
 }
 
-fn check_issuer<'a>(claims: &'a Map<String, Value>, rule: &IssuerRule) -> Result<&'a str, VerifyError> {
+pub(super) fn check_issuer<'a>(claims: &'a Map<String, Value>, rule: &IssuerRule) -> Result<&'a str, VerifyError> {
     let seen = needed_text(claims, "iss", 1024)?;
     let other = || VerifyError::Issuer { seen: shortened(seen), allowed: rule.shown() };
     match rule {
@@ -324,7 +375,10 @@ fn check_issuer<'a>(claims: &'a Map<String, Value>, rule: &IssuerRule) -> Result
 
 /// Steps 3 to 5 of OpenID Connect Core section 3.1.3.7: one audience is ours; further ones are ours
 /// too, or an authorized party that we know vouches for them; an `azp` is always one that we know.
-fn check_audience<'a>(claims: &'a Map<String, Value>, provider: &Provider) -> Result<&'a str, VerifyError> {
+pub(super) fn check_audience<'a>(
+    claims: &'a Map<String, Value>,
+    provider: &Provider,
+) -> Result<&'a str, VerifyError> {
     let seen = audiences(claims)
         .ok_or(VerifyError::Claim { claim: "aud", problem: "absent, or neither a text nor a list of texts" })?;
     let Some(ours) = seen.iter().copied().find(|a| provider.knows_client(a)) else {
@@ -344,7 +398,7 @@ fn check_audience<'a>(claims: &'a Map<String, Value>, provider: &Provider) -> Re
     }
 }
 
-fn check_not_ahead(
+pub(super) fn check_not_ahead(
     claim: &'static str,
     at: Option<UnixTime>,
     now: UnixTime,
@@ -391,7 +445,7 @@ fn nonce_matches(raw: &str, carried: &str) -> bool {
 /// OpenID Connect Core section 3.1.3.6: the left half of the hash that the signature algorithm names.
 fn check_access_token_hash(
     claims: &Map<String, Value>,
-    algorithm: SignatureAlgorithm,
+    hashed_by: Option<SignatureAlgorithm>,
     access_token: &str,
 ) -> Result<(), VerifyError> {
     use SignatureAlgorithm as A;
@@ -399,7 +453,7 @@ fn check_access_token_hash(
     let Some(carried) = optional_text(claims, "at_hash", 128)? else {
         return Err(VerifyError::AccessTokenHash("is absent, so it does not cover"));
     };
-    let hash = match algorithm {
+    let hash = match hashed_by.ok_or(VerifyError::AccessTokenHash("is of an unknown kind, so it does not cover"))? {
         A::Rs256 | A::Ps256 | A::Es256 => &SHA256,
         A::Rs384 | A::Ps384 | A::Es384 => &SHA384,
         A::Rs512 | A::Ps512 | A::EdDsa => &SHA512,
@@ -423,7 +477,7 @@ fn check_subject(claims: &Map<String, Value>) -> Result<&str, VerifyError> {
     }
 }
 
-fn needed_text<'a>(
+pub(super) fn needed_text<'a>(
     claims: &'a Map<String, Value>,
     claim: &'static str,
     most: usize,
@@ -431,7 +485,7 @@ fn needed_text<'a>(
     optional_text(claims, claim, most)?.ok_or(VerifyError::Claim { claim, problem: "absent" })
 }
 
-fn optional_text<'a>(
+pub(super) fn optional_text<'a>(
     claims: &'a Map<String, Value>,
     claim: &'static str,
     most: usize,
@@ -447,7 +501,7 @@ fn optional_text<'a>(
 
 /// A NumericDate (RFC 7519 section 2), whole seconds only: a text, a fraction, a negative or an absurd
 /// number is refused rather than taken for absent.
-fn date(claims: &Map<String, Value>, claim: &'static str) -> Result<Option<UnixTime>, VerifyError> {
+pub(super) fn date(claims: &Map<String, Value>, claim: &'static str) -> Result<Option<UnixTime>, VerifyError> {
     match claims.get(claim) {
         None => Ok(None),
         Some(value) => match value.as_i64() {

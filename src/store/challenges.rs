@@ -11,16 +11,16 @@ use super::factors::read_stored;
 use super::rows::{AssessmentRow, ContextRow, GrantRow, bytes, from_json, tenant};
 use super::sessions::{self, read_user};
 use crate::clock::UnixTime;
-use crate::ids::{ChallengeId, UserId};
+use crate::ids::{ChallengeId, FactorId, UserId};
 use crate::mfa::ports::{
-    AttemptRequest, AttemptStart, Challenges, Completion, CompletionResult, OpenAttempt, StoredFactor,
+    AttemptRequest, AttemptStart, Challenges, Completion, CompletionResult, OpenAttempt, Passed, StoredFactor,
 };
 use crate::mfa::{CHALLENGE_ATTEMPTS, LOCK_WINDOW, MfaMethod, NewChallenge, USER_ATTEMPTS};
 use crate::secret::same;
 use crate::signin::history::Pseudonym;
 use crate::signin::ports::StoreError;
 use crate::signin::record::SignInRecord;
-use crate::signin::user::UserStatus;
+use crate::signin::user::{User, UserStatus};
 
 #[async_trait]
 impl Challenges for Store {
@@ -64,6 +64,20 @@ pub(super) async fn insert(connection: &mut SqliteConnection, challenge: &NewCha
 }
 
 async fn begin(connection: &mut SqliteConnection, request: AttemptRequest) -> Result<AttemptStart, sqlx::Error> {
+    let (challenge, user) = match find_open(connection, &request).await? {
+        Ok(open) => open,
+        Err(refused) => return Ok(refused),
+    };
+    count(connection, request.challenge, user.id, request.now).await?;
+    let factors = factors_of(connection, user.id, request.method).await?;
+    Ok(AttemptStart::Open(Box::new(OpenAttempt { challenge, user, factors })))
+}
+
+/// The challenge and its user, when it may be answered now; else why not.
+pub(super) async fn find_open(
+    connection: &mut SqliteConnection,
+    request: &AttemptRequest,
+) -> Result<Result<(NewChallenge, User), AttemptStart>, sqlx::Error> {
     let row = sqlx::query(
         "SELECT c.secret_hash, c.tenant, c.device, c.methods, c.\"grant\", c.context, c.assessment, c.created_at, \
          c.expires_at, c.attempts, c.used_at, u.id, u.tenant, u.status, u.profile, u.created_at \
@@ -72,7 +86,7 @@ async fn begin(connection: &mut SqliteConnection, request: AttemptRequest) -> Re
     .bind(request.challenge.as_bytes().to_vec())
     .fetch_optional(&mut *connection)
     .await?;
-    let Some(row) = row else { return Ok(AttemptStart::Unknown) };
+    let Some(row) = row else { return Ok(Err(AttemptStart::Unknown)) };
     let device: Option<Pseudonym> = row.try_get::<Option<Vec<u8>>, _>(2)?.map(|d| bytes(&d)).transpose()?;
     let user = read_user(&row, 11)?;
     let known = same(row.try_get(0)?, &request.secret_hash)
@@ -80,19 +94,22 @@ async fn begin(connection: &mut SqliteConnection, request: AttemptRequest) -> Re
         && device == request.device
         && user.status == UserStatus::Active;
     if !known {
-        return Ok(AttemptStart::Unknown);
+        return Ok(Err(AttemptStart::Unknown));
     }
     if row.try_get::<Option<i64>, _>(10)?.is_some() {
-        return Ok(AttemptStart::Used);
+        return Ok(Err(AttemptStart::Used));
     }
     let (expires_at, now) = (UnixTime::from_millis(row.try_get(8)?), request.now);
     if expires_at <= now || row.try_get::<u32, _>(9)? >= CHALLENGE_ATTEMPTS {
-        return Ok(AttemptStart::Expired);
+        return Ok(Err(AttemptStart::Expired));
     }
     if let Some(until) = locked_until(connection, user.id).await?.filter(|until| *until > now) {
-        return Ok(AttemptStart::Locked { retry_after_s: until.since(now).as_secs().max(1) });
+        return Ok(Err(AttemptStart::Locked { retry_after_s: until.since(now).as_secs().max(1) }));
     }
-    count(connection, request.challenge, user.id, now).await?;
+    let grant = GrantRow::read(row.try_get(4)?)?;
+    if !request.enabled_providers.contains(&grant.provider) {
+        return Ok(Err(AttemptStart::ProviderDisabled));
+    }
     let assessment: AssessmentRow = from_json(row.try_get(6)?)?;
     let context: ContextRow = from_json(row.try_get(5)?)?;
     let challenge = NewChallenge {
@@ -103,12 +120,11 @@ async fn begin(connection: &mut SqliteConnection, request: AttemptRequest) -> Re
         created_at: UnixTime::from_millis(row.try_get(7)?),
         expires_at,
         methods: row.try_get::<&str, _>(3)?.split(' ').filter_map(MfaMethod::find).collect(),
-        grant: GrantRow::read(row.try_get(4)?)?,
+        grant,
         context: context.into(),
         assessment: assessment.into(),
     };
-    let factors = factors_of(connection, user.id, request.method).await?;
-    Ok(AttemptStart::Open(Box::new(OpenAttempt { challenge, user, factors })))
+    Ok(Ok((challenge, user)))
 }
 
 async fn locked_until(connection: &mut SqliteConnection, user: UserId) -> Result<Option<UnixTime>, sqlx::Error> {
@@ -182,7 +198,7 @@ async fn complete(
     connection: &mut SqliteConnection,
     completion: Completion,
 ) -> Result<CompletionResult, sqlx::Error> {
-    let Completion { challenge, user, factor, step, session, record } = completion;
+    let Completion { challenge, user, passed, session, record } = completion;
     let used = sqlx::query("UPDATE challenges SET used_at = ?2 WHERE id = ?1 AND used_at IS NULL")
         .bind(challenge.as_bytes().to_vec())
         .bind(record.at.as_millis())
@@ -191,6 +207,32 @@ async fn complete(
     if used.rows_affected() != 1 {
         return Ok(CompletionResult::ChallengeUsed);
     }
+    if let Passed::Factor { factor, step } = passed
+        && !spend_step(connection, user, factor, step, record.at).await?
+    {
+        sqlx::query("UPDATE challenges SET used_at = NULL WHERE id = ?1")
+            .bind(challenge.as_bytes().to_vec())
+            .execute(connection)
+            .await?;
+        return Ok(CompletionResult::CodeUsed);
+    }
+    take_back(&mut *connection, challenge, user, record.at).await?;
+    sessions::insert(&mut *connection, &session).await?;
+    insert_records(&mut *connection, std::slice::from_ref(&record)).await?;
+    if let Some(most) = session.grant.caps.sessions {
+        sessions::keep_within(connection, &[(user, most)], record.at).await?;
+    }
+    Ok(CompletionResult::Done)
+}
+
+/// `false`: this step or a later one was spent before.
+async fn spend_step(
+    connection: &mut SqliteConnection,
+    user: UserId,
+    factor: FactorId,
+    step: i64,
+    at: UnixTime,
+) -> Result<bool, sqlx::Error> {
     let spent = sqlx::query(
         "UPDATE factors SET last_step = ?3, last_used_at = ?4 \
          WHERE user_id = ?1 AND id = ?2 AND confirmed = 1 AND (last_step IS NULL OR last_step < ?3)",
@@ -198,20 +240,10 @@ async fn complete(
     .bind(user.as_bytes().to_vec())
     .bind(factor.as_bytes().to_vec())
     .bind(step)
-    .bind(record.at.as_millis())
-    .execute(&mut *connection)
+    .bind(at.as_millis())
+    .execute(connection)
     .await?;
-    if spent.rows_affected() != 1 {
-        sqlx::query("UPDATE challenges SET used_at = NULL WHERE id = ?1")
-            .bind(challenge.as_bytes().to_vec())
-            .execute(connection)
-            .await?;
-        return Ok(CompletionResult::CodeUsed);
-    }
-    take_back(connection, challenge, user, record.at).await?;
-    sessions::insert(connection, &session).await?;
-    insert_records(connection, std::slice::from_ref(&record)).await?;
-    Ok(CompletionResult::Done)
+    Ok(spent.rows_affected() == 1)
 }
 
 /// The attempt was not a wrong one: it no longer counts, and a lock that only it filled goes with it.

@@ -20,6 +20,7 @@ use crate::signin::facts::{
     ProviderFacts, RequestFacts, Travel, UpstreamFacts, UserFacts,
 };
 use crate::signin::history::{ContextPrint, Pseudonym, Pseudonyms};
+use crate::signin::identity::UserKind;
 use crate::signin::user::UserStatus;
 
 const TOKEN_CLAIMS: [&str; 6] = ["nonce", "jti", "sid", "at_hash", "c_hash", "s_hash"];
@@ -91,6 +92,7 @@ frozen!(FrozenUser {
     is_new: bool,
     age_days: i64,
     status: String,
+    service: bool,
     email_verified: bool,
     groups: Vec<String>,
     privileged: bool,
@@ -195,6 +197,7 @@ impl FrozenFacts {
                 is_new: user.is_new,
                 age_days: user.age_days,
                 status: if user.status == UserStatus::Active.as_str() { String::new() } else { user.status.into() },
+                service: user.kind == UserKind::Service,
                 email_verified: user.email_verified,
                 groups: user.groups.clone(),
                 privileged: user.privileged,
@@ -279,6 +282,7 @@ impl FrozenFacts {
                 is_new: user.is_new,
                 age_days: user.age_days,
                 status: UserStatus::find(&user.status).unwrap_or(UserStatus::Active).as_str(),
+                kind: if user.service { UserKind::Service } else { UserKind::Person },
                 email_verified: user.email_verified,
                 groups: user.groups,
                 privileged: user.privileged,

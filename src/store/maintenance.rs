@@ -1,5 +1,5 @@
 //! What the writer removes between sign-ins, a little at a time: spent replays, wiped successors, old
-//! challenges and attempts, history beyond its use. "Now" is the time that the last command brought, so
+//! challenges and attempts, sessions that are over, history beyond its use. "Now" is the time that the last command brought, so
 //! that a clock that stands still in a test does not lose what still counts.
 
 use std::time::Duration;
@@ -72,6 +72,16 @@ impl Keeper {
                 before(LOCK_WINDOW),
             ),
             (
+                "DELETE FROM mfa_deliveries WHERE (challenge, method) IN \
+                 (SELECT challenge, method FROM mfa_deliveries WHERE sent_at < ?1 ORDER BY sent_at LIMIT ?2)",
+                before(LOCK_WINDOW),
+            ),
+            (
+                "DELETE FROM plugin_values WHERE (plugin, key) IN \
+                 (SELECT plugin, key FROM plugin_values WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
+                self.now_ms,
+            ),
+            (
                 "DELETE FROM decisions WHERE seq IN \
                  (SELECT seq FROM (SELECT seq, expires_at FROM decisions ORDER BY seq LIMIT ?2) WHERE expires_at <= ?1)",
                 self.now_ms,
@@ -80,6 +90,11 @@ impl Keeper {
             (
                 "DELETE FROM refresh_tokens WHERE id IN \
                  (SELECT id FROM (SELECT id, expires_at FROM refresh_tokens ORDER BY id LIMIT ?2) WHERE expires_at < ?1)",
+                before(Duration::from_secs(86_400)),
+            ),
+            (
+                "DELETE FROM sessions WHERE id IN \
+                 (SELECT id FROM (SELECT id, idle_at FROM sessions ORDER BY id LIMIT ?2) WHERE idle_at < ?1)",
                 before(Duration::from_secs(86_400)),
             ),
             (

@@ -7,10 +7,15 @@
 //! transactions, a statement for each sign-in, an update of `users` by a sign-in that changes nothing.
 
 mod admin_keys;
+mod admin_sign_ins;
+mod admin_users;
 mod audit;
 mod batch;
 mod challenges;
 pub mod decisions;
+mod deliveries;
+mod directory;
+mod erase;
 mod factors;
 mod frozen;
 mod keys;
@@ -18,6 +23,7 @@ mod maintenance;
 mod open;
 pub mod policies;
 mod reader;
+mod reseal;
 mod rows;
 mod sessions;
 #[cfg(test)]
@@ -142,6 +148,18 @@ impl Store {
             })
         })
         .await
+    }
+
+    /// The codes of refusals and events that are recorded of a user, oldest first.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn recorded_codes(&self, user: UserId) -> Result<Vec<String>, StoreError> {
+        sqlx::query_scalar("SELECT code FROM sign_ins WHERE user_id = ?1 AND code IS NOT NULL ORDER BY id")
+            .bind(user.as_bytes().to_vec())
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed)
     }
 
     async fn send(&self, command: Command) -> Result<(), StoreError> {

@@ -56,6 +56,7 @@ fn create(subject: &str, email: Option<&str>) -> SignInCommit {
         tenant: TenantId::parse("default").unwrap(),
         status: UserStatus::Active,
         profile: Profile {
+            kind: crate::signin::identity::UserKind::Person,
             email: email.map(str::to_owned),
             email_verified: email.is_some(),
             name: None,

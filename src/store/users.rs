@@ -77,6 +77,11 @@ fn profile_json(profile: &Profile) -> Result<String, sqlx::Error> {
     serde_json::to_string(&ProfileRow::from(profile)).map_err(|e| sqlx::Error::Encode(Box::new(e)))
 }
 
+/// The profile of an erased user.
+pub(super) fn empty_profile() -> Result<String, sqlx::Error> {
+    profile_json(&Profile::default())
+}
+
 async fn update(connection: &mut SqliteConnection, user: UserId, profile: &Profile) -> Result<bool, sqlx::Error> {
     let updated = sqlx::query(
         "UPDATE users SET email_key = ?2, email_verified = ?3, profile = ?4 WHERE id = ?1 AND status = 'active'",

@@ -17,7 +17,11 @@ fn help_and_wrong_usage_end_as_the_contract_says() {
         &["migrate", "--help"],
         &["openapi", "--help"],
         &["policy", "test", "--help"],
+        &["plugin", "new", "--help"],
+        &["plugin", "check", "--help"],
         &["plugin", "lock", "--help"],
+        &["plugin", "list", "--help"],
+        &["plugin", "bench", "--help"],
     ] {
         let output = program().args(command).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{command:?}");

@@ -30,6 +30,8 @@ enum {
 
 /* Borrowed for the call only. ptr may be NULL when len is 0. Not NUL-terminated. */
 typedef struct { const uint8_t *ptr; size_t len; } cs_str;
+/* How the host hands a value over: the callee copies what it wants to keep. user is the caller's own. */
+typedef void (*cs_take)(void *user, cs_str value);
 /* Host-owned output, written with put() by the called thread before it returns. */
 typedef struct cs_sink cs_sink;
 /* One call: its deadline and its log budget. Not used after the call returned. */
@@ -72,7 +74,8 @@ typedef struct cs_plugin {
 
 typedef cs_status (*cs_op)(void *self, const cs_call *, cs_str in_json, cs_sink *out_json);
 
-/* An operation that is not implemented is NULL. A changed operation gets a new extension id. */
+/* An operation that is not implemented is NULL. A changed operation gets a new extension id. Inputs and
+ * answers, member by member: ../OPERATIONS.md. */
 #define CS_EXT_PROVIDER "countersign.provider/1"
 typedef struct { uint32_t size; cs_op locate_keys, verify, enrich; } cs_ext_provider;
 #define CS_EXT_SIGNAL "countersign.signal/1"
@@ -81,30 +84,38 @@ typedef struct { uint32_t size; cs_op signals; } cs_ext_signal;
 typedef struct { uint32_t size; cs_op begin, verify; } cs_ext_mfa;
 #define CS_EXT_EVENT "countersign.event/1"
 typedef struct { uint32_t size; cs_op observe; } cs_ext_event;
-/* manifest_json: {"hooks": […], "requests": {"facts": […], "claims": […]}}, static, ends with NUL; a
- * text and not an operation, since before create there is no host to put() with.
+/* manifest_json: {"hooks": […], "requests": {"facts": […], "claims": […], "http": ["host"], "secrets":
+ * ["name"], "kv_kib": 64}}, static, ends with NUL; a text and not an operation, since before create there
+ * is no host to put() with. The lock file grants what the manifest requests, or less.
  * selftest: fails inside on purpose (a Rust plugin panics) and must give CS_INTERNAL; self is NULL. */
 #define CS_EXT_META "countersign.meta/1"
 typedef struct { uint32_t size; const char *manifest_json; cs_op selftest; } cs_ext_meta;
 
-/* Host extensions. ctx is cs_host.ctx; call is NULL in create. */
+/* Host extensions. ctx is cs_host.ctx; call is NULL in create and on the plugin's own threads, and such a
+ * request has 10 s. take is called at most once, on the calling thread, before the function returns, and
+ * only when that gives CS_OK. CS_DECLINED: there is no such value. CS_REJECT: the lock file does not grant
+ * it. CS_UNAVAILABLE, CS_TIMEOUT: try later. CS_INVALID: the request makes no sense. */
 #define CS_HOST_HTTP "countersign.host.http/1"
 typedef struct {
   uint32_t size;
-  cs_status (*fetch)(void *ctx, const cs_call *, cs_str request_json, cs_sink *response_json);
+  /* One HTTPS request to a granted host, 3 s at most. Any status of the answer is CS_OK. */
+  cs_status (*fetch)(void *ctx, const cs_call *, cs_str request_json, cs_take take, void *user);
 } cs_host_http;
 #define CS_HOST_KV "countersign.host.kv/1"
 typedef struct {
   uint32_t size;
-  cs_status (*get)(void *ctx, const cs_call *, cs_str key, cs_sink *value);
+  /* Keys have 1 to 128 bytes, values at most 64 KiB. Shared by the nodes of one store. */
+  cs_status (*get)(void *ctx, const cs_call *, cs_str key, cs_take take, void *user);
+  /* An empty value removes the key. ttl_s from 1 to 2592000. CS_REJECT also when the grant is full. */
   cs_status (*set)(void *ctx, const cs_call *, cs_str key, cs_str value, uint32_t ttl_s);
 } cs_host_kv;
 #define CS_HOST_ENV "countersign.host.env/1"
 typedef struct {
   uint32_t size;
-  cs_status (*secret)(void *ctx, const cs_call *, cs_str name, cs_sink *value);
+  cs_status (*secret)(void *ctx, const cs_call *, cs_str name, cs_take take, void *user);
   int64_t (*now_unix_ms)(void *ctx, const cs_call *);
   cs_status (*random)(void *ctx, uint8_t *buf, size_t len);
+  /* Adds to a counter; metric is 1 to 48 of a-z 0-9 _, labels_json may be empty. */
   void (*count)(void *ctx, const cs_call *, cs_str metric, double value, cs_str labels_json);
 } cs_host_env;
 

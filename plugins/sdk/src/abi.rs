@@ -63,6 +63,8 @@ pub struct CsCall {
     _marker: PhantomData<(*mut u8, PhantomPinned)>,
 }
 
+/// `cs_take`.
+pub type CsTake = unsafe extern "C" fn(user: *mut c_void, value: CsStr);
 /// `cs_host.put`.
 pub type CsPut = unsafe extern "C" fn(sink: *mut CsSink, json: CsStr) -> CsStatus;
 /// `cs_host.remaining_ms`.
@@ -215,7 +217,8 @@ pub type CsFetch = unsafe extern "C" fn(
     ctx: *mut c_void,
     call: *const CsCall,
     request_json: CsStr,
-    response_json: *mut CsSink,
+    take: Option<CsTake>,
+    user: *mut c_void,
 ) -> CsStatus;
 /// HTTP through the host.
 #[repr(C)]
@@ -229,8 +232,13 @@ pub struct CsHostHttp {
 /// The id of [`CsHostKv`].
 pub const CS_HOST_KV: &[u8] = b"countersign.host.kv/1\0";
 /// `cs_host_kv.get` and `cs_host_env.secret`: a name in, a value out.
-pub type CsLookUp =
-    unsafe extern "C" fn(ctx: *mut c_void, call: *const CsCall, key: CsStr, value: *mut CsSink) -> CsStatus;
+pub type CsLookUp = unsafe extern "C" fn(
+    ctx: *mut c_void,
+    call: *const CsCall,
+    key: CsStr,
+    take: Option<CsTake>,
+    user: *mut c_void,
+) -> CsStatus;
 /// `cs_host_kv.set`.
 pub type CsKvSet =
     unsafe extern "C" fn(ctx: *mut c_void, call: *const CsCall, key: CsStr, value: CsStr, ttl_s: u32) -> CsStatus;

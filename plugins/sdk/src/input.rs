@@ -119,3 +119,130 @@ pub struct Location {
     #[serde(default)]
     pub quality: String,
 }
+
+/// Input of `provider.locate_keys`: nothing in it is verified yet.
+#[derive(Debug, Clone, Deserialize)]
+pub struct KeyRequest {
+    /// The tenant.
+    pub tenant: String,
+    /// The provider, with the issuer that is configured.
+    pub provider: ProviderRef,
+    /// `kid` of the header.
+    #[serde(default)]
+    pub kid: Option<String>,
+    /// `alg` of the header, one that is pinned for the provider.
+    pub alg: String,
+    /// Milliseconds that this call may take, as of when it was sent.
+    pub deadline_ms: i64,
+}
+
+/// Input of `provider.verify`: nothing in it is verified yet.
+#[derive(Clone, Deserialize)]
+pub struct VerifyRequest {
+    /// The tenant.
+    pub tenant: String,
+    /// The provider, with the issuer that is configured.
+    pub provider: ProviderRef,
+    /// The client ids that are configured. The host compares `aud` with them.
+    pub client_ids: Vec<String>,
+    /// The token as the application sent it, at most 16 KiB.
+    pub token: String,
+    /// The time of the request, in seconds since 1970.
+    pub time_unix_s: i64,
+    /// Milliseconds that this call may take, as of when it was sent.
+    pub deadline_ms: i64,
+}
+
+/// Input of `mfa.begin`.
+#[derive(Clone, Deserialize)]
+pub struct MfaBegin {
+    /// The tenant.
+    pub tenant: String,
+    /// The user.
+    pub user: UserRef,
+    /// `email` or `sms`.
+    pub method: String,
+    /// The verified address or number.
+    pub destination: String,
+    /// One for each message that is to be sent: an idempotency key.
+    pub delivery_id: String,
+    /// The code to deliver; absent when this plugin verifies codes itself.
+    #[serde(default)]
+    pub code: Option<String>,
+    /// How long the code is good, in seconds.
+    pub expires_in_s: u64,
+    /// Milliseconds that this call may take, as of when it was sent.
+    pub deadline_ms: i64,
+}
+
+/// Input of `mfa.verify`.
+#[derive(Clone, Deserialize)]
+pub struct MfaVerify {
+    /// The tenant.
+    pub tenant: String,
+    /// The user.
+    pub user: UserRef,
+    /// `email` or `sms`.
+    pub method: String,
+    /// As in [`MfaBegin`].
+    pub delivery_id: String,
+    /// `reference` of the answer to `mfa.begin`.
+    #[serde(default)]
+    pub reference: Option<String>,
+    /// What the user typed, at most 64 characters.
+    pub code: String,
+    /// Milliseconds that this call may take, as of when it was sent.
+    pub deadline_ms: i64,
+}
+
+/// The user of a challenge.
+#[derive(Debug, Clone, Deserialize)]
+pub struct UserRef {
+    /// `usr_…`.
+    pub id: String,
+    /// BCP 47 language, for the text of a message.
+    #[serde(default)]
+    pub locale: Option<String>,
+}
+
+/// Input of `event.observe`: how a sign-in or an answer to a challenge ended.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Event {
+    /// The same for each attempt to deliver this event.
+    pub id: String,
+    /// When, in seconds since 1970.
+    pub time_unix_s: i64,
+    /// The tenant.
+    pub tenant: String,
+    /// The provider's name.
+    pub provider: String,
+    /// `usr_…`, when one was found or created.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// `signed_in`, `challenged`, `denied`, `refused`, `mfa_passed` or `mfa_failed`.
+    pub outcome: String,
+    /// The stable code of a denial or refusal.
+    #[serde(default)]
+    pub code: Option<String>,
+    /// 0 to 100.
+    #[serde(default)]
+    pub score: Option<i64>,
+    /// `low`, `medium` or `high`.
+    #[serde(default)]
+    pub level: Option<String>,
+    /// Reasons with their points.
+    #[serde(default)]
+    pub reasons: Vec<Reason>,
+    /// From 1; more than 1 when an earlier attempt failed.
+    #[serde(default)]
+    pub attempt: u32,
+}
+
+/// One reason of an assessment.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Reason {
+    /// The reason's code.
+    pub code: String,
+    /// Its points.
+    pub points: i64,
+}

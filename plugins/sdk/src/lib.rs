@@ -1,7 +1,7 @@
 //! Safe Rust for Countersign's native plugin contract (`include/countersign_plugin.h`).
 //!
-//! A plugin is a type that implements [`Plugin`] and one or both of [`Signal`] and [`Provider`], and one
-//! [`export!`]. The crate is a `cdylib`; nothing of Rust crosses the border, so the plugin and the host
+//! A plugin is a type that implements [`Plugin`] and one or more of [`KeyLocator`], [`Verifier`],
+//! [`Provider`], [`Signal`], [`Mfa`], [`MfaVerifier`] and [`Observer`], and one [`export!`]. The crate is a `cdylib`; nothing of Rust crosses the border, so the plugin and the host
 //! need not share a compiler or a version of any crate.
 //!
 //! ```
@@ -38,18 +38,25 @@
 //!   host's log;
 //! - a crash that is no panic (a bad pointer, a stack overflow) ends the host all the same.
 //!
-//! Deliberately absent for now: `locate_keys`, `verify`, MFA and events, which the host does not call yet.
+//! [`testkit`] drives a plugin across the real border, with a host that answers from a recording.
 
 pub mod abi;
 mod export;
+mod host;
+mod http;
 mod input;
 mod outcome;
 #[doc(hidden)]
 pub mod raw;
+pub mod testkit;
 
-pub use input::{EnrichInput, Location, ProviderRef, Request, SignalInput};
-pub use outcome::{Outcome, PluginError};
-pub use raw::{Call, Host, Level};
+pub use host::{Call, Host, Level};
+pub use http::{HttpRequest, HttpResponse};
+pub use input::{
+    EnrichInput, Event, KeyRequest, Location, MfaBegin, MfaVerify, ProviderRef, Reason, Request, SignalInput,
+    UserRef, VerifyRequest,
+};
+pub use outcome::{Keys, Outcome, PluginError, Verified};
 pub use serde_json;
 
 /// A JSON object.
@@ -72,10 +79,46 @@ pub trait Signal: Plugin {
     fn signals(&self, call: &Call<'_>, input: SignalInput) -> Outcome;
 }
 
+/// Finds a provider's keys where discovery cannot: hook `provider.locate_keys`.
+pub trait KeyLocator: Plugin {
+    /// Keys that may verify a token with this header, as [`Keys`]. The host checks their type and size,
+    /// keeps them for `ttl_s`, and checks the signature itself.
+    fn locate_keys(&self, call: &Call<'_>, request: KeyRequest) -> Outcome;
+}
+
+/// Verifies tokens of a format that the host cannot read: hook `provider.verify`.
+pub trait Verifier: Plugin {
+    /// The claims of a token whose signature this plugin has checked, as [`Verified`]; `Reject` when it is
+    /// not genuine, `Declined` when it is of another format. The host checks issuer, audience, times and
+    /// nonce of the claims itself, and refuses a token that it saw before.
+    fn verify(&self, call: &Call<'_>, request: VerifyRequest) -> Outcome;
+}
+
 /// Takes part where a provider's token was verified.
 pub trait Provider: Plugin {
     /// Further claims for a verified identity, which the host keeps under `x.<id>`: hook `provider.enrich`.
     fn enrich(&self, call: &Call<'_>, input: EnrichInput) -> Outcome;
+}
+
+/// Delivers codes: hook `mfa.begin`.
+pub trait Mfa: Plugin {
+    /// Sends the code. The answer may hold a `reference` of at most 256 characters, which `mfa.verify`
+    /// gets. The host limits attempts and messages, and compares the code itself unless the plugin has
+    /// [`MfaVerifier`] too.
+    fn begin(&self, call: &Call<'_>, request: MfaBegin) -> Outcome;
+}
+
+/// Judges codes that the plugin's own service made: hook `mfa.verify`.
+pub trait MfaVerifier: Mfa {
+    /// `Ok` for a right code, `Reject` for a wrong one; anything else is neither and not counted as right.
+    fn verify(&self, call: &Call<'_>, request: MfaVerify) -> Outcome;
+}
+
+/// Is told how sign-ins ended: hook `event.observe`.
+pub trait Observer: Plugin {
+    /// Takes an event. `Ok` and `Declined` settle it; after anything else the host tries again, with
+    /// growing pauses, for 24 h. So it may come twice: `id` tells.
+    fn observe(&self, call: &Call<'_>, event: Event) -> Outcome;
 }
 
 /// The examples of the README, compiled.

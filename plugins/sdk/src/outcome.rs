@@ -47,6 +47,28 @@ impl<T: Serialize> From<Result<T, PluginError>> for Outcome {
     }
 }
 
+/// The answer of `provider.locate_keys`.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Keys {
+    /// A JWK Set (RFC 7517).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jwks: Option<Value>,
+    /// Public keys or certificates in PEM by key id.
+    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub pem: std::collections::BTreeMap<String, String>,
+    /// How long they may be used, in seconds. The host keeps them for 1 minute at least, a day at most.
+    pub ttl_s: u64,
+}
+
+/// The answer of `provider.verify`.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Verified {
+    /// The algorithm that the signature was checked with, such as `HS256`. The host needs it for `at_hash`.
+    pub alg: String,
+    /// What the signature vouches for: `iss`, `sub`, `aud`, `exp` and `iat` at least.
+    pub claims: Object,
+}
+
 /// Why a plugin could not do its work. The message goes to the host's log: no secrets, no personal data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PluginError {

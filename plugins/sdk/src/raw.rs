@@ -1,10 +1,9 @@
-//! The border: every function that the host calls, and the handles over what the host gives. `export!`
-//! names these; a plugin's author sees only [`Host`], [`Call`] and [`Level`].
+//! The border: every function that the host calls. `export!`
+//! names these; a plugin's author sees only [`Host`] and [`Call`].
 
 use std::any::Any;
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_void};
-use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
@@ -12,124 +11,23 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::abi::{
-    CS_DECLINED, CS_INTERNAL, CS_INVALID, CS_LOG_DEBUG, CS_LOG_ERROR, CS_LOG_INFO, CS_LOG_TRACE, CS_LOG_WARN,
-    CS_OK, CS_REJECT, CS_TIMEOUT, CS_UNAVAILABLE, CsCall, CsHost, CsSink, CsStatus, CsStr,
+    CS_DECLINED, CS_INTERNAL, CS_INVALID, CS_OK, CS_REJECT, CS_TIMEOUT, CS_UNAVAILABLE, CsCall, CsHost, CsSink,
+    CsStatus, CsStr,
 };
-use crate::{Config, Outcome, Plugin, Provider, Signal};
-
-/// How loud a log line is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
-    /// Someone should act.
-    Error,
-    /// Something is odd.
-    Warn,
-    /// Worth a line.
-    Info,
-    /// For the plugin's author.
-    Debug,
-    /// For the plugin's author, in detail.
-    Trace,
-}
-
-/// The host, for the life of the process.
-#[derive(Clone, Copy)]
-pub struct Host {
-    table: Option<&'static CsHost>,
-}
-
-// SAFETY: the header lets the functions of `cs_host` be called from any thread, and the table is never written to.
-unsafe impl Send for Host {}
-// SAFETY: as above.
-unsafe impl Sync for Host {}
-
-impl Host {
-    /// A host that is not there, for unit tests of plugins: logs go nowhere.
-    #[must_use]
-    pub const fn detached() -> Self {
-        Self { table: None }
-    }
-
-    /// Writes a line to the host's log. No secrets, tokens or personal data.
-    pub fn log(&self, level: Level, message: &str) {
-        self.log_in(std::ptr::null(), level, message, &Value::Null);
-    }
-
-    /// The same with fields: an object.
-    pub fn log_with(&self, level: Level, message: &str, fields: &Value) {
-        self.log_in(std::ptr::null(), level, message, fields);
-    }
-
-    fn log_in(&self, call: *const CsCall, level: Level, message: &str, fields: &Value) {
-        let Some(table) = self.table else { return };
-        let Some(log) = table.log else { return };
-        let fields = if fields.is_object() { fields.to_string() } else { String::new() };
-        let level = match level {
-            Level::Error => CS_LOG_ERROR,
-            Level::Warn => CS_LOG_WARN,
-            Level::Info => CS_LOG_INFO,
-            Level::Debug => CS_LOG_DEBUG,
-            Level::Trace => CS_LOG_TRACE,
-        };
-        // SAFETY: the table is the host's; `call` is null or the running call; the texts live across the call.
-        unsafe { log(table.ctx, call, level, text(message.as_bytes()), text(fields.as_bytes())) };
-    }
-}
-
-/// The running call.
-pub struct Call<'a> {
-    raw: *const CsCall,
-    host: Host,
-    assumed_ms: i64,
-    _call: PhantomData<&'a CsCall>,
-}
-
-impl Call<'_> {
-    /// A call that no host made, for unit tests of plugins.
-    #[must_use]
-    pub const fn detached(remaining_ms: i64) -> Self {
-        Self { raw: std::ptr::null(), host: Host::detached(), assumed_ms: remaining_ms, _call: PhantomData }
-    }
-
-    /// Milliseconds left; 0 or less: stop now. The host goes on without the plugin soon after.
-    #[must_use]
-    pub fn remaining_ms(&self) -> i64 {
-        match self.host.table.and_then(|t| t.remaining_ms) {
-            // SAFETY: `raw` is the running call, which outlives this handle.
-            Some(remaining_ms) => unsafe { remaining_ms(self.raw) },
-            None => self.assumed_ms,
-        }
-    }
-
-    /// Writes a line to the host's log, at most 32 in one call. No secrets, tokens or personal data.
-    pub fn log(&self, level: Level, message: &str) {
-        self.host.log_in(self.raw, level, message, &Value::Null);
-    }
-}
+use crate::host::{bytes, text};
+use crate::{
+    Call, Config, Host, KeyLocator, Level, Mfa, MfaVerifier, Observer, Outcome, Plugin, Provider, Signal, Verifier,
+};
 
 struct Instance<P> {
     plugin: P,
     host: Host,
 }
 
-fn text(bytes: &[u8]) -> CsStr {
-    CsStr { ptr: bytes.as_ptr(), len: bytes.len() }
-}
-
-/// # Safety
-/// `input` must name `len` readable bytes that live at least as long as the result is used.
-unsafe fn bytes<'a>(input: CsStr) -> &'a [u8] {
-    if input.ptr.is_null() || input.len == 0 {
-        return &[];
-    }
-    // SAFETY: the caller vouches for pointer, length and lifetime.
-    unsafe { std::slice::from_raw_parts(input.ptr, input.len) }
-}
-
 /// # Safety
 /// `sink` must be a live sink of this host.
 unsafe fn put(host: Host, sink: *mut CsSink, answer: &[u8]) -> CsStatus {
-    match host.table.and_then(|t| t.put) {
+    match host.table().and_then(|t| t.put) {
         // SAFETY: the caller vouches for the sink; the bytes live across the call.
         Some(put) => unsafe { put(sink, text(answer)) },
         None => CS_INTERNAL,
@@ -181,7 +79,7 @@ pub unsafe extern "C" fn create<P: Plugin>(
     err: *mut CsSink,
 ) -> CsStatus {
     // SAFETY: the header promises a host table that lives as long as the process.
-    let host = Host { table: unsafe { host.as_ref() } };
+    let host = Host::new(unsafe { host.as_ref() });
     if this.is_null() {
         return CS_INVALID;
     }
@@ -232,7 +130,7 @@ unsafe fn operate<P: Plugin, I: DeserializeOwned>(
     // SAFETY: `this` came from `create`, and lives until `destroy`, which waits for calls.
     let Some(instance) = (unsafe { this.cast::<Instance<P>>().as_ref() }) else { return CS_INTERNAL };
     let host = instance.host;
-    let handle = Call { raw: call, host, assumed_ms: 0, _call: PhantomData };
+    let handle = Call::new(call, host);
     let outcome = contained(host, call, || {
         // SAFETY: the input is readable for this call.
         match serde_json::from_slice::<I>(unsafe { bytes(input) }) {
@@ -262,32 +160,40 @@ unsafe fn operate<P: Plugin, I: DeserializeOwned>(
     if written == CS_OK { status } else { written }
 }
 
-/// `cs_ext_signal.signals`.
-///
-/// # Safety
-/// As the header says of `cs_op`; `this` came from [`create`] for `P`.
-pub unsafe extern "C" fn signals<P: Signal>(
-    this: *mut c_void,
-    call: *const CsCall,
-    input: CsStr,
-    output: *mut CsSink,
-) -> CsStatus {
-    // SAFETY: the same promises.
-    unsafe { operate(this, call, input, output, P::signals) }
+/// One function of the header for one method of a trait.
+macro_rules! operations {
+    ($($(#[$doc:meta])* $name:ident = $trait:ident::$method:ident;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// As the header says of `cs_op`; `this` came from [`create`] for `P`.
+        pub unsafe extern "C" fn $name<P: $trait>(
+            this: *mut c_void,
+            call: *const CsCall,
+            input: CsStr,
+            output: *mut CsSink,
+        ) -> CsStatus {
+            // SAFETY: the same promises.
+            unsafe { operate(this, call, input, output, <P as $trait>::$method) }
+        }
+    )*};
 }
 
-/// `cs_ext_provider.enrich`.
-///
-/// # Safety
-/// As the header says of `cs_op`; `this` came from [`create`] for `P`.
-pub unsafe extern "C" fn enrich<P: Provider>(
-    this: *mut c_void,
-    call: *const CsCall,
-    input: CsStr,
-    output: *mut CsSink,
-) -> CsStatus {
-    // SAFETY: the same promises.
-    unsafe { operate(this, call, input, output, P::enrich) }
+operations! {
+    /// `cs_ext_provider.locate_keys`.
+    locate_keys = KeyLocator::locate_keys;
+    /// `cs_ext_provider.verify`.
+    verify = Verifier::verify;
+    /// `cs_ext_provider.enrich`.
+    enrich = Provider::enrich;
+    /// `cs_ext_signal.signals`.
+    signals = Signal::signals;
+    /// `cs_ext_mfa.begin`.
+    mfa_begin = Mfa::begin;
+    /// `cs_ext_mfa.verify`.
+    mfa_verify = MfaVerifier::verify;
+    /// `cs_ext_event.observe`.
+    observe = Observer::observe;
 }
 
 /// `cs_ext_meta.selftest`: panics on purpose; the wrapper must turn that into `CS_INTERNAL`.

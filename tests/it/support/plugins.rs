@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use countersign::clock::UnixTime;
 use countersign::ids::{TenantId, UserId};
-use countersign::plugin_host::{PluginHost, PluginLoadError};
+use countersign::plugin_host::{PluginHost, PluginLoadError, Services};
 use countersign::secret::sha256;
 use countersign::signin::facts::{
     Facts, HistoryFacts, LinkMethod, Location, ProviderFacts, RequestFacts, UpstreamFacts, UserFacts,
@@ -26,6 +26,7 @@ use tempfile::TempDir;
 pub const TUESDAY_NIGHT_S: i64 = 1_700_000_000;
 
 pub const IP_LIST: &str = "countersign_plugin_ip_list";
+pub const HS256_ISSUER: &str = "countersign_plugin_hs256_issuer";
 pub const MISBEHAVING: &str = "countersign_plugin_misbehaving";
 
 /// Where cargo puts what it builds for this test.
@@ -39,7 +40,12 @@ pub fn rust_plugin(library: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
         let target = target_dir();
-        let packages = ["countersign-plugin-sdk", "countersign-plugin-ip-list", "countersign-plugin-misbehaving"];
+        let packages = [
+            "countersign-plugin-sdk",
+            "countersign-plugin-ip-list",
+            "countersign-plugin-misbehaving",
+            "countersign-plugin-hs256-issuer",
+        ];
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--target-dir"]).arg(&target);
         for package in packages {
@@ -187,7 +193,32 @@ impl Bench {
     }
 
     pub fn load(&self) -> Result<PluginHost, PluginLoadError> {
-        PluginHost::load(&self.write(), &self.path("store"))
+        PluginHost::load(&self.write(), &self.path("store"), self.services())
+    }
+
+    /// Services with the program under test, and the secrets of the bench.
+    pub fn services(&self) -> Services {
+        Services {
+            program: env!("CARGO_BIN_EXE_countersign").into(),
+            secrets_dir: Some(self.path("secrets")),
+            ..Services::default()
+        }
+    }
+
+    /// A secret as an operator would put it there.
+    pub fn secret(&self, name: &str, value: &str) -> &Self {
+        let dir = self.path("secrets");
+        fs::create_dir_all(&dir).expect("a directory");
+        fs::write(dir.join(name), format!("{value}\n")).expect("written");
+        fs::set_permissions(dir.join(name), Permissions::from_mode(0o600)).expect("mode set");
+        self
+    }
+
+    /// The lock with this entry alone, from now on.
+    pub fn relock(&mut self, entry: &Entry) {
+        let old = std::mem::replace(self, Self::new());
+        *self = Self { text: String::new(), ..old }.lock(entry);
+        self.write();
     }
 
     pub fn must_load(&self) -> PluginHost {
@@ -228,6 +259,7 @@ pub fn facts(ip: &str) -> Arc<Facts> {
             is_new: false,
             age_days: 3,
             status: "active",
+            kind: countersign::signin::identity::UserKind::Person,
             email_verified: true,
             groups: vec!["staff".to_owned()],
             privileged: false,

@@ -1,0 +1,3 @@
+module example.com/weekend
+
+go 1.21

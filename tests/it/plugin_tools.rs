@@ -1,0 +1,214 @@
+//! The commands for plugins, the examples in other languages, and the README's way from nothing to a loaded
+//! plugin.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use countersign::plugin_host::{PluginHost, Services};
+use countersign::signin::ports::SignalSource;
+use serde_json::{Value, json};
+
+use crate::support::plugins::{Bench, IP_LIST, MISBEHAVING, facts, rust_plugin, target_dir};
+use crate::support::service::{Service, Setup};
+
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_countersign"))
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn check(file: &Path, config: &str) -> (Option<i32>, String) {
+    let output = program().args(["plugin", "check", "--config", config]).arg(file).output().unwrap();
+    (output.status.code(), text(&output))
+}
+
+#[test]
+fn check_passes_what_behaves_and_reports_what_it_tried() {
+    let (code, report) = check(&rust_plugin(IP_LIST), "{\"lists\": {\"lab\": [\"192.0.2.7\"]}}");
+    assert_eq!(code, Some(0), "{report}");
+    for part in
+        ["handshake", "signal.signals: an ordinary input gives CS_OK", "200 brackets", "KiB more", "0 findings"]
+    {
+        assert!(report.contains(part), "{part} in {report}");
+    }
+    let bench = Bench::new();
+    let (code, report) = check(&bench.office_hours().file, "{}");
+    assert_eq!(code, Some(0), "{report}");
+}
+
+#[test]
+fn check_finds_what_does_not() {
+    let bench = Bench::new();
+    let wrong = bench.install_bytes(b"text", "no.so").file;
+    for (file, config, part) in [
+        (rust_plugin(MISBEHAVING), json!({"signals": "huge"}), "more than 1 MiB"),
+        (rust_plugin(MISBEHAVING), json!({"signals": "garbage"}), "no JSON object"),
+        (rust_plugin(MISBEHAVING), json!({"signals": "abort"}), "gives no answer"),
+        (rust_plugin(MISBEHAVING), json!({"signals": "hang", "hang_ms": 60_000}), "gives no answer: timeout"),
+        (rust_plugin(MISBEHAVING), json!({"signals": "leak"}), "it leaks"),
+        (rust_plugin(MISBEHAVING), json!({"create": "reject"}), "asked to refuse"),
+        (bench.fixture(&["-DMAJOR=2"]).file, json!({}), "needs ABI 2"),
+        (wrong, json!({}), "not a loadable library"),
+    ] {
+        let (code, report) = check(&file, &config.to_string());
+        assert_eq!(code, Some(1), "{config}: {report}");
+        assert!(report.contains("FINDING") && report.contains(part), "{config}: {report}");
+    }
+    assert_eq!(check(Path::new("absent.so"), "{}").0, Some(2));
+    assert_eq!(check(&rust_plugin(IP_LIST), "[]").0, Some(2));
+}
+
+#[test]
+fn list_tells_whether_the_files_are_the_locked_ones() {
+    let bench = Bench::new();
+    let entry = bench.office_hours();
+    let bench = bench.lock(&entry);
+    let lock = bench.write();
+    let list = |more: &[&str]| program().args(["plugin", "list", "--lock"]).arg(&lock).args(more).output().unwrap();
+    let fine = list(&[]);
+    assert_eq!(fine.status.code(), Some(0));
+    assert!(text(&fine).contains("countersign.office_hours 1.0.0  in_process  signal.signals"), "{}", text(&fine));
+    fs::write(&entry.file, "another").unwrap();
+    let changed = list(&["--json"]);
+    assert_eq!(changed.status.code(), Some(1));
+    let rows: Value = serde_json::from_slice(&changed.stdout).unwrap();
+    assert!(rows["plugins"][0]["trouble"].as_str().unwrap().contains("the lock says"), "{rows}");
+    assert_eq!(program().args(["plugin", "list", "--lock", "absent"]).output().unwrap().status.code(), Some(2));
+}
+
+#[test]
+fn bench_measures_both_isolations() {
+    let bench = Bench::new();
+    let file = bench.office_hours().file;
+    let output = program().args(["plugin", "bench", "--calls", "50", "--json"]).arg(file).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let rows: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(rows["measured"].as_array().unwrap().len(), 2);
+    assert!(rows["measured"][0]["times"]["p50_us"].as_f64().unwrap() > 0.0, "{rows}");
+}
+
+#[test]
+fn new_refuses_names_that_are_none_and_folders_that_are_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let new = |name: &str| {
+        program().args(["plugin", "new", "--language", "c", name]).current_dir(dir.path()).output().unwrap()
+    };
+    for name in ["", "A", "../x", "a/b", "1a"] {
+        assert_eq!(new(name).status.code(), Some(2), "{name}");
+    }
+    assert_eq!(new("dusk").status.code(), Some(0));
+    assert_eq!(new("dusk").status.code(), Some(2));
+}
+
+/// The shell blocks of a section of the README.
+fn commands(section: &str) -> String {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/README.md")).unwrap();
+    let from = readme.find(&format!("## {section}\n")).unwrap_or_else(|| panic!("no section {section}"));
+    let section = readme[from + 3..].split("\n## ").next().unwrap().to_owned();
+    let blocks = section.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap());
+    blocks.collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn the_readme_goes_from_nothing_to_loaded_plugins_in_rust_and_c() {
+    let dir = tempfile::tempdir().unwrap();
+    let bin = Path::new(env!("CARGO_BIN_EXE_countersign")).parent().unwrap().to_owned();
+    let script = format!("{}\n{}", commands("Ten minutes in Rust"), commands("Ten minutes in C"));
+    assert!(script.contains("plugin new") && script.contains("plugin lock"), "{script}");
+    let path = std::env::var("PATH").unwrap();
+    let run = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", &format!("umask 022\n{script}")])
+        .current_dir(dir.path())
+        .env("PATH", format!("{}:{path}", bin.display()))
+        // What was built for an earlier run of this test is used again.
+        .env("CARGO_BUILD_BUILD_DIR", target_dir().join("readme"))
+        .env("CARGO_NET_OFFLINE", "true")
+        .env_remove("CARGO_TARGET_DIR")
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{}", text(&run));
+    let host = PluginHost::load(&dir.path().join("plugins.lock"), &dir.path().join("store"), Services::default());
+    let all = host.unwrap().signals(&facts("192.0.2.7")).await;
+    assert_eq!(all["com.example.night"], Some(json!({ "night": true })));
+    assert_eq!(all["com.example.dusk"], Some(json!({ "night": true })));
+}
+
+fn build(compiler: &str, switches: &[&str], source: &Path, output: &Path) {
+    let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/sdk/include");
+    let built = Command::new(compiler)
+        .args(switches)
+        .args(["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-I"])
+        .arg(include)
+        .arg(source)
+        .arg("-o")
+        .arg(output)
+        .output()
+        .unwrap_or_else(|e| panic!("this test needs the compiler {compiler}: {e}"));
+    assert!(built.status.success(), "{}", text(&built));
+}
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins").join(name)
+}
+
+#[tokio::test]
+async fn the_example_in_cpp_answers_and_contains_its_exceptions() {
+    let bench = Bench::new();
+    let built = bench.path("built.so");
+    build("c++", &["-std=c++17"], &example("disposable_email_cpp/disposable_email.cpp"), &built);
+    let entry = bench.install(&built, "cpp.so").id("countersign.disposable_email").with("deadline_ms = 10000");
+    let entry = entry.with("grants = { claims = [\"email\"] }\nconfig = { domains = \"example.com example.net\" }");
+    let bench = bench.lock(&entry);
+    let host = bench.must_load();
+    let all = host.signals(&facts("192.0.2.7")).await;
+    assert_eq!(all["countersign.disposable_email"], Some(json!({ "disposable": true })));
+    let other = Bench::new();
+    let entry = other.install(&built, "cpp.so").id("countersign.disposable_email");
+    assert!(other.lock(&entry).refusal().contains("domains is missing"));
+}
+
+#[tokio::test]
+async fn the_example_in_go_answers_from_a_process_of_its_own() {
+    if Command::new("go").arg("version").output().is_err() {
+        eprintln!("not run: the example in Go needs go 1.21 or later and a C compiler");
+        return;
+    }
+    let bench = Bench::new();
+    let built = bench.path("built.so");
+    let go = Command::new("go")
+        .args(["build", "-buildmode=c-shared", "-o"])
+        .arg(&built)
+        .arg(".")
+        .current_dir(example("weekend_go"))
+        .env("GOFLAGS", "-mod=mod")
+        .env("GOTOOLCHAIN", "local")
+        .output()
+        .unwrap();
+    assert!(go.status.success(), "{}", text(&go));
+    let entry = bench.install(&built, "go.so").id("countersign.weekend");
+    let bench = bench.lock(&entry.with("isolation = \"process\"\ndeadline_ms = 10000"));
+    let host = bench.must_load();
+    let all = host.signals(&facts("192.0.2.7")).await;
+    assert_eq!(all["countersign.weekend"], Some(json!({ "weekend": false, "weekday": "Tuesday" })));
+}
+
+#[tokio::test]
+async fn administrators_see_the_plugins_of_the_node() {
+    let bench = Bench::new();
+    let entry = bench.office_hours();
+    let bench = bench.lock(&entry);
+    let setup = Setup { plugins_lock: Some(bench.write()), ..Setup::default() };
+    let service = Service::start_with(setup).await;
+    let key = service.admin_key(crate::admin::Role::Viewer, None).await;
+    let listed = service.get_with("/admin/plugins", &key).await;
+    assert_eq!(listed.status, 200, "{}", listed.text);
+    let shown = &listed.body["items"][0];
+    assert_eq!((&shown["id"], &shown["sha256"]), (&json!("countersign.office_hours"), &json!(entry.sha256)));
+    assert_eq!((&shown["isolation"], shown.get("trouble")), (&json!("in_process"), None));
+    let own = service.admin_key(crate::admin::Role::Admin, Some("default")).await;
+    service.get_with("/admin/plugins", &own).await.expect(403, "admin_scope_insufficient");
+    service.get_with("/admin/plugins", "nobody").await.expect(401, "invalid_admin_key");
+}
