@@ -122,9 +122,9 @@ async fn side(service: &Service, tenant: &'static str, provider: &str) -> Side {
     let user = body["user_id"].as_str().unwrap().to_owned();
     let draft = operations().into_iter().find(|operation| operation.id == "draftPolicy").unwrap();
     // A bundle is named by what it holds: each tenant's holds something else.
-    let mut body = draft.example.clone().unwrap();
-    body["files"]["policy.toml"] = json!(format!("contract = 1\n# {tenant}\n"));
-    let drafted = call(service, &draft, &draft.path, Some(&admin), None, Some(body)).await;
+    let mut files = draft.example.clone().unwrap();
+    files["files"]["policy.toml"] = json!(format!("contract = 1\n# {tenant}\n"));
+    let drafted = call(service, &draft, &draft.path, Some(&admin), None, Some(files)).await;
     let policy = drafted.body["id"].as_str().unwrap_or_else(|| panic!("{}", drafted.text)).to_owned();
     let identifiers = BTreeMap::from([
         ("policy_id", policy),
