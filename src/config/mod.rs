@@ -22,6 +22,8 @@ mod providers;
 mod values;
 
 #[cfg(test)]
+mod directory_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;

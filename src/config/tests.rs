@@ -2,15 +2,14 @@ use std::time::Duration;
 
 use super::keys::{Default as KeyDefault, SECTIONS};
 use super::*;
-use crate::signin::ports::Directory;
 use crate::signin::provider::{
     EmailTrust, EnrichFailure, IssuerRule, Linking, NoncePolicy, Provisioning, ReplayPolicy, SignatureAlgorithm,
 };
 
 const EXAMPLE: &str = include_str!("../../countersign.example.toml");
-const HEAD: &str = "[server]\npublic_url = \"https://id.example.com\"\n";
+pub(super) const HEAD: &str = "[server]\npublic_url = \"https://id.example.com\"\n";
 
-fn read(source: &str, env: &[(&str, &str)]) -> Result<Settings, ConfigError> {
+pub(super) fn read(source: &str, env: &[(&str, &str)]) -> Result<Settings, ConfigError> {
     let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     parse(Path::new("countersign.toml"), source, env)
 }
@@ -20,7 +19,7 @@ fn error(source: &str, env: &[(&str, &str)]) -> String {
 }
 
 /// A provider on lines 3 to 6, and further lines from 7 on.
-fn with_provider(lines: &str) -> String {
+pub(super) fn with_provider(lines: &str) -> String {
     format!("{HEAD}[[providers]]\nname = \"own\"\nissuer = \"https://a.example\"\nclient_ids = [\"web\"]\n{lines}")
 }
 
@@ -557,42 +556,6 @@ fn a_disabled_provider_is_checked_and_left_out() {
     let disabled = "[server]\npublic_url = \"http://[::1]:8080\"\n[[providers]]\nname = \"a\"\npreset = \"google\"\nenabled = false\n";
     assert!(read(disabled, &[]).unwrap().providers.is_empty());
     assert!(read(&format!("{disabled}linking = \"sometimes\"\n"), &[]).is_err());
-}
-
-#[test]
-fn a_tenant_is_found_by_header_then_host_then_default_and_never_by_a_wrong_header() {
-    let source = format!(
-        "{HEAD}[[tenants]]\nid = \"default\"\n[[tenants]]\nid = \"acme\"\nhosts = [\"ID.acme.example\", \"::1\"]\n"
-    );
-    let directory = read(&source, &[]).unwrap().directory();
-    let find = |header, host| directory.find_tenant(header, host).map(|t| t.id.to_string());
-    let cases = [
-        (None, None, Some("default")),
-        (None, Some("other.example"), Some("default")),
-        (None, Some("id.ACME.example"), Some("acme")),
-        (None, Some("id.acme.example."), Some("acme")),
-        (None, Some("[::1]"), Some("acme")),
-        (Some("default"), Some("id.acme.example"), Some("default")),
-        (Some("acme"), None, Some("acme")),
-        (Some("nobody"), Some("id.acme.example"), None),
-        (Some("ACME"), None, None),
-        (Some(""), None, None),
-    ];
-    for (header, host, expected) in cases {
-        assert_eq!(find(header, host).as_deref(), expected, "{header:?} {host:?}");
-    }
-    let only =
-        read(&format!("{HEAD}[[tenants]]\nid = \"acme\"\nhosts = [\"a.example\"]\n"), &[]).unwrap().directory();
-    assert!(only.find_tenant(None, Some("b.example")).is_none());
-    assert!(only.find_tenant(None, Some("a.example")).is_some());
-}
-
-#[test]
-fn providers_are_those_of_the_tenant_alone() {
-    let source = with_provider("[[tenants]]\nid = \"default\"\n[[tenants]]\nid = \"acme\"\n");
-    let directory = read(&source, &[]).unwrap().directory();
-    assert_eq!(directory.providers(&TenantId::parse("default").unwrap()).len(), 1);
-    assert!(directory.providers(&TenantId::parse("acme").unwrap()).is_empty());
 }
 
 #[test]

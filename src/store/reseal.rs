@@ -7,6 +7,7 @@ use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
 use super::decisions::sealer_of;
 use super::{Store, Trouble, failed, trouble, unreadable};
+use crate::mfa::delivery::CODE_PURPOSE;
 use crate::mfa::verify::TOTP_PURPOSE;
 use crate::secret::Secret;
 use crate::session::keys::KEY_PURPOSE;
@@ -17,10 +18,11 @@ use crate::vault::{Sealer, Vault};
 const KEPT_PURPOSE: &str = "kept key";
 
 /// Where sealed values are: table, column, the column of the context, the purpose.
-const SEALED: [(&str, &str, &str, &str); 4] = [
+const SEALED: [(&str, &str, &str, &str); 5] = [
     ("signing_keys", "sealed", "id", KEY_PURPOSE),
     ("factors", "sealed_secret", "id", TOTP_PURPOSE),
     ("refresh_tokens", "sealed", "successor", SUCCESSOR_PURPOSE),
+    ("mfa_deliveries", "sealed_code", "challenge", CODE_PURPOSE),
     ("kept_keys", "sealed", "name", KEPT_PURPOSE),
 ];
 
@@ -93,7 +95,7 @@ async fn reseal_column(
 ) -> Result<u64, sqlx::Error> {
     // The names are constants of this file.
     let select = format!("SELECT CAST({context} AS BLOB), {column} FROM {table} WHERE {column} IS NOT NULL");
-    let update = format!("UPDATE {table} SET {column} = ?2 WHERE CAST({context} AS BLOB) = ?1");
+    let update = format!("UPDATE {table} SET {column} = ?2 WHERE CAST({context} AS BLOB) = ?1 AND {column} = ?3");
     let rows = sqlx::query(AssertSqlSafe(select)).fetch_all(&mut *connection).await?;
     for row in &rows {
         let (context, sealed): (Vec<u8>, Vec<u8>) = (row.try_get(0)?, row.try_get(1)?);
@@ -102,6 +104,7 @@ async fn reseal_column(
         sqlx::query(AssertSqlSafe(update.as_str()))
             .bind(&context)
             .bind(new.seal(purpose, &context, &plain))
+            .bind(&sealed)
             .execute(&mut *connection)
             .await?;
     }
