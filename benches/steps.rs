@@ -7,7 +7,7 @@ use countersign::clock::{Clock, SystemClock, UnixTime};
 use countersign::ids::{EventId, TenantId, UserId};
 use countersign::scripts::PolicyHost;
 use countersign::secret::{Entropy, Secret, SystemEntropy};
-use countersign::session::issue::{TokenIssuer, TokenSettings};
+use countersign::session::issue::{Holder, TokenIssuer, TokenSettings};
 use countersign::session::keys::{KeyRing, SigningAlgorithm};
 use countersign::session::{Caps, Grant};
 use countersign::signin::facts::{
@@ -67,6 +67,8 @@ fn provider(issuer: &str) -> Arc<Provider> {
         trust_amr: Vec::new(),
         mapping: vec!["default".to_owned()],
         allowed_groups: Vec::new(),
+        allowed_roles: Vec::new(),
+        remap: countersign::signin::provider::RemapRules::default(),
         enrich_failure: EnrichFailure::Deny,
         jwks_uri: None,
         test_mode: false,
@@ -116,9 +118,11 @@ fn facts() -> Facts {
             is_new: false,
             age_days: 10,
             status: "active",
+            kind: countersign::signin::identity::UserKind::Person,
             email_verified: true,
             groups: Vec::new(),
             privileged: false,
+            password: None,
             mfa_methods: Vec::new(),
             link_method: LinkMethod::Existing,
         },
@@ -162,6 +166,11 @@ fn grant(user: UserId) -> Grant {
         level: Level::Low,
         caps: Caps::default(),
         local_mfa: false,
+        client: None,
+        audience: None,
+        jkt: None,
+        upstream_sid: None,
+        claims: Default::default(),
     }
 }
 
@@ -188,7 +197,17 @@ fn bench_sign(c: &mut Criterion) {
         let issuer = runtime.block_on(async { token_issuer(&open(&dir).await, algorithm).await });
         let grant = grant(UserId::from_bytes([1; 16]));
         c.bench_function(&format!("sign {}", algorithm.name()), |b| {
-            b.iter(|| issuer.issue(grant.clone(), None, SystemClock.now(), &SystemEntropy).unwrap());
+            b.iter(|| {
+                issuer
+                    .issue(
+                        grant.clone(),
+                        Holder { groups: &[], roles: &[] },
+                        None,
+                        SystemClock.now(),
+                        &SystemEntropy,
+                    )
+                    .unwrap()
+            });
         });
     }
 }
@@ -222,7 +241,14 @@ fn bench_store(c: &mut Criterion) {
         issuer: "https://idp.example".into(),
         subject: "1".into(),
     };
-    let user = User { id, tenant: tenant(), status: UserStatus::Active, profile: profile(), created_at: now };
+    let user = User {
+        id,
+        tenant: tenant(),
+        status: UserStatus::Active,
+        profile: profile(),
+        created_at: now,
+        password: None,
+    };
     let change = PlannedChange::Create { user: Box::new(user), identity: identity.clone() };
     let made = SignInCommit { change, outcome: NewOutcome::Denial, record: record(id, now), sealed: None };
     runtime.block_on(store.commit(made)).unwrap();
@@ -236,7 +262,9 @@ fn bench_store(c: &mut Criterion) {
                     let until = now.plus(std::time::Duration::from_secs(600));
                     assert!(store.remember(key, until, now).await.unwrap());
                     store.find_by_identity(&identity, now).await.unwrap().unwrap();
-                    let (session, _) = issuer.issue(grant(id), None, now, &SystemEntropy).unwrap();
+                    let (session, _) = issuer
+                        .issue(grant(id), Holder { groups: &[], roles: &[] }, None, now, &SystemEntropy)
+                        .unwrap();
                     let outcome = NewOutcome::Session(session);
                     store
                         .commit(SignInCommit {
@@ -256,6 +284,7 @@ fn bench_store(c: &mut Criterion) {
 
 fn profile() -> Profile {
     Profile {
+        kind: countersign::signin::identity::UserKind::Person,
         email: None,
         email_verified: false,
         name: None,
@@ -265,6 +294,7 @@ fn profile() -> Profile {
         locale: None,
         attributes: std::collections::BTreeMap::new(),
         groups: Vec::new(),
+        roles: Vec::new(),
     }
 }
 

@@ -1,11 +1,13 @@
 //! Joins core and edges: the only file, besides the commands, that names all of them.
 
+pub mod keys;
 pub mod offline;
 mod plugins;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use poem::endpoint::BoxEndpoint;
@@ -14,11 +16,14 @@ use poem::web::{Data, Query};
 use poem::{EndpointExt, Request, get, handler};
 use tokio::net::TcpListener;
 
+use self::keys::Opened;
+use crate::admin::directory::DirectoryService;
 use crate::admin::keys::KeyCheck;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Settings, master_key};
+use crate::config::{LiveDirectory, MasterKeyFile, Settings};
 use crate::dev::{self, DevIssuer};
 use crate::geo::GeoDatabases;
+use crate::hashing::{Argon2Hasher, Cost};
 use crate::http::{self, Administration, Assume, Assumed, Readiness, State, serve};
 use crate::ids::{FactorId, TenantId, UserId};
 use crate::mfa::delivery::CodeSender;
@@ -26,7 +31,11 @@ use crate::mfa::enrol::Enrolment;
 use crate::mfa::ports::{Factors, StoredFactor};
 use crate::mfa::verify::{ChallengeVerifier, TOTP_PURPOSE};
 use crate::mfa::{Factor, MfaMethod, totp};
-use crate::oidc::KeyCache;
+use crate::oidc::{KeyCache, KeyFiles, Probe};
+use crate::people::devices::DeviceService;
+use crate::people::identities::IdentityService;
+use crate::people::invitations::InvitationService;
+use crate::people::passwords::PasswordService;
 use crate::plugin_host::{self, PluginHost, PluginKeys};
 use crate::policy::service::PolicyService;
 use crate::scripts::follow::{Follower, Progress};
@@ -36,19 +45,23 @@ use crate::scripts::watch::{WatchGuard, watch};
 use crate::scripts::{PolicyHost, bundle};
 use crate::secret::{Entropy, Secret, SystemEntropy};
 use crate::session::bearer::BearerCheck;
+use crate::session::clients::Clients;
+use crate::session::dpop::DpopCheck;
 use crate::session::issue::TokenIssuer;
-use crate::session::keys::KeyRing;
 use crate::session::refresh::SessionService;
+use crate::session::rotation::KeyKeeper;
 use crate::signin::history::{ContextPrint, PastEnd, Pseudonyms};
-use crate::signin::identity::Profile;
+use crate::signin::identity::{Profile, UserKind};
 use crate::signin::nonce::NonceIssuer;
 use crate::signin::pipeline::Pipeline;
-use crate::signin::ports::{AfterDecision, DecisionLog, NewOutcome, Outcomes, SignInCommit, StoreError, Users};
+use crate::signin::ports::{
+    AfterDecision, DecisionLog, Directory, NewOutcome, Outcomes, SignInCommit, StoreError, Users,
+};
 use crate::signin::record::SignInRecord;
 use crate::signin::user::{IdentityKey, PlannedChange, User, UserStatus};
+use crate::store::Store;
 use crate::store::decisions::DecisionRecords;
 use crate::store::policies::OpenedDecisions;
-use crate::store::{Store, StoreOptions};
 use crate::vault::Vault;
 
 /// The user that `serve --dev` makes, and its subject at the development issuer.
@@ -84,9 +97,9 @@ pub enum StartError {
     /// The development issuer.
     #[error("development issuer: {0}")]
     Dev(#[from] dev::DevError),
-    /// The store, while the development user was made.
-    #[error("the development user could not be made: {0}")]
-    Seed(#[from] StoreError),
+    /// The store, after it was opened.
+    #[error("store: {0}")]
+    Read(#[from] StoreError),
     /// No folder for copies of plugins.
     #[error("a temporary folder could not be made: {0}")]
     Scratch(#[source] std::io::Error),
@@ -102,13 +115,12 @@ pub enum StartError {
 ///
 /// # Errors
 /// When the master key or the store cannot be opened.
-pub async fn open_policies(settings: &Settings) -> Result<(Arc<Store>, PolicyService), StartError> {
-    let vault = Vault::new(master_key(&settings.master_key_file, false, &SystemEntropy)?);
-    let pseudonyms = Pseudonyms::new(vault.derive("pseudonyms"));
-    let store = Store::open(&StoreOptions { url: settings.store_url.clone() }).await?;
+pub async fn open_policies(settings: &Settings) -> Result<(Arc<Store>, PolicyService, MasterKeyFile), StartError> {
+    let Opened { store, vault, master_key } = keys::open(settings, false, &SystemEntropy).await?;
+    let pseudonyms = Pseudonyms::new(store.kept_key(&vault, keys::PSEUDONYMS).await?);
     let records = Arc::new(DecisionRecords::new(vault, pseudonyms, settings.keep_records));
     let service = policy_service(settings, &store, records, Arc::new(SystemClock));
-    Ok((store, service))
+    Ok((store, service, master_key))
 }
 
 fn policy_service(
@@ -133,9 +145,11 @@ pub struct App {
     store: Arc<Store>,
     policies: Arc<PolicyHost>,
     plugins: Arc<PluginHost>,
-    watch: Option<WatchGuard>,
-    plugin_watch: Option<plugin_host::WatchGuard>,
-    follow: Option<tokio::task::JoinHandle<()>>,
+    keeper: Arc<KeyKeeper>,
+    watch: (Option<WatchGuard>, Option<plugin_host::WatchGuard>),
+    /// What looks for changes beside the requests: keys, the directory, policies.
+    running: (AbortOnDrop, AbortOnDrop, Option<AbortOnDrop>),
+    _master_key: MasterKeyFile,
 }
 
 /// What differs in development.
@@ -165,7 +179,6 @@ impl App {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, StartError> {
-        let now = clock.now();
         for provider in settings.providers.iter().filter(|p| p.test_mode && development.is_none()) {
             tracing::warn!(
                 tenant.id = %provider.tenant,
@@ -173,12 +186,12 @@ impl App {
                 "test_mode is on: refusals of this provider list every check to whoever sends a token; turn it off for production"
             );
         }
-        let vault = Vault::new(master_key(&settings.master_key_file, true, &*entropy)?);
-        let pseudonyms = Pseudonyms::new(vault.derive("pseudonyms"));
         let policies = Arc::new(PolicyHost::load(&settings.policies_dir)?);
-        let store = Store::open(&StoreOptions { url: settings.store_url.clone() }).await?;
-        let ring = KeyRing::load(&*store, &vault, settings.signing_algorithm, now, &*entropy).await;
-        let ring = Arc::new(ring.map_err(|e| StartError::Keys { source: e.0 })?);
+        let Opened { store, vault, master_key } = keys::open(&settings, true, &*entropy).await?;
+        let pseudonyms = Pseudonyms::new(store.kept_key(&vault, keys::PSEUDONYMS).await?);
+        let nonces = NonceIssuer::new(store.kept_key(&vault, keys::NONCES).await?);
+        let keeper = keys::keeper(&settings, &store, &vault, &clock, &entropy).await?;
+        let ring = Arc::clone(&keeper.ring);
         let plugins = match &settings.plugins_lock {
             Some(lock) => {
                 let services = plugins::services(&settings, &store, &clock, &entropy);
@@ -189,17 +202,26 @@ impl App {
         let plugin_watch = settings.plugins_lock.as_ref().and_then(|_| plugins::watch(&plugins));
         let geo = GeoDatabases::open(settings.geoip_city.as_deref(), settings.geoip_asn.as_deref())?;
         let fetcher = offline::fetcher(&settings)?;
-        let jwk_set = ring.jwk_set();
+        let live = Arc::new(settings.directory());
+        let directory: Arc<dyn Directory> = Arc::<LiveDirectory>::clone(&live);
+        let managed = Arc::new(DirectoryService { store: Arc::<Store>::clone(&store), rules: live });
+        managed.refresh().await.map_err(StartError::Read)?;
+        let key_files = KeyFiles::new(settings.keys_cache_dir.clone(), vault.derive("provider keys on disk"));
+        let provider_keys = KeyCache::with_files(fetcher.clone(), Arc::clone(&clock), key_files);
+        let enabled: Vec<_> =
+            managed.tenants().iter().flat_map(|entry| directory.providers(&entry.tenant.id)).collect();
+        provider_keys.restore(&enabled).await;
+        let provider_keys = Arc::new(provider_keys);
         let issuer = Arc::new(TokenIssuer { settings: settings.tokens.clone(), ring });
         let records = Arc::new(DecisionRecords::new(vault.clone(), pseudonyms.clone(), settings.keep_records));
         let shadows = Shadows::start().map_err(StartError::Thread)?;
         let pipeline = Arc::new(Pipeline {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
-            directory: Arc::new(settings.directory()),
+            directory: Arc::clone(&directory),
             keys: Arc::new(PluginKeys::new(
                 Arc::clone(&plugins),
-                Arc::new(KeyCache::new(fetcher, Arc::clone(&clock))),
+                Arc::<KeyCache>::clone(&provider_keys),
                 Arc::clone(&clock),
             )),
             verifiers: Arc::<PluginHost>::clone(&plugins),
@@ -216,11 +238,11 @@ impl App {
             decisions: Arc::clone(&records) as Arc<dyn DecisionLog>,
             after: Arc::clone(&shadows) as Arc<dyn AfterDecision>,
             issuer: Arc::clone(&issuer),
-            nonces: NonceIssuer::new(vault.derive("nonces")),
+            nonces,
             pseudonyms: pseudonyms.clone(),
         });
         // In development the folder is what counts, whatever was activated.
-        let follow = match development {
+        let follow_policies = match development {
             Some(_) => None,
             None => {
                 let mut node = [0; 8];
@@ -236,7 +258,7 @@ impl App {
                 };
                 let mut progress = Progress::default();
                 follower.round(&mut progress).await;
-                Some(tokio::spawn(follower.run(progress)))
+                Some(AbortOnDrop(tokio::spawn(follower.run(progress))))
             }
         };
         let (extra, assume, watch) = match development {
@@ -261,6 +283,7 @@ impl App {
             challenges: ChallengeVerifier {
                 clock: Arc::clone(&clock),
                 entropy: Arc::clone(&entropy),
+                directory: Arc::clone(&directory),
                 challenges: Arc::<Store>::clone(&store),
                 deliveries: Arc::<Store>::clone(&store),
                 channels: Arc::<PluginHost>::clone(&plugins),
@@ -270,21 +293,33 @@ impl App {
                 pseudonyms: pseudonyms.clone(),
             },
             codes: CodeSender {
+                directory: Arc::clone(&directory),
                 clock: Arc::clone(&clock),
                 entropy: Arc::clone(&entropy),
                 deliveries: Arc::<Store>::clone(&store),
                 channels: Arc::<PluginHost>::clone(&plugins),
                 vault: vault.clone(),
-                pseudonyms,
+                pseudonyms: pseudonyms.clone(),
             },
             sessions: SessionService {
                 clock: Arc::clone(&clock),
                 entropy: Arc::clone(&entropy),
+                directory: Arc::clone(&directory),
                 sessions: Arc::<Store>::clone(&store),
                 issuer: Arc::clone(&issuer),
                 vault: vault.clone(),
             },
-            bearer: BearerCheck { clock: Arc::clone(&clock), issuer, sessions: Arc::<Store>::clone(&store) },
+            bearer: BearerCheck {
+                clock: Arc::clone(&clock),
+                issuer,
+                directory: Arc::clone(&directory),
+                sessions: Arc::<Store>::clone(&store),
+                dpop: Arc::new(DpopCheck {
+                    clock: Arc::clone(&clock),
+                    replays: Arc::<Store>::clone(&store),
+                    bases: settings.server.addresses(),
+                }),
+            },
             policies: policy_service(&settings, &store, records, Arc::clone(&clock)),
             admin: Administration {
                 keys: KeyCheck {
@@ -293,30 +328,76 @@ impl App {
                     keys: Arc::<Store>::clone(&store),
                 },
                 audit: Arc::<Store>::clone(&store),
+                directory: Arc::clone(&managed),
+                users: Arc::<Store>::clone(&store),
+                sign_ins: Arc::<Store>::clone(&store),
+                probe: Arc::new(Probe { fetcher, keys: provider_keys }),
                 plugins: Arc::<PluginHost>::clone(&plugins),
             },
             enrolment: Enrolment {
-                clock,
-                entropy,
+                clock: Arc::clone(&clock),
+                entropy: Arc::clone(&entropy),
                 factors: Arc::<Store>::clone(&store),
                 vault,
                 issuer_name: "Countersign".to_owned(),
             },
+            identities: IdentityService {
+                clock: Arc::clone(&clock),
+                identities: Arc::<Store>::clone(&store),
+                directory: Arc::clone(&directory),
+            },
+            invitations: InvitationService {
+                clock: Arc::clone(&clock),
+                entropy: Arc::clone(&entropy),
+                invitations: Arc::<Store>::clone(&store),
+                directory,
+            },
+            passwords: PasswordService {
+                clock: Arc::clone(&clock),
+                passwords: Arc::<Store>::clone(&store),
+                hasher: Arc::new(Argon2Hasher::new(Cost::RECOMMENDED, hashes_at_once(), Arc::clone(&entropy))),
+                rules: Arc::<PolicyHost>::clone(&policies),
+            },
+            devices: DeviceService {
+                clock: Arc::clone(&clock),
+                entropy: Arc::clone(&entropy),
+                devices: Arc::<Store>::clone(&store),
+                pseudonyms: pseudonyms.clone(),
+                rules: Arc::<PolicyHost>::clone(&policies),
+            },
             ready: Arc::new(StoreReadiness(Arc::clone(&store))),
-            jwk_set,
+            keys: Arc::clone(&keeper),
+            clients: Clients::new(&settings.clients),
             render_metrics: metrics_renderer()?,
             trusted_proxies: settings.server.trusted_proxies.clone(),
             assume,
         });
         let server = &settings.server;
         let endpoint = http::endpoint(state, &server.base_path, &server.cors_origins, extra);
-        Ok(Self { endpoint, store, policies, plugins, watch, plugin_watch, follow })
+        let look = AbortOnDrop(tokio::spawn(keys::look_always(Arc::clone(&keeper))));
+        let follow = AbortOnDrop(tokio::spawn(follow_directory(managed)));
+        Ok(Self {
+            endpoint,
+            store,
+            policies,
+            plugins,
+            keeper,
+            watch: (watch, plugin_watch),
+            running: (look, follow, follow_policies),
+            _master_key: master_key,
+        })
     }
 
     /// The store, for commands and tests.
     #[must_use]
     pub fn store(&self) -> &Arc<Store> {
         &self.store
+    }
+
+    /// The signing keys.
+    #[must_use]
+    pub fn keys(&self) -> &Arc<KeyKeeper> {
+        &self.keeper
     }
 
     /// The policies in force.
@@ -334,11 +415,48 @@ impl App {
     /// Serves until `stop` resolves; then requests finish, and the store is closed.
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
         serve::serve(listener, self.endpoint, stop).await;
-        drop((self.watch, self.plugin_watch));
-        if let Some(follow) = self.follow {
-            follow.abort();
-        }
+        drop((self.watch, self.running));
         self.store.close().await;
+    }
+}
+
+/// Half of the processors, so that passwords never take all of them.
+fn hashes_at_once() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get() / 2).max(1)
+}
+
+/// How often a node looks whether another one changed tenants or providers.
+const DIRECTORY_POLL: Duration = Duration::from_millis(400);
+
+/// Keeps tenants and providers as the store has them. Without the store they stay as they were: nothing
+/// can be signed in or refreshed then either.
+async fn follow_directory(directory: Arc<DirectoryService>) {
+    let mut tick = tokio::time::interval(DIRECTORY_POLL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        tick.tick().await;
+        match directory.refresh().await {
+            Ok(changed) => {
+                failing = false;
+                if changed {
+                    tracing::info!("tenants and providers were changed");
+                }
+            }
+            Err(error) if !failing => {
+                failing = true;
+                tracing::error!(error = %error, "the store does not tell of changed tenants and providers");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -384,7 +502,7 @@ async fn start_development(
     clock: &Arc<dyn Clock>,
     entropy: &dyn Entropy,
 ) -> Result<(BoxEndpoint<'static>, Assume), StartError> {
-    let secret = dev_totp_secret(vault);
+    let secret = dev_totp_secret(store, vault).await?;
     seed_dev_user(&issuer, store, vault, &secret, pseudonyms, &**clock, entropy).await?;
     let totp = DevTotp { secret: Arc::new(secret), clock: Arc::clone(clock) };
     let issuer = Arc::new(DevIssuer::new(issuer, Arc::clone(clock))?);
@@ -396,9 +514,10 @@ async fn start_development(
     Ok((routes, assume))
 }
 
-/// The development user's TOTP secret: the same at every start, and another with every master key.
-fn dev_totp_secret(vault: &Vault) -> Secret {
-    Secret::new(vault.derive("development totp").expose()[..20].to_vec())
+/// The development user's TOTP secret: the same at every start, and another in every store.
+async fn dev_totp_secret(store: &Store, vault: &Vault) -> Result<Secret, StoreError> {
+    let key = store.kept_key(vault, keys::DEVELOPMENT_TOTP).await?;
+    Ok(Secret::new(key.expose()[..20].to_vec()))
 }
 
 #[derive(Clone)]
@@ -449,6 +568,7 @@ async fn seed_dev_user(
         tenant: tenant.clone(),
         status: UserStatus::Active,
         profile: Profile {
+            kind: UserKind::Person,
             email: None,
             email_verified: false,
             name: Some("Ada".to_owned()),
@@ -458,8 +578,10 @@ async fn seed_dev_user(
             locale: None,
             attributes: std::collections::BTreeMap::new(),
             groups: Vec::new(),
+            roles: Vec::new(),
         },
         created_at: now,
+        password: None,
     };
     let id = user.id;
     let record = SignInRecord {

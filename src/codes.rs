@@ -97,6 +97,8 @@ codes! {
     KeyIdMissing = "key_id_missing",
     /// The key does not fit the algorithm.
     KeyUnfit = "key_unfit",
+    /// Several keys have the token's key id.
+    KeyAmbiguous = "key_ambiguous",
     /// Denied by policy.
     SignInDenied = "sign_in_denied",
     /// Nobody has this identity.
@@ -109,6 +111,36 @@ codes! {
     IdentityRejected = "identity_rejected",
     /// The mapping failed.
     MappingFailed = "mapping_failed",
+    /// The account waits for its invitation to be accepted.
+    AccountPending = "account_pending",
+    /// The operation needs a session that began a moment ago.
+    FreshSessionNeeded = "fresh_session_needed",
+    /// The link token opens nothing for this user.
+    InvalidLinkToken = "invalid_link_token",
+    /// No such identity of this user.
+    UnknownIdentity = "unknown_identity",
+    /// No such open invitation.
+    UnknownInvitation = "unknown_invitation",
+    /// An invitation for the same is open.
+    AlreadyInvited = "already_invited",
+    /// The old password is wrong.
+    InvalidPassword = "invalid_password",
+    /// The new password is not what the tenant asks for.
+    PasswordUnacceptable = "password_unacceptable",
+    /// The user has no local password.
+    NoLocalPassword = "no_local_password",
+    /// Too many wrong passwords.
+    PasswordLocked = "password_locked",
+    /// Too many passwords are being checked.
+    PasswordCheckBusy = "password_check_busy",
+    /// No such device of this user.
+    UnknownDevice = "unknown_device",
+    /// The device may not be trusted now.
+    DeviceTrustNotAllowed = "device_trust_not_allowed",
+    /// The identity is linked to another account.
+    IdentityTaken = "identity_taken",
+    /// The last identity that the user can sign in with.
+    LastIdentity = "last_identity",
     /// The session may not enrol a factor.
     EnrolmentNotAllowed = "enrolment_not_allowed",
     /// No such address.
@@ -139,6 +171,22 @@ codes! {
     AdminRoleInsufficient = "admin_role_insufficient",
     /// The admin key is for another tenant.
     AdminScopeInsufficient = "admin_scope_insufficient",
+    /// The settings break a rule.
+    InvalidSettings = "invalid_settings",
+    /// The provider is disabled.
+    ProviderDisabled = "provider_disabled",
+    /// The configuration file says what it is.
+    ManagedByConfig = "managed_by_config",
+    /// There is one of this name.
+    AlreadyExists = "already_exists",
+    /// The tenant holds something.
+    TenantNotEmpty = "tenant_not_empty",
+    /// No such user.
+    UnknownUser = "unknown_user",
+    /// No such sign-in.
+    UnknownSignIn = "unknown_sign_in",
+    /// No such session.
+    UnknownSession = "unknown_session",
     /// No such admin key.
     UnknownAdminKey = "unknown_admin_key",
     /// The files make no usable bundle of policies.
@@ -165,4 +213,24 @@ codes! {
     StoreUnavailable = "store_unavailable",
     /// The request took too long.
     RequestTimeout = "request_timeout",
+    /// A request of the OAuth endpoints is not well formed.
+    InvalidRequest = "invalid_request",
+    /// The client is not known or did not prove who it is.
+    InvalidClient = "invalid_client",
+    /// The refresh token is not good for this client.
+    InvalidGrant = "invalid_grant",
+    /// The client may not do this.
+    UnauthorizedClient = "unauthorized_client",
+    /// The grant type is not known.
+    UnsupportedGrantType = "unsupported_grant_type",
+    /// The audience is not one of the client's.
+    InvalidTarget = "invalid_target",
+    /// There are no scopes.
+    InvalidScope = "invalid_scope",
+    /// The DPoP proof proves nothing.
+    InvalidDpopProof = "invalid_dpop_proof",
+    /// The access token is bound to a key.
+    DpopProofRequired = "dpop_proof_required",
+    /// A second factor is asked for.
+    MfaRequired = "mfa_required",
 }

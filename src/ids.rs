@@ -122,6 +122,23 @@ id!(
     RefreshId, "rft_"
 );
 
+id!(
+    /// An invitation.
+    InvitationId, "inv_"
+);
+id!(
+    /// An identity that waits to be linked.
+    LinkId, "lnk_"
+);
+id!(
+    /// A linked identity, derived from its key.
+    IdentityId, "idn_"
+);
+id!(
+    /// A known device of a user, derived from both.
+    DeviceId, "dev_"
+);
+
 /// The name of a tenant, as in `[[tenants]] id`: 1 to 64 of `a-z 0-9 _ -`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TenantId(Arc<str>);

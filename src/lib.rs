@@ -4,8 +4,8 @@
 //!
 //! | room | what lives there |
 //! |---|---|
-//! | [`signin`], [`mfa`], [`session`], [`admin`] | the core: rules and types, no I/O |
-//! | [`http`], [`store`], [`oidc`], [`scripts`], [`plugin_host`], [`geo`], [`dev`], [`config`] | the edges: each touches one part of the world, and none imports another |
+//! | [`signin`], [`mfa`], [`session`], [`people`], [`admin`] | the core: rules and types, no I/O |
+//! | [`http`], [`store`], [`oidc`], [`scripts`], [`plugin_host`], [`geo`], [`hashing`], [`dev`], [`config`] | the edges: each touches one part of the world, and none imports another |
 //! | [`app`] | joins core and edges |
 //! | [`cli`] | the commands |
 //! | [`ids`], [`clock`], [`codes`], [`secret`], [`vault`] | words that all others use |
@@ -20,10 +20,12 @@ pub mod codes;
 pub mod config;
 pub mod dev;
 pub mod geo;
+pub mod hashing;
 pub mod http;
 pub mod ids;
 pub mod mfa;
 pub mod oidc;
+pub mod people;
 pub mod plugin_host;
 pub mod policy;
 pub mod scripts;

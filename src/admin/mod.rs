@@ -7,7 +7,10 @@
 
 pub mod access;
 pub mod audit;
+pub mod directory;
 pub mod keys;
 pub mod page;
 pub mod plugins;
 pub mod ports;
+pub mod probe;
+pub mod users;

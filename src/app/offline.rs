@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::StartError;
+use super::{StartError, keys};
 use crate::clock::{Clock, SystemClock, UnixTime};
 use crate::config::{Settings, master_key};
 use crate::geo::GeoDatabases;
-use crate::ids::EventId;
+use crate::ids::{EventId, KeyId};
 use crate::oidc::{FetchSettings, FetchSetupError, Fetcher, KeyCache};
 use crate::plugin_host::{PluginHost, PluginKeys, Services};
 use crate::scripts::PolicyHost;
@@ -62,12 +62,14 @@ impl Offline {
             plugins,
             users: Arc::<Store>::clone(&store),
             outcomes: Arc::<Store>::clone(&store),
+            nonces: NonceIssuer::new(store.kept_key(&vault, keys::NONCES).await?),
+            pseudonyms: Pseudonyms::new(store.kept_key(&vault, keys::PSEUDONYMS).await?),
         };
         let clock: Arc<dyn Clock> = match at {
             Some(moment) => Arc::new(Standing(moment)),
             None => Arc::new(SystemClock),
         };
-        let pipeline = pipeline(settings, clock, &vault, policies, world).await?;
+        let pipeline = pipeline(settings, clock, policies, world).await?;
         Ok(Self { pipeline, peek: Peek(Arc::clone(&store)), store, _copies: copies })
     }
 
@@ -92,6 +94,10 @@ pub struct World {
     pub users: Arc<dyn Users>,
     /// Writes; a preview never comes to them.
     pub outcomes: Arc<dyn Outcomes>,
+    /// Server-issued nonces.
+    pub nonces: NonceIssuer,
+    /// Keyed hashes.
+    pub pseudonyms: Pseudonyms,
 }
 
 /// The real path around a world. It signs nothing, so its signing key is a throw-away one.
@@ -101,7 +107,6 @@ pub struct World {
 pub async fn pipeline(
     settings: &Settings,
     clock: Arc<dyn Clock>,
-    vault: &Vault,
     policies: PolicyHost,
     world: World,
 ) -> Result<Pipeline, StartError> {
@@ -131,8 +136,8 @@ pub async fn pipeline(
         decisions: Arc::new(Nobody),
         after: Arc::new(Nobody),
         issuer: Arc::new(TokenIssuer { settings: settings.tokens.clone(), ring: Arc::new(ring) }),
-        nonces: NonceIssuer::new(vault.derive("nonces")),
-        pseudonyms: Pseudonyms::new(vault.derive("pseudonyms")),
+        nonces: world.nonces,
+        pseudonyms: world.pseudonyms,
     })
 }
 
@@ -163,8 +168,10 @@ pub async fn audited(settings: &Settings, provider: &Provider, activated: bool) 
         plugins: Arc::new(PluginHost::none()),
         users: Arc::<Stage>::clone(&stage),
         outcomes: stage,
+        nonces: NonceIssuer::new(vault.derive(keys::NONCES)),
+        pseudonyms: Pseudonyms::new(vault.derive(keys::PSEUDONYMS)),
     };
-    pipeline(settings, Arc::new(Standing(now)), &vault, policies, world).await
+    pipeline(settings, Arc::new(Standing(now)), policies, world).await
 }
 
 /// The client for outbound fetches, as the server has it.
@@ -174,7 +181,7 @@ pub async fn audited(settings: &Settings, provider: &Provider, activated: bool) 
 pub fn fetcher(settings: &Settings) -> Result<Fetcher, FetchSetupError> {
     Fetcher::new(FetchSettings {
         allow_insecure_issuers: settings.server.allow_insecure_issuers,
-        granted_networks: Vec::new(),
+        granted_networks: settings.granted_networks.clone(),
         timeout: Duration::from_secs(3),
     })
 }
@@ -240,8 +247,16 @@ impl SigningKeys for Scratch {
         Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
-    async fn add_first(&self, key: StoredSigningKey) -> Result<(), StoreError> {
+    async fn add_after(&self, _: Option<KeyId>, key: StoredSigningKey) -> Result<bool, StoreError> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(key);
+        Ok(true)
+    }
+
+    async fn set_active_from(&self, _: KeyId, _: UnixTime) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn remove(&self, _: Vec<KeyId>) -> Result<(), StoreError> {
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 mod admin_key;
 mod dev_token;
 mod doctor;
+mod keys;
 mod migrate;
 mod openapi;
 mod paint;
@@ -68,6 +69,9 @@ enum Command {
     #[command(after_help = "Exit codes: 0 fine, 1 findings, 2 wrong configuration, 3 store out of reach.\n\n\
             Example:\n  countersign doctor --config countersign.toml")]
     Doctor(doctor::Doctor),
+    /// Work on the keys that sign local tokens, and on the master key.
+    #[command(subcommand)]
+    Keys(keys::Keys),
     /// Work on policies.
     #[command(subcommand)]
     Policy(policy::Policy),
@@ -132,7 +136,7 @@ impl From<crate::config::ConfigError> for Failure {
 impl From<crate::app::StartError> for Failure {
     fn from(error: crate::app::StartError) -> Self {
         use crate::app::StartError as E;
-        let code = if matches!(error, E::Store(_) | E::Seed(_)) { UNREACHABLE } else { USAGE };
+        let code = if matches!(error, E::Store(_) | E::Read(_)) { UNREACHABLE } else { USAGE };
         Self::new(code, error.to_string())
     }
 }
@@ -155,6 +159,7 @@ pub fn run() -> ExitCode {
         Command::DevToken(command) => command.run(),
         Command::Provider(command) => command.run(),
         Command::Doctor(command) => command.run(),
+        Command::Keys(command) => command.run(),
         Command::Policy(command) => command.run(),
         Command::Plugin(command) => command.run(),
         Command::PluginHost => {

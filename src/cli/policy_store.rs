@@ -47,7 +47,7 @@ fn with<T>(
 ) -> Result<T, Failure> {
     let settings = config.load()?;
     runtime()?.block_on(async {
-        let (store, service) = open_policies(&settings).await?;
+        let (store, service, _master_key) = open_policies(&settings).await?;
         let done = work(&service).await;
         store.close().await;
         done

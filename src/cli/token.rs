@@ -21,7 +21,7 @@ use crate::signin::error::SignInError;
 use crate::signin::facts::Facts;
 use crate::signin::pipeline::Preview;
 use crate::signin::ports::KeyError;
-use crate::signin::request::{ClientContext, SignInRequest};
+use crate::signin::request::{ClientContext, SignInRequest, TokenBinding};
 use crate::signin::trace::{Checked, Status};
 use crate::signin::user::PlannedChange;
 
@@ -133,6 +133,8 @@ impl Try {
                 device_id: self.device_id.as_deref().map(Into::into),
                 assumed_location: location,
             },
+            binding: TokenBinding::default(),
+            device_secret_hash: None,
         })
     }
 }
@@ -192,6 +194,7 @@ fn change_word(change: &PlannedChange) -> &'static str {
         PlannedChange::None => "nothing",
         PlannedChange::Update { .. } => "the profile is brought up to date",
         PlannedChange::Link { .. } => "the identity is linked to an existing user",
+        PlannedChange::Accept { .. } => "the invited user becomes active",
         PlannedChange::Create { .. } => "a user is created",
     }
 }

@@ -1,52 +1,291 @@
-//! Tenants and providers of the configuration, as the sign-in path asks for them.
+//! Tenants and providers as the sign-in path asks for them: those of the file, and those of the
+//! administration API by the very same rules. A snapshot, swapped whole.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+use serde_json::{Map, Value};
+
+use super::layers::Layers;
+use super::problem::{ConfigError, Findings};
+use super::values::{self, Upstream};
+use super::{Settings, providers};
+use crate::admin::directory::{
+    DirectoryRules, ManagedBy, ProviderEntry, StoredDirectory, StoredProvider, TenantEntry,
+};
 use crate::ids::TenantId;
-use crate::signin::ports::Directory;
+use crate::session::SessionLimits;
+use crate::signin::ports::{Directory, EnabledNames};
 use crate::signin::provider::{Provider, Tenant};
 
-/// A directory that never changes.
-#[derive(Debug, Default)]
-pub struct StaticDirectory {
-    by_id: HashMap<String, Arc<Tenant>>,
-    by_host: HashMap<String, Arc<Tenant>>,
-    providers: HashMap<TenantId, Vec<Arc<Provider>>>,
+/// A provider of the file.
+#[derive(Debug, Clone)]
+pub struct FileProvider {
+    /// Checked.
+    pub provider: Arc<Provider>,
+    /// As the file and the environment say.
+    pub enabled: bool,
+    /// As they are written there.
+    pub written: Map<String, Value>,
 }
 
-impl StaticDirectory {
-    /// Of these tenants and enabled providers.
+/// The directory of the running server.
+#[derive(Debug)]
+pub struct LiveDirectory {
+    tenants: Vec<Arc<Tenant>>,
+    providers: Vec<FileProvider>,
+    upstream: Upstream,
+    now: ArcSwap<Snapshot>,
+}
+
+/// Everything at one version of the store.
+#[derive(Debug, Default)]
+struct Snapshot {
+    version: i64,
+    by_id: BTreeMap<String, TenantEntry>,
+    by_host: HashMap<String, Arc<Tenant>>,
+    providers: HashMap<TenantId, TenantProviders>,
+}
+
+#[derive(Debug, Default)]
+struct TenantProviders {
+    entries: BTreeMap<Arc<str>, ProviderEntry>,
+    enabled: Vec<Arc<Provider>>,
+    disabled: Vec<Arc<Provider>>,
+    enabled_names: EnabledNames,
+}
+
+impl LiveDirectory {
+    /// Of the file alone, until the store's part is installed.
     #[must_use]
-    pub fn new(tenants: &[Arc<Tenant>], providers: &[Arc<Provider>]) -> Self {
-        let mut directory = Self::default();
-        for tenant in tenants {
-            directory.by_id.insert(tenant.id.as_str().to_owned(), Arc::clone(tenant));
-            for host in &tenant.hosts {
-                directory.by_host.insert(host.to_ascii_lowercase(), Arc::clone(tenant));
-            }
-        }
-        for provider in providers {
-            directory.providers.entry(provider.tenant.clone()).or_default().push(Arc::clone(provider));
-        }
+    pub fn new(settings: &Settings) -> Self {
+        let directory = Self {
+            tenants: settings.tenants.clone(),
+            providers: settings.file_providers.clone(),
+            upstream: Upstream { allow_insecure: settings.server.allow_insecure_issuers },
+            now: ArcSwap::default(),
+        };
+        directory.install(StoredDirectory::default());
         directory
+    }
+
+    fn judge(
+        &self,
+        tenant: &Arc<Tenant>,
+        name: &str,
+        settings: &Map<String, Value>,
+    ) -> Result<providers::Read, Vec<String>> {
+        let text = table(tenant, name, settings)?;
+        let messages = |error: ConfigError| match error {
+            ConfigError::Invalid(findings) => findings.into_iter().map(|f| f.message).collect(),
+            other => vec![other.to_string()],
+        };
+        let layers = Layers::read(Path::new("settings"), &text, std::iter::empty()).map_err(messages)?;
+        let mut findings = Findings::default();
+        let tenants = std::slice::from_ref(tenant);
+        let tables = layers.tables("providers");
+        let read = tables.first().and_then(|table| providers::read(table, tenants, self.upstream, &mut findings));
+        findings.check().map_err(messages)?;
+        read.ok_or_else(|| vec!["the settings are not complete".to_owned()])
+    }
+
+    fn file_entry(&self, file: &FileProvider, off: &HashSet<(TenantId, String)>) -> ProviderEntry {
+        let provider = &file.provider;
+        let switched_off = off.contains(&(provider.tenant.clone(), provider.name.to_string()));
+        ProviderEntry {
+            tenant: provider.tenant.clone(),
+            name: Arc::clone(&provider.name),
+            managed_by: ManagedBy::Config,
+            settings: file.written.clone(),
+            enabled: file.enabled && !switched_off,
+            provider: Some(Arc::clone(provider)),
+            switched_off,
+            problems: Vec::new(),
+            times: None,
+        }
+    }
+
+    fn api_entry(&self, tenant: &Arc<Tenant>, stored: StoredProvider) -> ProviderEntry {
+        let before = self.now.load();
+        let before = before.providers.get(&tenant.id).and_then(|p| p.entries.get(stored.name.as_str()));
+        let same = before.filter(|e| e.managed_by == ManagedBy::Api && e.settings == stored.settings);
+        let (provider, enabled, problems) = match same {
+            Some(entry) => (entry.provider.clone(), entry.enabled, entry.problems.clone()),
+            None => match self.judge(tenant, &stored.name, &stored.settings) {
+                Ok(read) => (Some(Arc::new(read.provider)), read.enabled, Vec::new()),
+                Err(problems) => (None, false, problems),
+            },
+        };
+        ProviderEntry {
+            tenant: stored.tenant,
+            name: stored.name.into(),
+            managed_by: ManagedBy::Api,
+            settings: stored.settings,
+            provider,
+            enabled,
+            switched_off: false,
+            problems,
+            times: Some(stored.times),
+        }
     }
 }
 
-impl Directory for StaticDirectory {
+/// A JSON table in the words of the file.
+fn table(tenant: &Tenant, name: &str, settings: &Map<String, Value>) -> Result<String, Vec<String>> {
+    let mut all = settings.clone();
+    for (key, value) in [("tenant", tenant.id.as_str()), ("name", name)] {
+        if all.insert(key.to_owned(), value.into()).is_some_and(|given| given != value) {
+            return Err(vec![format!("{key} is told by the address; take it out")]);
+        }
+    }
+    all.retain(|_, value| !value.is_null());
+    let document = serde_json::json!({"providers": [all]});
+    toml::to_string(&document).map_err(|error| vec![format!("the settings cannot be read: {error}")])
+}
+
+impl DirectoryRules for LiveDirectory {
+    fn version(&self) -> i64 {
+        self.now.load().version
+    }
+
+    fn install(&self, stored: StoredDirectory) {
+        let mut snapshot = Snapshot { version: stored.version, ..Snapshot::default() };
+        let of_file = |tenant: &Arc<Tenant>| TenantEntry {
+            tenant: Arc::clone(tenant),
+            managed_by: ManagedBy::Config,
+            times: None,
+        };
+        let of_api = stored.tenants.into_iter().map(|t| TenantEntry {
+            tenant: Arc::new(Tenant { id: t.id, hosts: t.hosts, sessions: SessionLimits::default() }),
+            managed_by: ManagedBy::Api,
+            times: Some(t.times),
+        });
+        for entry in self.tenants.iter().map(of_file).chain(of_api) {
+            snapshot.add_tenant(entry);
+        }
+        let off: HashSet<_> = stored.switched_off.into_iter().collect();
+        for file in &self.providers {
+            snapshot.add_provider(self.file_entry(file, &off));
+        }
+        for provider in stored.providers {
+            let Some(tenant) = snapshot.by_id.get(provider.tenant.as_str()).map(|e| Arc::clone(&e.tenant)) else {
+                tracing::error!(tenant.id = %provider.tenant, provider.name = provider.name, "a provider of a tenant that is gone is not served");
+                continue;
+            };
+            snapshot.add_provider(self.api_entry(&tenant, provider));
+        }
+        for of_tenant in snapshot.providers.values_mut() {
+            of_tenant.sort();
+        }
+        self.now.store(Arc::new(snapshot));
+    }
+
+    fn tenant_entries(&self) -> Vec<TenantEntry> {
+        self.now.load().by_id.values().cloned().collect()
+    }
+
+    fn provider_entries(&self, tenant: &TenantId) -> Vec<ProviderEntry> {
+        let now = self.now.load();
+        now.providers.get(tenant).map(|p| p.entries.values().cloned().collect()).unwrap_or_default()
+    }
+
+    fn check_tenant(&self, id: &TenantId, hosts: &[String]) -> Result<Vec<String>, Vec<String>> {
+        let now = self.now.load();
+        let mut problems = Vec::new();
+        let mut fine: Vec<String> = Vec::with_capacity(hosts.len());
+        for host in hosts {
+            match values::host(host) {
+                Err(problem) => problems.push(problem),
+                Ok(host) => match now.by_host.get(&host) {
+                    Some(holder) if holder.id != *id => {
+                        problems.push(format!("host \"{host}\" is named already by another tenant"));
+                    }
+                    _ if fine.contains(&host) => problems.push(format!("host \"{host}\" is named twice")),
+                    _ => fine.push(host),
+                },
+            }
+        }
+        if problems.is_empty() { Ok(fine) } else { Err(problems) }
+    }
+
+    fn check_provider(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        settings: &Map<String, Value>,
+    ) -> Result<Provider, Vec<String>> {
+        let entry = self.now.load().by_id.get(tenant.as_str()).map(|e| Arc::clone(&e.tenant));
+        let tenant = entry.ok_or_else(|| vec!["no tenant has this name".to_owned()])?;
+        self.judge(&tenant, name, settings).map(|read| read.provider)
+    }
+}
+
+impl Snapshot {
+    /// Who comes first holds the name and the hosts: the file before the store.
+    fn add_tenant(&mut self, entry: TenantEntry) {
+        let tenant = &entry.tenant;
+        if self.by_id.contains_key(tenant.id.as_str()) {
+            tracing::error!(tenant.id = %tenant.id, "a tenant of the store is not served: the file has one of its name");
+            return;
+        }
+        for host in &tenant.hosts {
+            let holder = self.by_host.entry(host.to_ascii_lowercase()).or_insert_with(|| Arc::clone(tenant));
+            if holder.id != tenant.id {
+                tracing::error!(tenant.id = %tenant.id, holder.id = %holder.id, "a host is named by two tenants; the first keeps it");
+            }
+        }
+        self.by_id.insert(tenant.id.as_str().to_owned(), entry);
+    }
+
+    fn add_provider(&mut self, entry: ProviderEntry) {
+        let of_tenant = self.providers.entry(entry.tenant.clone()).or_default();
+        if of_tenant.entries.contains_key(&entry.name) {
+            tracing::error!(tenant.id = %entry.tenant, provider.name = %entry.name, "a provider of the store is not served: the file has one of its name");
+            return;
+        }
+        if !entry.problems.is_empty() {
+            tracing::error!(tenant.id = %entry.tenant, provider.name = %entry.name, problems = entry.problems.join("; "), "a provider of the store is not served");
+        }
+        of_tenant.entries.insert(Arc::clone(&entry.name), entry);
+    }
+}
+
+impl TenantProviders {
+    fn sort(&mut self) {
+        let usable = |entry: &ProviderEntry| Some((entry.enabled, Arc::clone(entry.provider.as_ref()?)));
+        for (enabled, provider) in self.entries.values().filter_map(usable) {
+            if enabled { self.enabled.push(provider) } else { self.disabled.push(provider) }
+        }
+        self.enabled_names = Arc::new(self.enabled.iter().map(|p| Arc::clone(&p.name)).collect());
+    }
+}
+
+impl Directory for LiveDirectory {
     /// A header decides alone: when it names no tenant, neither host nor default is tried.
     fn find_tenant(&self, header: Option<&str>, host: Option<&str>) -> Option<Arc<Tenant>> {
+        let now = self.now.load();
+        let by_id = |id: &str| now.by_id.get(id).map(|entry| Arc::clone(&entry.tenant));
         if let Some(header) = header {
-            return self.by_id.get(header).cloned();
+            return by_id(header);
         }
         let by_host = host.and_then(|h| {
             let plain = h.trim_start_matches('[').trim_end_matches(']');
-            self.by_host.get(&plain.strip_suffix('.').unwrap_or(plain).to_ascii_lowercase())
+            now.by_host.get(&plain.strip_suffix('.').unwrap_or(plain).to_ascii_lowercase()).cloned()
         });
-        by_host.or_else(|| self.by_id.get(TenantId::DEFAULT)).cloned()
+        by_host.or_else(|| by_id(TenantId::DEFAULT))
     }
 
     fn providers(&self, tenant: &TenantId) -> Vec<Arc<Provider>> {
-        self.providers.get(tenant).cloned().unwrap_or_default()
+        self.now.load().providers.get(tenant).map(|p| p.enabled.clone()).unwrap_or_default()
+    }
+
+    fn disabled_providers(&self, tenant: &TenantId) -> Vec<Arc<Provider>> {
+        self.now.load().providers.get(tenant).map(|p| p.disabled.clone()).unwrap_or_default()
+    }
+
+    fn enabled_names(&self, tenant: &TenantId) -> EnabledNames {
+        self.now.load().providers.get(tenant).map(|p| Arc::clone(&p.enabled_names)).unwrap_or_default()
     }
 }

@@ -7,6 +7,8 @@ pub(super) enum Form {
     Text,
     /// `true` or `false`.
     Flag,
+    /// A whole number.
+    Number,
     /// A list of texts.
     List,
     /// A text, or a list of texts.
@@ -18,6 +20,7 @@ impl Form {
         match self {
             Self::Text => "a text in quotes",
             Self::Flag => "true or false",
+            Self::Number => "a whole number such as 10",
             Self::List => "a list of texts such as [\"a\", \"b\"]",
             Self::TextOrList => "a text in quotes, or a list of them",
         }
@@ -39,6 +42,8 @@ pub(super) enum Default {
     Empty,
     /// The list of this one text.
     One(&'static str),
+    /// The list of these texts.
+    Many(&'static [&'static str]),
 }
 
 /// One key.
@@ -124,14 +129,39 @@ pub(super) static SECTIONS: &[Section] = &[
             text("refresh_ttl", "30d"),
             text("refresh_grace", "10s"),
             text("signing_algorithm", "EdDSA"),
-            optional("rotate_signing_key_every"),
+            text("rotate_signing_key_every", "90d"),
         ],
     },
     Section { name: "policies", repeated: false, keys: &[text("dir", "policies")] },
     Section { name: "records", repeated: false, keys: &[text("keep", "30d")] },
     Section { name: "plugins", repeated: false, keys: &[optional("lock"), optional("secrets_dir")] },
     Section { name: "geoip", repeated: false, keys: &[optional("city"), optional("asn")] },
-    Section { name: "tenants", repeated: true, keys: &[key("id", Form::Text, Default::Must), list("hosts")] },
+    Section { name: "network", repeated: false, keys: &[list("granted")] },
+    Section { name: "keys_cache", repeated: false, keys: &[optional("dir")] },
+    Section {
+        name: "tenants",
+        repeated: true,
+        keys: &[
+            key("id", Form::Text, Default::Must),
+            list("hosts"),
+            optional("session_idle"),
+            optional("session_ttl"),
+            key("max_sessions", Form::Number, Default::Absent),
+        ],
+    },
+    Section {
+        name: "clients",
+        repeated: true,
+        keys: &[
+            text("tenant", "default"),
+            key("id", Form::Text, Default::Must),
+            text("kind", "web"),
+            key("secret_hash", Form::TextOrList, Default::Absent),
+            key("providers", Form::List, Default::Absent),
+            list("audiences"),
+            key("grants", Form::List, Default::Many(&["token-exchange", "refresh_token"])),
+        ],
+    },
     Section {
         name: "providers",
         repeated: true,
@@ -154,7 +184,10 @@ pub(super) static SECTIONS: &[Section] = &[
             text("provisioning", "create"),
             list("trust_amr"),
             optional("mapping"),
+            list("remap_once"),
+            list("remap_never"),
             list("allowed_groups"),
+            list("allowed_roles"),
             text("enrich_failure", "deny"),
             optional("jwks_uri"),
             flag("test_mode", false),

@@ -151,6 +151,13 @@ impl Table<'_> {
         self.written(name).and_then(|w| w.value.to_bool()).unwrap_or(default)
     }
 
+    /// A whole number that was given.
+    pub(super) fn number(&self, name: &str) -> Option<Written<i64>> {
+        let w = self.written(name)?;
+        let value = w.value.to_i128().and_then(|n| i64::try_from(n).ok())?;
+        Some(Written { value, at: w.at, given: true })
+    }
+
     /// A list of texts; a single text is a list of one.
     pub(super) fn list(&self, name: &str) -> Written<Vec<String>> {
         if let Some(w) = self.written(name) {
@@ -162,9 +169,18 @@ impl Table<'_> {
         }
         let value = match self.key(name).default {
             Default::One(text) | Default::Text(text) => vec![text.to_owned()],
+            Default::Many(texts) => texts.iter().map(|&text| text.to_owned()).collect(),
             _ => Vec::new(),
         };
         Written { value, at: self.default(), given: false }
+    }
+
+    /// What was written, but for the names that an address tells.
+    pub(super) fn written_members(&self) -> serde_json::Map<String, serde_json::Value> {
+        let all = self.dict.and_then(|dict| serde_json::to_value(dict).ok());
+        let Some(serde_json::Value::Object(mut members)) = all else { return serde_json::Map::new() };
+        members.retain(|name, _| !matches!(name.as_str(), "tenant" | "name"));
+        members
     }
 
     /// A text that may be a list instead: which of the two was written.
@@ -312,6 +328,9 @@ fn file_value(form: Form, value: &DeValue<'_>) -> Option<Value> {
     match (form, value) {
         (Form::Text | Form::TextOrList, DeValue::String(text)) => Some(text.as_ref().into()),
         (Form::Flag, DeValue::Boolean(flag)) => Some((*flag).into()),
+        (Form::Number, DeValue::Integer(number)) => {
+            i64::from_str_radix(number.as_str(), number.radix()).ok().map(Value::from)
+        }
         (Form::List | Form::TextOrList, DeValue::Array(items)) => {
             let text = |item: &Spanned<DeValue<'_>>| item.get_ref().as_str().map(Value::from);
             items.iter().map(text).collect::<Option<Vec<_>>>().map(Value::from)
@@ -375,6 +394,7 @@ fn environment_value(form: Form, text: &str) -> Option<Value> {
     match form {
         Form::Text => Some(text.into()),
         Form::Flag => text.parse::<bool>().ok().map(Value::from),
+        Form::Number => text.parse::<i64>().ok().map(Value::from),
         Form::TextOrList if !text.starts_with('[') => Some(text.into()),
         Form::List | Form::TextOrList if text.starts_with('[') => {
             let parsed = DeValue::parse(text).ok()?;

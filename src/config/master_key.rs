@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
 use zeroize::Zeroizing;
 
 use super::problem::ConfigError;
-use crate::secret::{Entropy, Secret};
+use crate::secret::{Entropy, Secret, SystemEntropy};
 use crate::vault::Vault;
 
 /// No key file is longer than this.
@@ -40,6 +40,86 @@ pub fn master_key(file: &Path, create: bool, entropy: &dyn Entropy) -> Result<Se
             ))
         }
         Err(e) => Err(unreadable(file, &e)),
+    }
+}
+
+/// The file of the master key, held: by servers and commands together, or by a change of the key alone. The
+/// hold ends when this is dropped, or its process ends.
+#[derive(Debug)]
+pub struct MasterKeyFile {
+    file: PathBuf,
+    _held: fs::File,
+}
+
+impl MasterKeyFile {
+    /// Holds the file together with others, or `alone`.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or is held in the other way.
+    pub fn hold(file: &Path, alone: bool) -> Result<Self, ConfigError> {
+        let held = fs::File::open(file).map_err(|e| unreadable(file, &e))?;
+        let locked = if alone { held.try_lock() } else { held.try_lock_shared() };
+        locked.map_err(|error| {
+            let why = match (error, alone) {
+                (fs::TryLockError::Error(e), _) => format!("the master key cannot be held: {e}"),
+                (_, true) => "a server or a command uses the master key; stop it first".to_owned(),
+                (_, false) => "the master key is being changed; try again when that has ended".to_owned(),
+            };
+            ConfigError::master_key(file, why)
+        })?;
+        Ok(Self { file: file.to_owned(), _held: held })
+    }
+
+    fn next_file(&self) -> PathBuf {
+        let mut name = self.file.clone().into_os_string();
+        name.push(".next");
+        name.into()
+    }
+
+    /// The key that a change of keys wrote and did not put in place: it was broken off.
+    ///
+    /// # Errors
+    /// When there is one that cannot be read.
+    pub fn next(&self) -> Result<Option<Secret>, ConfigError> {
+        let file = self.next_file();
+        if file.exists() { master_key(&file, false, &SystemEntropy).map(Some) } else { Ok(None) }
+    }
+
+    /// Makes the next key beside the present one, durably.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn make_next(&self, entropy: &dyn Entropy) -> Result<Secret, ConfigError> {
+        self.drop_next()?;
+        master_key(&self.next_file(), true, entropy)
+    }
+
+    /// Puts the next key in the place of the present one, durably. Of two processes that do it at once, both
+    /// find it done.
+    ///
+    /// # Errors
+    /// When the file cannot be renamed.
+    pub fn promote(&self) -> Result<(), ConfigError> {
+        let refused = |e| ConfigError::master_key(&self.file, format!("the next key cannot be put in place: {e}"));
+        match fs::rename(self.next_file(), &self.file) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(refused(e)),
+            _ => {}
+        }
+        let directory = self.file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::File::open(directory).and_then(|d| d.sync_all()).map_err(refused)
+    }
+
+    /// Removes a next key that nothing is sealed with.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn drop_next(&self) -> Result<(), ConfigError> {
+        match fs::remove_file(self.next_file()) {
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                Err(ConfigError::master_key(&self.next_file(), format!("it cannot be removed: {e}")))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -116,7 +196,6 @@ fn make_directory(directory: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::SystemEntropy;
 
     struct Sevens;
 

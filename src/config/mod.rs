@@ -11,6 +11,7 @@
 //!
 //! Absent on purpose: opening the store, the databases or the plugin list; whoever uses them does.
 
+mod clients;
 mod directory;
 mod keys;
 mod layers;
@@ -21,23 +22,28 @@ mod providers;
 mod values;
 
 #[cfg(test)]
+mod directory_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use self::directory::StaticDirectory;
-pub use self::master_key::master_key;
+pub use self::directory::{FileProvider, LiveDirectory};
+pub use self::master_key::{MasterKeyFile, master_key};
 pub use self::problem::{ConfigError, Finding};
 
 use self::layers::{Layers, Table};
 use self::problem::Findings;
 use self::values::{Bounds, Upstream};
 use crate::ids::TenantId;
+use crate::session::SessionLimits;
+use crate::session::clients::Client;
 use crate::session::issue::TokenSettings;
 use crate::session::keys::SigningAlgorithm;
 use crate::signin::provider::{Provider, Tenant};
@@ -55,10 +61,12 @@ pub struct Settings {
     pub tokens: TokenSettings,
     /// What signs local tokens.
     pub signing_algorithm: SigningAlgorithm,
+    /// How often a new signing key takes over; absent: by command only.
+    pub rotate_signing_key_every: Option<Duration>,
     /// Where the rhai scripts are.
     pub policies_dir: PathBuf,
     /// How long frozen decisions are kept; zero keeps none.
-    pub keep_records: std::time::Duration,
+    pub keep_records: Duration,
     /// The list of plugins; absent: no plugin is loaded.
     pub plugins_lock: Option<PathBuf>,
     /// A directory with one file for each secret that plugins are granted.
@@ -67,17 +75,25 @@ pub struct Settings {
     pub geoip_city: Option<PathBuf>,
     /// The database of networks; absent: networks are unknown.
     pub geoip_asn: Option<PathBuf>,
+    /// Networks that outbound fetches may reach although they are not public.
+    pub granted_networks: Vec<IpNet>,
+    /// Where providers' public keys are kept between starts.
+    pub keys_cache_dir: PathBuf,
     /// The tenants, never none.
     pub tenants: Vec<Arc<Tenant>>,
     /// The enabled providers.
     pub providers: Vec<Arc<Provider>>,
+    /// The applications that may use the OAuth endpoints.
+    pub clients: Vec<Arc<Client>>,
+    /// All providers of the file, as they are written there.
+    pub file_providers: Vec<FileProvider>,
 }
 
 impl Settings {
-    /// The tenants and providers as a directory.
+    /// The tenants and providers as a directory, without what the store adds.
     #[must_use]
-    pub fn directory(&self) -> StaticDirectory {
-        StaticDirectory::new(&self.tenants, &self.providers)
+    pub fn directory(&self) -> LiveDirectory {
+        LiveDirectory::new(self)
     }
 }
 
@@ -98,16 +114,30 @@ pub struct ServerSettings {
     pub cors_origins: Vec<String>,
 }
 
+impl ServerSettings {
+    /// The addresses below which the API is served.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        let mut addresses = vec![self.public_url.clone()];
+        if !self.base_path.is_empty() {
+            addresses.push(format!("{}{}", self.public_url, self.base_path));
+        }
+        addresses
+    }
+}
+
+/// The keys of a table of `[[providers]]`.
+#[must_use]
+pub fn provider_keys() -> Vec<&'static str> {
+    let section = keys::find_section("providers");
+    section.map(|s| s.keys.iter().map(|key| key.name).collect()).unwrap_or_default()
+}
+
 /// A duration as the configuration writes them, such as `90d`, from `least` to `most`.
 ///
 /// # Errors
 /// What is wrong, and what would be right.
-pub fn duration(
-    name: &str,
-    text: &str,
-    least: &'static str,
-    most: &'static str,
-) -> Result<std::time::Duration, String> {
+pub fn duration(name: &str, text: &str, least: &'static str, most: &'static str) -> Result<Duration, String> {
     values::duration(name, text, &Bounds { least, most })
 }
 
@@ -121,6 +151,9 @@ pub fn load(file: &Path, env: impl Iterator<Item = (String, String)>) -> Result<
         .map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
     parse(file, &source, env)
 }
+
+/// SHA-256 of `dev-web-secret-for-this-machine-only`, the secret of the development client `dev-web`.
+const DEV_SECRET_HASH: &str = "7c2742a82462f848f460a0dd3cb335eccb4d3bb6017a7c80598ba831a5d8cded";
 
 /// The settings of `serve --dev` without a file: all data in `root/data`, scripts in `root/policies`,
 /// one tenant, and the development issuer of this very server as provider `dev`. `listen` is
@@ -150,6 +183,16 @@ pub fn dev_settings(root: &Path, listen: Option<SocketAddr>) -> Result<Settings,
         issuer = "http://{listen}/dev/issuer"
         client_ids = ["dev-client"]
         test_mode = true
+        [[clients]]
+        id = "dev-app"
+        kind = "native"
+        providers = ["dev"]
+        audiences = ["https://api.example.com"]
+        [[clients]]
+        id = "dev-web"
+        kind = "web"
+        secret_hash = "{DEV_SECRET_HASH}"
+        providers = ["dev"]
         "#
     );
     let mut settings = parse(Path::new("--dev"), &source, std::iter::empty())?;
@@ -159,6 +202,7 @@ pub fn dev_settings(root: &Path, listen: Option<SocketAddr>) -> Result<Settings,
     settings.store_url = format!("sqlite://{database}");
     settings.master_key_file = root.join("data/master.key");
     settings.policies_dir = root.join("policies");
+    settings.keys_cache_dir = root.join("data/provider-keys");
     Ok(settings)
 }
 
@@ -178,7 +222,9 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
     let server = server(&layers.table("server"), findings);
     let tenants = tenants(layers, findings);
     let allow_insecure = layers.table("server").flag("allow_insecure_issuers");
-    let providers = providers(layers, &tenants, Upstream { allow_insecure }, findings);
+    let file_providers = providers(layers, &tenants, Upstream { allow_insecure }, findings);
+    let providers = file_providers.iter().filter(|p| p.enabled).map(|p| Arc::clone(&p.provider)).collect();
+    let clients = clients::read_all(layers, &tenants, findings);
     let store = layers.table("store").text("url")?;
     let store_url = findings.take(&store.at, values::store_url(&store.value));
     let tokens = tokens(&layers.table("tokens"), findings);
@@ -189,8 +235,14 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
     let plugins_secrets_dir = path(&layers.table("plugins"), "secrets_dir", findings);
     let geoip_city = path(&layers.table("geoip"), "city", findings);
     let geoip_asn = path(&layers.table("geoip"), "asn", findings);
+    let granted_networks = networks(&layers.table("network"), "granted", values::granted_network, findings);
+    let keys_cache = layers.table("keys_cache");
+    let keys_cache_dir = match keys_cache.text("dir") {
+        Some(_) => path(&keys_cache, "dir", findings),
+        None => master_key_file.as_deref().map(|file| file.with_file_name("provider-keys")),
+    };
     let server = server?;
-    let (mut tokens, signing_algorithm) = tokens?;
+    let (mut tokens, signing_algorithm, rotate_signing_key_every) = tokens?;
     tokens.issuer.clone_from(&server.public_url);
     Some(Settings {
         server,
@@ -198,14 +250,19 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
         master_key_file: master_key_file?,
         tokens,
         signing_algorithm,
+        rotate_signing_key_every,
         policies_dir: policies_dir?,
         keep_records: keep_records?,
         plugins_lock,
         plugins_secrets_dir,
         geoip_city,
         geoip_asn,
+        granted_networks,
+        keys_cache_dir: keys_cache_dir?,
         tenants,
         providers,
+        file_providers,
+        clients,
     })
 }
 
@@ -223,9 +280,7 @@ fn server(table: &Table<'_>, findings: &mut Findings) -> Option<ServerSettings> 
     };
     let base_path = table.text("base_path")?;
     let base_path = findings.take(&base_path.at, values::base_path(&base_path.value));
-    let proxies = table.list("trusted_proxies");
-    let trusted_proxies: Vec<_> =
-        proxies.value.iter().filter_map(|p| findings.take(&proxies.at, values::trusted_proxy(p))).collect();
+    let trusted_proxies = networks(table, "trusted_proxies", values::trusted_proxy, findings);
     let origins = table.list("cors_origins");
     let cors_origins: Vec<_> =
         origins.value.iter().filter_map(|o| findings.take(&origins.at, values::cors_origin(o))).collect();
@@ -239,10 +294,18 @@ fn server(table: &Table<'_>, findings: &mut Findings) -> Option<ServerSettings> 
     })
 }
 
-fn tokens(table: &Table<'_>, findings: &mut Findings) -> Option<(TokenSettings, SigningAlgorithm)> {
-    if let Some(w) = table.text("rotate_signing_key_every") {
-        findings.add(&w.at, "rotate_signing_key_every is not supported by this build yet; take it out");
-    }
+fn tokens(
+    table: &Table<'_>,
+    findings: &mut Findings,
+) -> Option<(TokenSettings, SigningAlgorithm, Option<Duration>)> {
+    let rotate = table.text("rotate_signing_key_every")?;
+    let rotate = match rotate.value.as_str() {
+        "never" => Some(None),
+        text => {
+            let bounds = Bounds { least: "1h", most: "400d" };
+            findings.take(&rotate.at, values::duration("rotate_signing_key_every", text, &bounds)).map(Some)
+        }
+    };
     let mut duration = |name, least, most| {
         let w = table.text(name)?;
         findings.take(&w.at, values::duration(name, &w.value, &Bounds { least, most }))
@@ -259,10 +322,20 @@ fn tokens(table: &Table<'_>, findings: &mut Findings) -> Option<(TokenSettings, 
         findings.add(&at, "refresh_ttl is shorter than access_ttl; it must be at least as long");
     }
     let settings = TokenSettings { issuer: String::new(), access_ttl, refresh_ttl, refresh_grace: refresh_grace? };
-    Some((settings, algorithm?))
+    Some((settings, algorithm?, rotate?))
 }
 
-fn keep_records(table: &Table<'_>, findings: &mut Findings) -> Option<std::time::Duration> {
+fn networks(
+    table: &Table<'_>,
+    name: &str,
+    read: fn(&str) -> Result<IpNet, String>,
+    findings: &mut Findings,
+) -> Vec<IpNet> {
+    let written = table.list(name);
+    written.value.iter().filter_map(|text| findings.take(&written.at, read(text))).collect()
+}
+
+fn keep_records(table: &Table<'_>, findings: &mut Findings) -> Option<Duration> {
     let w = table.text("keep")?;
     findings.take(&w.at, values::duration("keep", &w.value, &Bounds { least: "0d", most: "400d" }))
 }
@@ -303,23 +376,38 @@ fn tenants(layers: &Layers, findings: &mut Findings) -> Vec<Arc<Tenant>> {
                 None => hosts.push(host),
             }
         }
-        tenants.push(Arc::new(Tenant { id: tenant_id, hosts }));
+        let sessions = session_limits(table, findings);
+        tenants.push(Arc::new(Tenant { id: tenant_id, hosts, sessions }));
     }
     if tables.is_empty()
         && let Ok(id) = TenantId::parse(TenantId::DEFAULT)
     {
-        tenants.push(Arc::new(Tenant { id, hosts: Vec::new() }));
+        tenants.push(Arc::new(Tenant { id, hosts: Vec::new(), sessions: SessionLimits::default() }));
     }
     tenants
 }
 
-/// The enabled providers. A disabled one is checked as well, but for its client ids, and left out.
+fn session_limits(table: &Table<'_>, findings: &mut Findings) -> SessionLimits {
+    let mut duration = |name: &str| {
+        let w = table.text(name)?;
+        findings.take(&w.at, values::duration(name, &w.value, &Bounds { least: "1m", most: "400d" }))
+    };
+    let (idle, absolute) = (duration("session_idle"), duration("session_ttl"));
+    let per_user = table.number("max_sessions").and_then(|w| {
+        let fine = u32::try_from(w.value).ok().filter(|n| (1..=1000).contains(n));
+        let wrong = || format!("max_sessions = {} is out of bounds; it must be from 1 to 1000", w.value);
+        findings.take(&w.at, fine.ok_or_else(wrong))
+    });
+    SessionLimits { idle, absolute, per_user }
+}
+
+/// All providers. A disabled one is checked as well, but for its client ids.
 fn providers(
     layers: &Layers,
     tenants: &[Arc<Tenant>],
     upstream: Upstream,
     findings: &mut Findings,
-) -> Vec<Arc<Provider>> {
+) -> Vec<FileProvider> {
     let mut names: HashMap<(TenantId, Arc<str>), String> = HashMap::new();
     let mut providers = Vec::new();
     for table in layers.tables("providers") {
@@ -334,9 +422,8 @@ fn providers(
                 ),
             );
         }
-        if read.enabled {
-            providers.push(Arc::new(read.provider));
-        }
+        let (provider, enabled) = (Arc::new(read.provider), read.enabled);
+        providers.push(FileProvider { provider, enabled, written: table.written_members() });
     }
     providers
 }

@@ -8,8 +8,8 @@ use super::problem::Findings;
 use super::values::{self, Bounds, Upstream};
 use crate::ids::TenantId;
 use crate::signin::provider::{
-    EmailTrust, EnrichFailure, IssuerRule, Linking, NoncePolicy, Provider, Provisioning, ReplayPolicy,
-    SignatureAlgorithm, Tenant,
+    Attribute, EmailTrust, EnrichFailure, IssuerRule, Linking, NoncePolicy, Provider, Provisioning, RemapRules,
+    ReplayPolicy, SignatureAlgorithm, Tenant,
 };
 
 /// One provider as it was read.
@@ -39,11 +39,13 @@ pub(super) fn read(
     let max_token_age = reader.duration("max_token_age", &Bounds { least: "1s", most: "24h" }, findings);
     let clock_leeway = reader.duration("clock_leeway", &Bounds { least: "0s", most: "300s" }, findings);
     let email_trust = reader.email_trust(findings);
-    let linking = reader.choice("linking", LINKING, &["confirm"], findings);
-    let provisioning = reader.choice("provisioning", PROVISIONING, &["invite"], findings);
+    let linking = reader.choice("linking", LINKING, &[], findings);
+    let provisioning = reader.choice("provisioning", PROVISIONING, &[], findings);
     let mapping = reader.mapping(findings);
+    let remap = reader.remap(findings);
+    let (allowed_groups, allowed_roles) = reader.grants(findings)?;
     let enrich_failure = reader.choice("enrich_failure", ENRICH_FAILURE, &[], findings);
-    let jwks_uri = table.text("jwks_uri").map(|w| findings.take(&w.at, upstream.jwks_uri(&w.value)));
+    let jwks_uri = reader.text("jwks_uri").map(|w| findings.take(&w.at, upstream.jwks_uri(&w.value)));
     let (name, at) = name?;
     let provider = Provider {
         tenant: tenant?,
@@ -61,7 +63,9 @@ pub(super) fn read(
         linking: linking?,
         provisioning: provisioning?,
         trust_amr: reader.words("trust_amr", findings)?,
-        allowed_groups: reader.words("allowed_groups", findings)?,
+        remap: remap?,
+        allowed_groups,
+        allowed_roles,
         enrich_failure: enrich_failure?,
         jwks_uri: match jwks_uri {
             Some(given) => Some(given?),
@@ -72,6 +76,9 @@ pub(super) fn read(
     Some(Read { provider, enabled, at })
 }
 
+/// The most bytes of all groups and roles that one provider may grant.
+const MAX_GRANT_BYTES: usize = 4096;
+
 const NONCE: &[(&str, NoncePolicy)] = &[
     ("optional", NoncePolicy::Optional),
     ("required", NoncePolicy::Required),
@@ -79,8 +86,10 @@ const NONCE: &[(&str, NoncePolicy)] = &[
     ("forbidden", NoncePolicy::Forbidden),
 ];
 const REPLAY: &[(&str, ReplayPolicy)] = &[("single_use", ReplayPolicy::SingleUse), ("allow", ReplayPolicy::Allow)];
-const LINKING: &[(&str, Linking)] = &[("never", Linking::Never), ("verified_email", Linking::VerifiedEmail)];
-const PROVISIONING: &[(&str, Provisioning)] = &[("create", Provisioning::Create), ("refuse", Provisioning::Refuse)];
+const LINKING: &[(&str, Linking)] =
+    &[("never", Linking::Never), ("verified_email", Linking::VerifiedEmail), ("confirm", Linking::Confirm)];
+const PROVISIONING: &[(&str, Provisioning)] =
+    &[("create", Provisioning::Create), ("invite", Provisioning::Invite), ("refuse", Provisioning::Refuse)];
 const ENRICH_FAILURE: &[(&str, EnrichFailure)] =
     &[("deny", EnrichFailure::Deny), ("continue", EnrichFailure::Continue)];
 
@@ -121,7 +130,10 @@ impl Reader<'_> {
         let issuers = if written.given { written.value } else { preset.iter().map(|i| (*i).to_owned()).collect() };
         if issuers.is_empty() {
             let message = match self.preset {
-                Some(p) => format!("issuer is missing: with preset \"{}\" everybody has an own one", p.name),
+                Some(p) => format!(
+                    "issuer is missing: with preset \"{}\" everybody has an own one; write {}",
+                    p.name, p.issuer_form
+                ),
                 None => "issuer is missing in [[providers]]; write it exactly as in the provider's tokens, or name a preset".into(),
             };
             findings.add(&written.at, message);
@@ -164,16 +176,20 @@ impl Reader<'_> {
 
     /// A text that was given, or else is the preset's or the table of keys' own.
     fn text(&self, name: &str) -> Option<Written<String>> {
-        let written = self.table.text(name)?;
+        let written = self.table.text(name);
         let preset = self.preset.and_then(|p| match name {
             "nonce" => Some(p.nonce),
             "replay" => Some(p.replay),
+            "max_token_age" => Some(p.max_token_age),
             "email_trust" => Some(p.email_trust),
+            "linking" => Some(p.linking),
+            "jwks_uri" => p.jwks_uri,
             _ => None,
         });
-        match preset {
-            Some(value) if !written.given => Some(Written { value: value.to_owned(), ..written }),
-            _ => Some(written),
+        match (preset, written) {
+            (_, Some(written)) if written.given => Some(written),
+            (Some(value), _) => Some(Written { value: value.to_owned(), at: self.table.at.clone(), given: false }),
+            (None, written) => written,
         }
     }
 
@@ -189,7 +205,7 @@ impl Reader<'_> {
     }
 
     fn duration(&self, name: &str, bounds: &Bounds, findings: &mut Findings) -> Option<std::time::Duration> {
-        let w = self.table.text(name)?;
+        let w = self.text(name)?;
         findings.take(&w.at, values::duration(name, &w.value, bounds))
     }
 
@@ -231,6 +247,39 @@ impl Reader<'_> {
             }
         }
         names
+    }
+
+    fn remap(&self, findings: &mut Findings) -> Option<RemapRules> {
+        let mut read = |name| {
+            let w = self.table.list(name);
+            let found: Option<Vec<Attribute>> = w
+                .value
+                .iter()
+                .map(|word| findings.take(&w.at, values::choice(name, word, &Attribute::ALL, &[])))
+                .collect();
+            found.map(|found| (found, w.at))
+        };
+        let ((once, at), (never, _)) = (read("remap_once")?, read("remap_never")?);
+        if let Some((word, _)) = Attribute::ALL.iter().find(|(_, a)| once.contains(a) && never.contains(a)) {
+            findings.add(&at, format!("\"{word}\" stands in remap_once and in remap_never; take it out of one"));
+            return None;
+        }
+        Some(RemapRules { once, never })
+    }
+
+    /// What the mapping may grant. It goes into every access token, which a proxy must carry in a header.
+    fn grants(&self, findings: &mut Findings) -> Option<(Vec<String>, Vec<String>)> {
+        let (groups, roles) = (self.words("allowed_groups", findings)?, self.words("allowed_roles", findings)?);
+        let bytes: usize = groups.iter().chain(&roles).map(String::len).sum();
+        if bytes > MAX_GRANT_BYTES {
+            let at = self.table.list("allowed_groups").at;
+            findings.add(
+                &at,
+                format!("allowed_groups and allowed_roles have {bytes} bytes; access tokens carry at most {MAX_GRANT_BYTES}"),
+            );
+            return None;
+        }
+        Some((groups, roles))
     }
 
     /// A list whose texts are neither empty nor padded.

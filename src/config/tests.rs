@@ -2,15 +2,14 @@ use std::time::Duration;
 
 use super::keys::{Default as KeyDefault, SECTIONS};
 use super::*;
-use crate::signin::ports::Directory;
 use crate::signin::provider::{
     EmailTrust, EnrichFailure, IssuerRule, Linking, NoncePolicy, Provisioning, ReplayPolicy, SignatureAlgorithm,
 };
 
 const EXAMPLE: &str = include_str!("../../countersign.example.toml");
-const HEAD: &str = "[server]\npublic_url = \"https://id.example.com\"\n";
+pub(super) const HEAD: &str = "[server]\npublic_url = \"https://id.example.com\"\n";
 
-fn read(source: &str, env: &[(&str, &str)]) -> Result<Settings, ConfigError> {
+pub(super) fn read(source: &str, env: &[(&str, &str)]) -> Result<Settings, ConfigError> {
     let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     parse(Path::new("countersign.toml"), source, env)
 }
@@ -20,7 +19,7 @@ fn error(source: &str, env: &[(&str, &str)]) -> String {
 }
 
 /// A provider on lines 3 to 6, and further lines from 7 on.
-fn with_provider(lines: &str) -> String {
+pub(super) fn with_provider(lines: &str) -> String {
     format!("{HEAD}[[providers]]\nname = \"own\"\nissuer = \"https://a.example\"\nclient_ids = [\"web\"]\n{lines}")
 }
 
@@ -242,6 +241,22 @@ fn every_wrong_value_is_told_once_with_its_line() {
             "3: base_path = \"/a/../b\" must be \"\" or begin with / and end without it: \"/identity/api/v1\"",
         ),
         (
+            format!("{HEAD}[network]\ngranted = [\"10.20.0.1\"]\n"),
+            "4: granted: \"10.20.0.1\" is an address, not a network; write \"10.20.0.1/32\"",
+        ),
+        (
+            format!("{HEAD}[network]\ngranted = [\"10.20.0.0/16\", \"10.20.0.1/16\"]\n"),
+            "4: granted: \"10.20.0.1/16\" names a host inside a network; write \"10.20.0.0/16\"",
+        ),
+        (
+            format!("{HEAD}[network]\ngranted = [\"0.0.0.0/0\"]\n"),
+            "4: granted: \"0.0.0.0/0\" would reach everything inside; name the networks of your providers",
+        ),
+        (
+            format!("{HEAD}[network]\ngrants = []\n"),
+            "4: unknown key \"grants\" in [network]; nearest is \"granted\"",
+        ),
+        (
             server("trusted_proxies = [\"10.0.0.1\"]"),
             "3: trusted_proxies: \"10.0.0.1\" is an address, not a network; write \"10.0.0.1/32\"",
         ),
@@ -298,8 +313,32 @@ fn every_wrong_value_is_told_once_with_its_line() {
             "4: signing_algorithm = \"HS256\" is not known; use \"EdDSA\" or \"ES256\" or \"RS256\"; nearest is \"RS256\"",
         ),
         (
-            tokens("rotate_signing_key_every = \"90d\""),
-            "4: rotate_signing_key_every is not supported by this build yet; take it out",
+            tokens("rotate_signing_key_every = \"59m\""),
+            "4: rotate_signing_key_every = \"59m\" is out of bounds; it must be from 1h to 400d",
+        ),
+        (
+            server("[[tenants]]\nid = \"a\"\nmax_sessions = 0"),
+            "5: max_sessions = 0 is out of bounds; it must be from 1 to 1000",
+        ),
+        (
+            server("[[tenants]]\nid = \"a\"\nmax_sessions = \"3\""),
+            "5: max_sessions in [[tenants]] is a text; it must be a whole number such as 10",
+        ),
+        (
+            server("[[tenants]]\nid = \"a\"\nsession_idle = \"1s\""),
+            "5: session_idle = \"1s\" is out of bounds; it must be from 1m to 400d",
+        ),
+        (
+            server("[[clients]]\nid = \"a\"\ngrants = []"),
+            "3: secret_hash is missing: a client of kind web or machine has a secret",
+        ),
+        (
+            server("[[clients]]\nid = \"a\"\nkind = \"spa\"\ngrants = []\nsecret_hash = \"hunter2\""),
+            "7: secret_hash is not SHA-256 in hex, 64 characters; the example file shows how to make it",
+        ),
+        (
+            server("[[clients]]\nid = \"a\"\nkind = \"spa\"\nproviders = [\"No Body\"]"),
+            "6: providers = \"No Body\" must be 1 to 64 characters of a-z, 0-9, _ and -",
         ),
         (
             server("[[tenants]]\nid = \"A b\""),
@@ -331,15 +370,13 @@ fn every_wrong_provider_is_told_once_with_its_line() {
     let all = "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA";
     let cases: Vec<(&str, String)> = vec![
         ("tenant = \"acme\"", "7: provider of an unknown tenant \"acme\"; known are: default".into()),
-        ("preset = \"gogle\"", "7: unknown preset \"gogle\"; known are google, apple, microsoft, gitlab, github-actions, okta, auth0, keycloak".into()),
+        ("preset = \"gogle\"", "7: unknown preset \"gogle\"; known are google, apple, microsoft, gitlab, line, github-actions, okta, auth0, keycloak, cognito, firebase, kubernetes".into()),
         ("algorithms = []", "7: algorithms is empty: no token could be verified; write for example [\"RS256\"]".into()),
         ("algorithms = [\"RS256\", \"HS256\"]", format!("7: algorithms: \"HS256\" is symmetric: whoever checks such a token could forge one; use one of {all}")),
         ("algorithms = [\"none\"]", format!("7: algorithms: \"none\" means unsigned tokens; use one of {all}")),
         ("algorithms = [\"ES512\"]", format!("7: algorithms: \"ES512\" is not known; use one of {all}")),
         ("nonce = \"requird\"", "7: nonce = \"requird\" is not known; use \"optional\" or \"required\" or \"server_issued\" or \"forbidden\"; nearest is \"required\"".into()),
         ("replay = \"deny\"", "7: replay = \"deny\" is not known; use \"single_use\" or \"allow\"; nearest is \"single_use\"".into()),
-        ("linking = \"confirm\"", "7: linking = \"confirm\" is not supported by this build yet; use \"never\" or \"verified_email\"".into()),
-        ("provisioning = \"invite\"", "7: provisioning = \"invite\" is not supported by this build yet; use \"create\" or \"refuse\"".into()),
         ("max_token_age = \"0s\"", "7: max_token_age = \"0s\" is out of bounds; it must be from 1s to 24h".into()),
         ("clock_leeway = \"301s\"", "7: clock_leeway = \"301s\" is out of bounds; it must be from 0s to 300s".into()),
         ("clock_leeway = \"-1s\"", "7: clock_leeway = \"-1s\" is not a duration; write a whole number and s, m, h or d: \"30m\"".into()),
@@ -378,7 +415,7 @@ fn a_provider_without_name_issuer_or_client_ids_is_refused() {
         ),
         (
             "name = \"a\"\npreset = \"okta\"\nclient_ids = [\"w\"]",
-            "3: issuer is missing: with preset \"okta\" everybody has an own one".to_owned(),
+            "3: issuer is missing: with preset \"okta\" everybody has an own one; write https://YOUR-ORG.okta.com or https://YOUR-ORG.okta.com/oauth2/default".to_owned(),
         ),
         ("name = \"a\"\npreset = \"google\"", format!("3: {no_ids}")),
         ("name = \"a\"\npreset = \"google\"\nclient_ids = []", format!("6: {no_ids}")),
@@ -476,46 +513,49 @@ fn presets_fill_in_what_is_not_given() {
 }
 
 #[test]
+fn granted_networks_and_the_folder_of_cached_keys_are_read() {
+    let settings = read(HEAD, &[]).unwrap();
+    assert!(settings.granted_networks.is_empty());
+    assert_eq!(settings.keys_cache_dir, Path::new("data/provider-keys"));
+    let moved = format!("{HEAD}[secrets]\nmaster_key_file = \"/run/keys/master.key\"\n");
+    assert_eq!(read(&moved, &[]).unwrap().keys_cache_dir, Path::new("/run/keys/provider-keys"));
+    let env = [("COUNTERSIGN_NETWORK__GRANTED", "10.20.0.0/16, fd00:1::/32")];
+    let given = format!("{moved}[keys_cache]\ndir = \"/var/cache/keys\"\n");
+    let settings = read(&given, &env).unwrap();
+    assert_eq!(settings.granted_networks, ["10.20.0.0/16", "fd00:1::/32"].map(|n| n.parse().unwrap()));
+    assert_eq!(settings.keys_cache_dir, Path::new("/var/cache/keys"));
+    assert!(error(&format!("{HEAD}[keys_cache]\ndir = \"\"\n"), &[]).contains("4: dir is empty"));
+}
+
+#[test]
+fn presets_of_workloads_believe_no_address_and_link_nobody() {
+    let provider = |lines: &str| {
+        let source = format!("{HEAD}[[providers]]\nname = \"p\"\nclient_ids = [\"w\"]\n{lines}\n");
+        read(&source, &[]).unwrap().providers[0].clone()
+    };
+    let github = provider("preset = \"github-actions\"");
+    let kubernetes = provider("preset = \"kubernetes\"\nissuer = \"https://kubernetes.default.svc.cluster.local\"");
+    for workload in [&github, &kubernetes] {
+        assert_eq!((&workload.email_trust, workload.linking), (&EmailTrust::Never, Linking::Never));
+    }
+    assert_eq!((github.replay, github.max_token_age), (ReplayPolicy::SingleUse, Duration::from_secs(600)));
+    assert_eq!((kubernetes.replay, kubernetes.max_token_age), (ReplayPolicy::Allow, Duration::from_secs(3600)));
+    let strict =
+        "preset = \"kubernetes\"\nissuer = \"https://a.example\"\nreplay = \"single_use\"\nmax_token_age = \"5m\"";
+    let strict = provider(strict);
+    assert_eq!((strict.replay, strict.max_token_age), (ReplayPolicy::SingleUse, Duration::from_secs(300)));
+    let firebase = "preset = \"firebase\"\nissuer = \"https://securetoken.google.com/my-project\"";
+    assert!(provider(firebase).jwks_uri.as_deref().unwrap().starts_with("https://www.googleapis.com/"));
+    let elsewhere = provider(&format!("{firebase}\njwks_uri = \"https://keys.example/\""));
+    assert_eq!(elsewhere.jwks_uri.as_deref(), Some("https://keys.example/"));
+    assert_eq!(provider("preset = \"line\"").algorithms, [SignatureAlgorithm::Es256]);
+}
+
+#[test]
 fn a_disabled_provider_is_checked_and_left_out() {
     let disabled = "[server]\npublic_url = \"http://[::1]:8080\"\n[[providers]]\nname = \"a\"\npreset = \"google\"\nenabled = false\n";
     assert!(read(disabled, &[]).unwrap().providers.is_empty());
-    assert!(read(&format!("{disabled}linking = \"confirm\"\n"), &[]).is_err());
-}
-
-#[test]
-fn a_tenant_is_found_by_header_then_host_then_default_and_never_by_a_wrong_header() {
-    let source = format!(
-        "{HEAD}[[tenants]]\nid = \"default\"\n[[tenants]]\nid = \"acme\"\nhosts = [\"ID.acme.example\", \"::1\"]\n"
-    );
-    let directory = read(&source, &[]).unwrap().directory();
-    let find = |header, host| directory.find_tenant(header, host).map(|t| t.id.to_string());
-    let cases = [
-        (None, None, Some("default")),
-        (None, Some("other.example"), Some("default")),
-        (None, Some("id.ACME.example"), Some("acme")),
-        (None, Some("id.acme.example."), Some("acme")),
-        (None, Some("[::1]"), Some("acme")),
-        (Some("default"), Some("id.acme.example"), Some("default")),
-        (Some("acme"), None, Some("acme")),
-        (Some("nobody"), Some("id.acme.example"), None),
-        (Some("ACME"), None, None),
-        (Some(""), None, None),
-    ];
-    for (header, host, expected) in cases {
-        assert_eq!(find(header, host).as_deref(), expected, "{header:?} {host:?}");
-    }
-    let only =
-        read(&format!("{HEAD}[[tenants]]\nid = \"acme\"\nhosts = [\"a.example\"]\n"), &[]).unwrap().directory();
-    assert!(only.find_tenant(None, Some("b.example")).is_none());
-    assert!(only.find_tenant(None, Some("a.example")).is_some());
-}
-
-#[test]
-fn providers_are_those_of_the_tenant_alone() {
-    let source = with_provider("[[tenants]]\nid = \"default\"\n[[tenants]]\nid = \"acme\"\n");
-    let directory = read(&source, &[]).unwrap().directory();
-    assert_eq!(directory.providers(&TenantId::parse("default").unwrap()).len(), 1);
-    assert!(directory.providers(&TenantId::parse("acme").unwrap()).is_empty());
+    assert!(read(&format!("{disabled}linking = \"sometimes\"\n"), &[]).is_err());
 }
 
 #[test]

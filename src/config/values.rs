@@ -124,20 +124,24 @@ pub(super) fn base_path(text: &str) -> Result<String, String> {
 
 /// A network whose forwarding headers are believed.
 pub(super) fn trusted_proxy(text: &str) -> Result<IpNet, String> {
+    network("trusted_proxies", text, "would believe everybody; name the proxies' networks")
+}
+
+/// A network that outbound fetches may reach although it is not public.
+pub(super) fn granted_network(text: &str) -> Result<IpNet, String> {
+    network("granted", text, "would reach everything inside; name the networks of your providers")
+}
+
+fn network(key: &str, text: &str, all: &str) -> Result<IpNet, String> {
     let network: IpNet = text.parse().map_err(|_| match text.parse::<IpAddr>() {
-        Ok(ip) => {
-            format!("trusted_proxies: \"{text}\" is an address, not a network; write \"{}\"", IpNet::from(ip))
-        }
-        Err(_) => format!("trusted_proxies: \"{text}\" is not a network; write one such as \"10.0.0.0/8\""),
+        Ok(ip) => format!("{key}: \"{text}\" is an address, not a network; write \"{}\"", IpNet::from(ip)),
+        Err(_) => format!("{key}: \"{text}\" is not a network; write one such as \"10.0.0.0/8\""),
     })?;
     if network.prefix_len() == 0 {
-        return Err(format!("trusted_proxies: \"{text}\" would believe everybody; name the proxies' networks"));
+        return Err(format!("{key}: \"{text}\" {all}"));
     }
     if network.trunc() != network {
-        return Err(format!(
-            "trusted_proxies: \"{text}\" names a host inside a network; write \"{}\"",
-            network.trunc()
-        ));
+        return Err(format!("{key}: \"{text}\" names a host inside a network; write \"{}\"", network.trunc()));
     }
     Ok(network)
 }
@@ -216,7 +220,7 @@ pub(super) fn algorithm(text: &str) -> Result<SignatureAlgorithm, String> {
 }
 
 /// Rules for addresses that this server asks: providers' issuers and key sets.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Upstream {
     /// `allow_insecure_issuers`.
     pub(super) allow_insecure: bool,

@@ -54,6 +54,8 @@ fn provider() -> Provider {
         trust_amr: Vec::new(),
         mapping: Vec::new(),
         allowed_groups: Vec::new(),
+        allowed_roles: Vec::new(),
+        remap: crate::signin::provider::RemapRules::default(),
         enrich_failure: EnrichFailure::Deny,
         jwks_uri: None,
         test_mode: false,

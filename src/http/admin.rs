@@ -47,10 +47,19 @@ pub(super) struct InTenant {
 }
 
 impl State {
-    async fn caller(&self, request: &Request, auth: &AdminAuth) -> Result<Caller, Problem> {
+    /// Whoever holds the key. May do nothing yet. A key of one tenant is refused where another is named,
+    /// before it is looked whether there is one.
+    pub(super) async fn caller(&self, request: &Request, auth: &AdminAuth) -> Result<Caller, Problem> {
         let id = request.data::<RequestId>().copied().unwrap_or_else(|| RequestId::from_bytes([0; 16]));
         let checked = self.admin.keys.check(&auth.0.token, id).await;
-        checked.map_err(|error| self.refused(error.code(), &error))
+        let caller = checked.map_err(|error| self.refused(error.code(), &error))?;
+        match (client::tenant_header(request), caller.scope()) {
+            (Some(named), Scope::Tenant(own)) if named != own.as_str() => {
+                let text = "this admin key is for one tenant, and X-Tenant-ID names another";
+                Err(Problem::new(E::AdminScopeInsufficient, text))
+            }
+            _ => Ok(caller),
+        }
     }
 
     fn permit(caller: &Caller, verb: Verb, resource: Resource, place: Place<'_>) -> Result<Permit, Problem> {
@@ -58,8 +67,7 @@ impl State {
     }
 
     /// Leave for a verb on a resource of the request's tenant. That is the one of `X-Tenant-ID`; without it
-    /// the key's own; for a key of all tenants the one of the host, else the default one. A key of one
-    /// tenant is refused before it is looked whether another tenant exists.
+    /// the key's own; for a key of all tenants the one of the host, else the default one.
     pub(super) async fn in_tenant(
         &self,
         request: &Request,
@@ -68,16 +76,23 @@ impl State {
         resource: Resource,
     ) -> Result<InTenant, Problem> {
         let caller = self.caller(request, auth).await?;
-        let tenant = match (client::tenant_header(request), caller.scope()) {
-            (Some(named), Scope::Tenant(own)) if named != own.as_str() => {
-                let text = "this admin key is for one tenant, and X-Tenant-ID names another";
-                return Err(Problem::new(E::AdminScopeInsufficient, text));
-            }
-            (_, Scope::Tenant(own)) => own.clone(),
-            (_, Scope::All) => self.tenant(request)?.id.clone(),
+        let tenant = match caller.scope() {
+            Scope::Tenant(own) => own.clone(),
+            Scope::All => self.tenant(request)?.id.clone(),
         };
         let permit = Self::permit(&caller, verb, resource, Place::Tenant(&tenant))?;
         Ok(InTenant { permit, tenant })
+    }
+
+    /// Leave in a tenant that the address names.
+    pub(super) fn in_named_tenant(
+        &self,
+        caller: &Caller,
+        tenant: &TenantId,
+        verb: Verb,
+        resource: Resource,
+    ) -> Result<Permit, Problem> {
+        Self::permit(caller, verb, resource, Place::Tenant(tenant))
     }
 
     /// Leave for a verb on a resource of all tenants at once, or of the server itself.

@@ -38,8 +38,8 @@ fn malformed(what: impl std::fmt::Display) -> Problem {
     Problem::new(ErrorCode::MalformedRequest, format!("the request body cannot be read: {what}"))
 }
 
-/// The body's value; `None` when there is no body at all.
-async fn read(request: &Request, body: &mut RequestBody) -> Result<Option<Value>, Problem> {
+/// The body's bytes; `None` when there is no body at all.
+pub(super) async fn read_bytes(request: &Request, body: &mut RequestBody) -> Result<Option<Vec<u8>>, Problem> {
     let too_large =
         || Problem::new(ErrorCode::BodyTooLarge, format!("the body is larger than {BODY_LIMIT_BYTES} bytes"));
     let announced =
@@ -58,9 +58,12 @@ async fn read(request: &Request, body: &mut RequestBody) -> Result<Option<Value>
         Ok(Err(_)) => return Err(malformed("the connection broke off")),
         Err(_) => return Err(malformed("it was not sent within 10 s")),
     };
-    if bytes.is_empty() {
-        return Ok(None);
-    }
+    Ok(Some(Vec::from(bytes)).filter(|bytes| !bytes.is_empty()))
+}
+
+/// The body's value; `None` when there is no body at all.
+async fn read(request: &Request, body: &mut RequestBody) -> Result<Option<Value>, Problem> {
+    let Some(bytes) = read_bytes(request, body).await? else { return Ok(None) };
     match request.content_type() {
         Some(content_type) if is_json(content_type) => json::parse(&bytes).map(Some).map_err(malformed),
         _ => Err(Problem::new(

@@ -85,6 +85,44 @@ fn cut(text: &str, most: usize) -> &str {
     &text[..end]
 }
 
+/// What a request brings in the header `DPoP`.
+pub enum DpopHeader<'a> {
+    /// Nothing.
+    Absent,
+    /// One proof.
+    Proof(&'a str),
+    /// Several, or one that is no text.
+    Unusable,
+}
+
+/// The header `DPoP` (RFC 9449 section 4.3: there is at most one).
+#[must_use]
+pub fn dpop_header(request: &Request) -> DpopHeader<'_> {
+    let mut values = request.headers().get_all("dpop").iter();
+    match (values.next(), values.next()) {
+        (None, _) => DpopHeader::Absent,
+        (Some(value), None) => value.to_str().map_or(DpopHeader::Unusable, DpopHeader::Proof),
+        (Some(_), Some(_)) => DpopHeader::Unusable,
+    }
+}
+
+/// Marks a request whose access token came with the scheme `DPoP`.
+#[derive(Clone, Copy)]
+pub struct SentAsBound;
+
+/// The operations know the scheme `Bearer` alone: an access token that came with `DPoP` is put under that, and
+/// the request marked.
+pub fn unify_scheme(request: &mut Request) {
+    let token = request.header(header::AUTHORIZATION).and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("DPoP").then(|| format!("Bearer {}", token.trim_start()))
+    });
+    if let Some(value) = token.and_then(|t| t.parse().ok()) {
+        request.headers_mut().insert(header::AUTHORIZATION, value);
+        request.extensions_mut().insert(SentAsBound);
+    }
+}
+
 /// The tenant that the request names in `X-Tenant-ID`.
 #[must_use]
 pub fn tenant_header(request: &Request) -> Option<String> {

@@ -6,6 +6,7 @@ use poem_openapi::{Enum, Object};
 use super::text::Text;
 use crate::clock::UnixTime;
 use crate::mfa::{Factor, MfaMethod};
+use crate::people::passwords::{self as people, PasswordStatus};
 use crate::session::issue::IssuedTokens;
 use crate::signin::decision::recommended_methods;
 use crate::signin::pipeline::Outcome;
@@ -30,6 +31,8 @@ pub struct SignInRequest {
     /// A stable identifier of the device or installation, at most 256 bytes. A challenge that comes
     /// of this sign-in must be answered with the same one.
     pub device_id: Option<Text>,
+    /// What `POST /auth/me/devices/trust` gave for this `device_id`, while the device is trusted.
+    pub device_secret: Option<Text>,
     /// What the provider told the application beside the token.
     pub profile: Option<ProfileHint>,
 }
@@ -169,7 +172,7 @@ pub struct LoginResponse {
     pub risk_assessment: Option<RiskAssessmentInfo>,
     /// The level of this sign-in.
     pub risk_level: Option<RiskLevel>,
-    /// Signed in: `Bearer`.
+    /// Signed in: `Bearer`, or `DPoP` when the sign-in brought a proof of a key.
     pub token_type: Option<String>,
     /// Signed in: the user.
     pub user: Option<UserInfo>,
@@ -190,17 +193,52 @@ fn risk(assessment: &AssessmentRecord, require_mfa: bool) -> RiskAssessmentInfo 
     }
 }
 
+impl From<people::PasswordWarning> for PasswordWarning {
+    fn from(warning: people::PasswordWarning) -> Self {
+        match warning {
+            people::PasswordWarning::Expiring => Self::Expiring,
+            people::PasswordWarning::ExpiredGrace => Self::ExpiredGrace,
+            people::PasswordWarning::Expired => Self::Expired,
+        }
+    }
+}
+
+impl UserInfo {
+    /// With the state of the local password, when there is one.
+    #[must_use]
+    pub fn with_password(mut self, password: Option<PasswordStatus>) -> Self {
+        if let Some(status) = password {
+            self.must_change_password = Some(status.must_change);
+            self.password_expires_in = status.expires_in_days;
+            self.password_warning = status.warning.map(Into::into);
+        }
+        self
+    }
+}
+
 impl LoginResponse {
+    /// With the state of the user's local password, when there is one: here and in the user.
+    #[must_use]
+    pub fn with_password(mut self, password: Option<PasswordStatus>) -> Self {
+        if let Some(status) = password {
+            self.must_change_password = Some(status.must_change);
+            self.password_expires_in = status.expires_in_days;
+            self.password_warning = status.warning.map(Into::into);
+        }
+        self.user = self.user.map(|user| user.with_password(password));
+        self
+    }
+
     /// Tokens for a user.
     #[must_use]
     pub fn signed_in(tokens: IssuedTokens, user: &User, level: Level) -> Self {
         Self {
+            token_type: Some(tokens.token_type().to_owned()),
             access_token: Some(tokens.access_token),
             expires_in: Some(tokens.expires_in.as_secs()),
             refresh_token: tokens.refresh_token,
             requires_mfa: Some(false),
             risk_level: Some(level.into()),
-            token_type: Some("Bearer".to_owned()),
             user: Some(user.into()),
             user_id: Some(user.id.to_string()),
             ..Self::default()
@@ -315,7 +353,7 @@ impl MessageResponse {
 
 /// The signed-in user.
 #[derive(Debug, Object)]
-#[oai(rename = "dto.UserInfoResponse")]
+#[oai(rename = "dto.UserInfoResponse", skip_serializing_if_is_none)]
 pub struct UserInfoResponse {
     /// 0: success.
     pub code: u32,
@@ -325,6 +363,10 @@ pub struct UserInfoResponse {
     pub timestamp: String,
     /// The user.
     pub data: UserInfo,
+    /// Groups that the provider's mapping granted. Absent: none.
+    pub groups: Option<Vec<String>>,
+    /// Roles that the provider's mapping granted. Absent: none.
+    pub roles: Option<Vec<String>>,
 }
 
 /// A factor of the signed-in user.

@@ -9,7 +9,7 @@ use poem_openapi::OpenApi;
 use super::body::Body;
 use super::dto;
 use super::problem::Problem;
-use super::reply::{Refusals, Reply};
+use super::reply::Reply;
 use super::{BearerAuth, State, Tag};
 use crate::codes::ErrorCode as E;
 use crate::ids::FactorId;
@@ -18,23 +18,28 @@ pub(super) struct MeApi(pub Arc<State>);
 
 macro_rules! bearer_refusals {
     ($name:ident $(, $more:ident)*) => {
-        pub(super) struct $name;
-        impl Refusals for $name {
-            const CODES: &'static [E] = &[
-                E::MissingAccessToken,
-                E::InvalidAccessToken,
-                E::AccessTokenExpired,
-                E::SessionEnded,
-                E::AccountDisabled,
-                E::AccountLocked,
-                E::UnknownTenant,
-                E::StoreUnavailable,
-                E::RequestTimeout,
-                $(E::$more,)*
+        pub(in crate::http) struct $name;
+        impl $crate::http::reply::Refusals for $name {
+            const CODES: &'static [$crate::codes::ErrorCode] = &[
+                $crate::codes::ErrorCode::MissingAccessToken,
+                $crate::codes::ErrorCode::InvalidAccessToken,
+                $crate::codes::ErrorCode::AccessTokenExpired,
+                $crate::codes::ErrorCode::SessionEnded,
+                $crate::codes::ErrorCode::DpopProofRequired,
+                $crate::codes::ErrorCode::AccountDisabled,
+                $crate::codes::ErrorCode::AccountLocked,
+                $crate::codes::ErrorCode::AccountPending,
+                $crate::codes::ErrorCode::ProviderDisabled,
+                $crate::codes::ErrorCode::UnknownTenant,
+                $crate::codes::ErrorCode::StoreUnavailable,
+                $crate::codes::ErrorCode::RequestTimeout,
+                $($crate::codes::ErrorCode::$more,)*
             ];
         }
     };
 }
+
+pub(super) use bearer_refusals;
 
 bearer_refusals!(MeRefusals);
 bearer_refusals!(EnrolRefusals, EnrolmentNotAllowed);
@@ -60,7 +65,9 @@ impl MeApi {
                 code: 0,
                 message: "success".to_owned(),
                 timestamp: self.0.clock.now().to_rfc3339(),
-                data: (&living.user).into(),
+                data: dto::UserInfo::from(&living.user).with_password(self.0.password_of(&living.user)),
+                groups: Some(living.user.profile.groups).filter(|g| !g.is_empty()),
+                roles: Some(living.user.profile.roles).filter(|r| !r.is_empty()),
             })
         };
         answer.await.into()

@@ -7,18 +7,36 @@ mod admin;
 mod admin_audit;
 mod admin_decisions;
 mod admin_examples;
+mod admin_invitations;
 mod admin_keys;
+mod admin_people;
 mod admin_plugins;
 mod admin_policies;
 mod admin_policy_dto;
+mod admin_providers;
+mod admin_sessions;
+mod admin_tenants;
+mod admin_user_secrets;
+mod admin_users;
 pub mod body;
 mod client;
 pub mod docs;
 pub mod dto;
+mod form;
 mod me;
+mod me_devices;
+mod me_identities;
+mod me_password;
+mod my_sessions;
+mod oauth;
+mod oauth_dto;
+pub mod oauth_error;
+mod oauth_examples;
 pub mod ops;
+mod people_examples;
 mod policy_examples;
 pub mod problem;
+pub mod provider_settings;
 pub mod reply;
 pub mod serve;
 mod sign_in;
@@ -43,24 +61,34 @@ use poem_openapi::registry::{MetaApi, Registry};
 use poem_openapi::{ExtraHeader, OpenApi, OpenApiService, SecurityScheme, Tags};
 use serde_json::Value;
 
+use crate::admin::directory::DirectoryService;
 use crate::admin::keys::{KeyCheck, KeyError};
 use crate::admin::plugins::Plugins;
 use crate::admin::ports::AuditLog;
+use crate::admin::probe::ProviderProbe;
+use crate::admin::users::{SignInLog, UserAdmin};
 use crate::clock::Clock;
 use crate::codes::ErrorCode;
 use crate::ids::RequestId;
 use crate::mfa::delivery::CodeSender;
 use crate::mfa::enrol::Enrolment;
 use crate::mfa::verify::ChallengeVerifier;
+use crate::people::devices::DeviceService;
+use crate::people::identities::IdentityService;
+use crate::people::invitations::InvitationService;
+use crate::people::passwords::{PasswordService, PasswordStatus};
 use crate::policy::service::PolicyService;
 use crate::secret::Entropy;
-use crate::session::bearer::{BearerCheck, BearerError};
+use crate::session::bearer::{BearerCheck, BearerError, Presented};
+use crate::session::clients::Clients;
 use crate::session::ports::SessionUser;
 use crate::session::refresh::SessionService;
+use crate::session::rotation::KeyKeeper;
 use crate::signin::facts::Location;
 use crate::signin::pipeline::Pipeline;
 use crate::signin::ports::StoreError;
 use crate::signin::provider::Tenant;
+use crate::signin::user::User;
 use problem::Problem;
 
 /// How long one request may take.
@@ -103,14 +131,24 @@ pub struct State {
     pub bearer: BearerCheck,
     /// Enrolment of factors.
     pub enrolment: Enrolment,
+    /// Identities of signed-in users.
+    pub identities: IdentityService,
+    /// Invitations.
+    pub invitations: InvitationService,
+    /// Local passwords.
+    pub passwords: PasswordService,
+    /// Devices of signed-in users.
+    pub devices: DeviceService,
     /// Administration.
     pub admin: Administration,
     /// The life of policies.
     pub policies: PolicyService,
     /// The store's health.
     pub ready: Arc<dyn Readiness>,
-    /// Public keys of local tokens.
-    pub jwk_set: Value,
+    /// Keys of local tokens.
+    pub keys: Arc<KeyKeeper>,
+    /// Applications that may use the OAuth endpoints.
+    pub clients: Clients,
     /// Renders metrics.
     pub render_metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// Proxies whose forwarding headers are believed.
@@ -125,6 +163,14 @@ pub struct Administration {
     pub keys: KeyCheck,
     /// The audit log.
     pub audit: Arc<dyn AuditLog>,
+    /// Tenants and providers.
+    pub directory: Arc<DirectoryService>,
+    /// Users and their sessions.
+    pub users: Arc<dyn UserAdmin>,
+    /// Records of sign-ins.
+    pub sign_ins: Arc<dyn SignInLog>,
+    /// Asks providers of themselves.
+    pub probe: Arc<dyn ProviderProbe>,
     /// The plugins of this node.
     pub plugins: Arc<dyn Plugins>,
 }
@@ -141,10 +187,27 @@ impl State {
     async fn signed_in(&self, request: &Request, auth: Option<&BearerAuth>) -> Result<SessionUser, Problem> {
         let tenant = self.tenant(request)?;
         let checked = match auth {
-            Some(BearerAuth(bearer)) => self.bearer.check(&tenant.id, &bearer.token).await,
+            Some(BearerAuth(bearer)) => {
+                let presented = Presented {
+                    token: &bearer.token,
+                    as_bound: request.data::<client::SentAsBound>().is_some(),
+                    proof: match client::dpop_header(request) {
+                        client::DpopHeader::Proof(proof) => Some(proof),
+                        client::DpopHeader::Absent | client::DpopHeader::Unusable => None,
+                    },
+                    method: request.method().as_str(),
+                    path: request.uri().path(),
+                };
+                self.bearer.check(&tenant.id, presented).await
+            }
             None => Err(BearerError::Missing),
         };
         checked.map_err(|error| self.refused(error.code(), &error))
+    }
+
+    /// What a client is told of the user's local password.
+    fn password_of(&self, user: &User) -> Option<PasswordStatus> {
+        self.passwords.status(&user.tenant, user.password)
     }
 
     /// A refusal; when its cause lies inside, the cause goes to the log and the text does not tell it.
@@ -173,6 +236,9 @@ enum Tag {
     Mfa,
     /// Refresh and logout.
     Session,
+    /// The same for clients that speak OAuth 2.0.
+    #[oai(rename = "OAuth")]
+    OAuth,
     /// The signed-in user.
     Me,
     /// Tenants, providers, users, keys, and the record of every change. Takes an admin key.
@@ -194,8 +260,15 @@ enum MaybeBearer {
     Anonymous,
 }
 
-type Apis = (sign_in::SignInApi, me::MeApi, AdminApis, ops::OpsApi);
+type Apis = (sign_in::SignInApi, MeApis, my_sessions::MySessionsApi, oauth::OAuthApi, AdminApis, ops::OpsApi);
+type MeApis =
+    (me::MeApi, me_identities::IdentitiesApi, me_password::PasswordApi, me_devices::DevicesApi, PeopleAdminApis);
+type PeopleAdminApis = (admin_invitations::AdminInvitationsApi, admin_user_secrets::AdminUserSecretsApi);
 type AdminApis = (
+    admin_tenants::AdminTenantsApi,
+    admin_providers::AdminProvidersApi,
+    admin_users::AdminUsersApi,
+    admin_sessions::AdminSessionsApi,
     admin_audit::AdminAuditApi,
     admin_keys::AdminKeysApi,
     admin_policies::AdminPoliciesApi,
@@ -204,9 +277,26 @@ type AdminApis = (
     admin_plugins::AdminPluginsApi,
 );
 
+fn me_apis(state: &Arc<State>) -> MeApis {
+    let state = || Arc::clone(state);
+    let administration =
+        (admin_invitations::AdminInvitationsApi(state()), admin_user_secrets::AdminUserSecretsApi(state()));
+    (
+        me::MeApi(state()),
+        me_identities::IdentitiesApi(state()),
+        me_password::PasswordApi(state()),
+        me_devices::DevicesApi(state()),
+        administration,
+    )
+}
+
 fn admin_apis(state: &Arc<State>) -> AdminApis {
     let state = || Arc::clone(state);
     (
+        admin_tenants::AdminTenantsApi(state()),
+        admin_providers::AdminProvidersApi(state()),
+        admin_users::AdminUsersApi(state()),
+        admin_sessions::AdminSessionsApi(state()),
         admin_audit::AdminAuditApi(state()),
         admin_keys::AdminKeysApi(state()),
         admin_policies::AdminPoliciesApi(state()),
@@ -237,9 +327,15 @@ pub fn endpoint(
 ) -> BoxEndpoint<'static> {
     let entropy = Arc::clone(&state.entropy);
     let clock = Arc::clone(&state.clock);
-    let admin = admin_apis(&state);
-    let apis: Apis =
-        (sign_in::SignInApi(Arc::clone(&state)), me::MeApi(Arc::clone(&state)), admin, ops::OpsApi(state));
+    let (me, admin) = (me_apis(&state), admin_apis(&state));
+    let apis: Apis = (
+        sign_in::SignInApi(Arc::clone(&state)),
+        me,
+        my_sessions::MySessionsApi(Arc::clone(&state)),
+        oauth::OAuthApi(Arc::clone(&state)),
+        admin,
+        ops::OpsApi(state),
+    );
     let service = described(apis);
     let document = spec::document(&service.spec());
     let allow = Arc::new(spec::AllowedMethods::of_document(&document));
@@ -275,6 +371,7 @@ impl Endpoint for Outermost {
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         let id = RequestId::generate(self.clock.now(), &*self.entropy);
         self.strip_base_path(&mut request);
+        client::unify_scheme(&mut request);
         request.extensions_mut().insert(id);
         let path = request.uri().path().to_owned();
         let called = AssertUnwindSafe(tokio::time::timeout(REQUEST_TIME, self.inner.call(request))).catch_unwind();

@@ -76,7 +76,7 @@ impl OpsApi {
     /// A JWK Set (RFC 7517 section 5). Choose by `kid`; expect new keys to appear before they sign.
     #[oai(path = "/.well-known/jwks.json", method = "get", tag = "Tag::Operations", operation_id = "getJwks")]
     async fn jwks(&self) -> JwksAnswer {
-        JwksAnswer::Ok(JwkSet(self.0.jwk_set.clone()), "public, max-age=300".to_owned())
+        JwksAnswer::Ok(JwkSet(self.0.keys.ring.jwk_set()), "public, max-age=300".to_owned())
     }
 }
 

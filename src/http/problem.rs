@@ -7,9 +7,11 @@ use poem_openapi::Object;
 use poem_openapi::types::ToJSON;
 
 use super::dto::TokenCheck;
+use super::oauth_error::{OAuthDetails, OAuthErrorBody};
 use crate::clock::{Clock, SystemClock};
 use crate::codes::ErrorCode;
 use crate::ids::RequestId;
+use crate::signin::error::OfferedLink;
 
 /// One row of the table.
 #[derive(Debug, Clone, Copy)]
@@ -115,6 +117,10 @@ pub const fn row(code: ErrorCode) -> Row {
         E::UnknownKey => (401_022, "The provider publishes no key with the token's `kid`."),
         E::KeyIdMissing => (401_023, "The token names no key, and not exactly one of the provider's keys fits."),
         E::KeyUnfit => (401_024, "The key that the token names does not fit its algorithm."),
+        E::KeyAmbiguous => (
+            401_110,
+            "The provider publishes several keys with the token's `kid`, so which one signed is not certain.",
+        ),
         E::SignInDenied => (
             403_001,
             "The tenant's policy denies this sign-in, or asks for a factor that the user does not have; the message holds the reason code.",
@@ -134,17 +140,89 @@ pub const fn row(code: ErrorCode) -> Row {
             403_007,
             "This session may not enrol a factor: sign in at low risk, or with a factor that the user has.",
         ),
+        E::AccountPending => {
+            (403_160, "The account was invited and waits for its first sign-in by the invitation.")
+        }
+        E::FreshSessionNeeded => (
+            403_161,
+            "This needs a session that began within the last 10 minutes: sign in again. Refreshing does not make one fresh.",
+        ),
+        E::InvalidLinkToken => (
+            400_160,
+            "The link token is not known, has expired, was used, or is for another account than the one that is signed in.",
+        ),
+        E::UnknownIdentity => (404_160, "The user has no identity with this id."),
+        E::IdentityTaken => (409_160, "The identity is linked to another account."),
+        E::UnknownInvitation => (404_161, "There is no open invitation with this id."),
+        E::AlreadyInvited => {
+            (409_162, "An invitation for the same address or identity is open: take it back first.")
+        }
+        E::InvalidPassword => (400_161, "The old password is wrong. The session of the user is not touched."),
+        E::PasswordUnacceptable => {
+            (400_162, "The new password is not what the tenant asks for; the message tells why.")
+        }
+        E::NoLocalPassword => (409_163, "The user has no local password; an administrator sets the first one."),
+        E::PasswordLocked => {
+            (429_160, "Too many wrong passwords of this user; `Retry-After` tells when one is looked at again.")
+        }
+        E::PasswordCheckBusy => {
+            (503_160, "Too many passwords are being checked; `Retry-After` tells when to try again.")
+        }
+        E::UnknownDevice => (404_162, "The user has no device with this id, or it is not trusted."),
+        E::DeviceTrustNotAllowed => (
+            403_162,
+            "This session may not trust this device: the message tells whether the policy, the missing factor, the age of the session or the device stands against it.",
+        ),
+        E::LastIdentity => (
+            409_161,
+            "Without this identity the user could not sign in any more: link another one of an enabled provider first.",
+        ),
         E::NotFound => (404_001, "There is nothing at this address."),
         E::UnknownTenant => (404_002, "No tenant is served under this header or host."),
         E::UnknownProvider => (404_003, "No provider with this name is enabled."),
         E::MethodNotAllowed => (405_001, "The address takes other methods."),
-        E::AccountExists => (409_001, "Another account holds this e-mail address: sign in as before."),
+        E::AccountExists => (
+            409_001,
+            "Another account holds this e-mail address: sign in as before. With a `link_token` beside it, that account can link this identity.",
+        ),
         E::SignInConflict => {
             (409_002, "Another sign-in of the same identity was being written: try again with a new ID token.")
         }
         E::BodyTooLarge => (413_001, "The body is larger than 64 KiB."),
-        E::UnsupportedMediaType => (415_001, "The body must be `application/json`."),
+        E::UnsupportedMediaType => (
+            415_001,
+            "The body must be of the media type that the document names: `application/json`, or a form at the OAuth endpoints.",
+        ),
         E::MfaLocked => (429_001, "Too many wrong codes of this user; `Retry-After` tells when to try again."),
+        E::InvalidRequest => (
+            400_120,
+            "The request of an OAuth endpoint is not well formed, or its subject token is not accepted; `reason` and the message tell why.",
+        ),
+        E::InvalidGrant => (
+            400_121,
+            "The refresh token is not good for this client, and `reason` tells why: sign in again. After `refresh_token_reused` its session has been ended.",
+        ),
+        E::UnauthorizedClient => (400_122, "The client may not use this grant, this provider, or this token."),
+        E::UnsupportedGrantType => {
+            (400_123, "The `grant_type` is neither RFC 8693 token exchange nor `refresh_token`.")
+        }
+        E::InvalidTarget => (400_124, "The audience or resource is not one that the client may ask for."),
+        E::InvalidScope => (400_125, "A `scope` was asked for; access tokens have none here."),
+        E::InvalidDpopProof => (
+            400_126,
+            "The header `DPoP` is there twice, or its proof is malformed, too old, used before, or for another request or key (RFC 9449).",
+        ),
+        E::InvalidClient => {
+            (401_120, "The client is not known in this tenant, or did not prove who it is in the way of its kind.")
+        }
+        E::DpopProofRequired => (
+            401_121,
+            "The access token is bound to a key: send it as `Authorization: DPoP …` with a proof in the header `DPoP` (RFC 9449 section 7).",
+        ),
+        E::MfaRequired => (
+            403_120,
+            "A second factor is needed first: answer the challenge in this body at `POST /auth/mfa/verify-challenge`, which gives the tokens.",
+        ),
         E::InvalidCursor => (400_140, "The cursor is not one that this list gave: begin without one."),
         E::MissingAdminKey => (401_140, "The operation needs an admin key in `Authorization: Bearer csk_…`."),
         E::InvalidAdminKey => (401_141, "The admin key is not known, was revoked, or has expired."),
@@ -153,6 +231,21 @@ pub const fn row(code: ErrorCode) -> Row {
         }
         E::AdminScopeInsufficient => {
             (403_141, "The admin key is for one tenant, and the operation is about another or about the server.")
+        }
+        E::InvalidSettings => {
+            (400_141, "The settings break a rule of the configuration; the message tells all that is wrong.")
+        }
+        E::ProviderDisabled => (
+            403_142,
+            "The provider is disabled or gone. Sign-ins, sessions and challenges through it open nothing until it is enabled again.",
+        ),
+        E::ManagedByConfig => (409_140, "The configuration file says what this is: change it there."),
+        E::AlreadyExists => (409_141, "There is one of this name already."),
+        E::TenantNotEmpty => (409_142, "The tenant has users or providers: remove them first."),
+        E::UnknownUser => (404_141, "No user of the tenant has this identifier, or it is erased."),
+        E::UnknownSignIn => (404_142, "No recorded sign-in of the tenant has this identifier."),
+        E::UnknownSession => {
+            (404_143, "No session of the tenant, or of the user that asks, lives under this identifier.")
         }
         E::PolicyUnusable => {
             (400_180, "The files make no bundle, or a script does not compile; the message has the place.")
@@ -191,7 +284,7 @@ pub const fn row(code: ErrorCode) -> Row {
 
 /// The body of every refusal.
 #[derive(Debug, Clone, Object)]
-#[oai(rename = "dto.Error")]
+#[oai(rename = "dto.Error", skip_serializing_if_is_none)]
 pub struct ErrorBody {
     /// HTTP status × 1000 + a number that never changes its meaning.
     pub code: u32,
@@ -206,6 +299,9 @@ pub struct ErrorBody {
     /// Of a provider with `test_mode` alone, and never without it: all checks of the ID token in order.
     #[oai(skip_serializing_if_is_none)]
     pub checks: Option<Vec<TokenCheck>>,
+    /// Only beside `account_exists`, at a provider that links after confirmation: hand it in at
+    /// `POST /auth/me/identities` with a fresh session of the existing account, within 10 minutes, once.
+    pub link_token: Option<String>,
 }
 
 /// A refusal on its way out.
@@ -221,6 +317,10 @@ pub struct Problem {
     pub allow: Option<HeaderValue>,
     /// The checks of an ID token, in test mode.
     pub checks: Option<Vec<TokenCheck>>,
+    /// What links the refused identity; see [`ErrorBody::link_token`].
+    pub link_token: Option<OfferedLink>,
+    /// What an OAuth endpoint adds; its body has the form of RFC 6749 section 5.2 as well.
+    pub oauth: Option<Box<OAuthDetails>>,
 }
 
 impl Problem {
@@ -232,7 +332,15 @@ impl Problem {
             ErrorCode::StoreUnavailable | ErrorCode::RequestTimeout => Some(1),
             _ => None,
         };
-        Self { code, message: message.into(), retry_after_s, allow: None, checks: None }
+        Self {
+            code,
+            message: message.into(),
+            retry_after_s,
+            allow: None,
+            checks: None,
+            oauth: None,
+            link_token: None,
+        }
     }
 
     /// With a time to wait.
@@ -246,19 +354,23 @@ impl Problem {
     #[must_use]
     pub fn into_response_for(self, request_id: RequestId) -> Response {
         let row = row(self.code);
-        let body = ErrorBody {
-            code: row.number,
-            error: self.code.as_str().to_owned(),
-            message: self.message,
-            timestamp: SystemClock.now().to_rfc3339(),
-            request_id: request_id.to_string(),
-            checks: self.checks,
+        let timestamp = SystemClock.now().to_rfc3339();
+        let (error, request_id) = (self.code.as_str().to_owned(), request_id.to_string());
+        let body = match self.oauth {
+            Some(details) => OAuthErrorBody::new(row.number, error, self.message, timestamp, request_id, *details)
+                .to_json_string(),
+            None => {
+                let link_token = self.link_token.map(|link| link.0);
+                let (message, checks) = (self.message, self.checks);
+                ErrorBody { code: row.number, error, message, timestamp, request_id, checks, link_token }
+                    .to_json_string()
+            }
         };
         let mut response = Response::builder()
             .status(row.status())
             .content_type("application/json")
             .header(header::CACHE_CONTROL, "no-store")
-            .body(body.to_json_string());
+            .body(body);
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -267,7 +379,12 @@ impl Problem {
             headers.insert(header::ALLOW, allow);
         }
         if row.status() == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            let challenge = match self.code {
+                ErrorCode::InvalidClient => "Basic realm=\"oauth\"",
+                ErrorCode::DpopProofRequired => "DPoP error=\"invalid_dpop_proof\"",
+                _ => "Bearer",
+            };
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         response
     }

@@ -10,6 +10,7 @@ use poem_openapi::registry::{MetaHeader, MetaMediaType, MetaResponse, MetaRespon
 use poem_openapi::types::{ToJSON, Type};
 
 use super::body::JSON;
+use super::oauth_error::OAuthErrorBody;
 use super::problem::{ErrorBody, Problem, row};
 use crate::codes::ErrorCode;
 
@@ -17,6 +18,8 @@ use crate::codes::ErrorCode;
 pub trait Refusals: Send {
     /// All that it can answer; checked against real answers by the tests.
     const CODES: &'static [ErrorCode];
+    /// Whether its refusals have the form of RFC 6749 section 5.2 as well.
+    const OAUTH: bool = false;
 }
 
 /// A success, or one of the refusals of `R`.
@@ -53,17 +56,21 @@ impl<T: ToJSON, R: Refusals> ApiResponse for Reply<T, R> {
             content: vec![MetaMediaType { content_type: JSON, schema: T::schema_ref() }],
             headers: vec![],
         };
-        MetaResponses { responses: std::iter::once(success).chain(refusals_meta(R::CODES)).collect() }
+        MetaResponses { responses: std::iter::once(success).chain(refusals_meta(R::CODES, R::OAUTH)).collect() }
     }
 
     fn register(registry: &mut Registry) {
         T::register(registry);
-        ErrorBody::register(registry);
+        if R::OAUTH {
+            OAuthErrorBody::register(registry);
+        } else {
+            ErrorBody::register(registry);
+        }
     }
 }
 
 /// One response for each status, whose description lists its codes; `spec.rs` makes an example of each.
-fn refusals_meta(codes: &[ErrorCode]) -> Vec<MetaResponse> {
+fn refusals_meta(codes: &[ErrorCode], oauth: bool) -> Vec<MetaResponse> {
     let mut by_status: BTreeMap<u16, Vec<ErrorCode>> = BTreeMap::new();
     for code in codes {
         by_status.entry(row(*code).status().as_u16()).or_default().push(*code);
@@ -89,7 +96,10 @@ fn refusals_meta(codes: &[ErrorCode]) -> Vec<MetaResponse> {
                 description,
                 status: Some(status),
                 status_range: None,
-                content: vec![MetaMediaType { content_type: JSON, schema: ErrorBody::schema_ref() }],
+                content: vec![MetaMediaType {
+                    content_type: JSON,
+                    schema: if oauth { OAuthErrorBody::schema_ref() } else { ErrorBody::schema_ref() },
+                }],
                 headers,
             }
         })

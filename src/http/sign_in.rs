@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use poem::Request;
 use poem_openapi::OpenApi;
+use poem_openapi::param::Header;
 
 use super::body::{Body, OptionalBody};
 use super::dto;
@@ -16,14 +17,17 @@ use crate::ids::RequestId;
 use crate::mfa::MfaMethod;
 use crate::mfa::delivery::{SendError, SendRequest};
 use crate::mfa::verify::{Answer, ChallengeError};
+use crate::secret::sha256;
+use crate::session::refresh::Asker;
 use crate::signin::error::SignInError;
 use crate::signin::nonce::NONCE_TTL;
+use crate::signin::pipeline::Outcome;
 use crate::signin::ports::KeyError;
-use crate::signin::request::SignInRequest;
+use crate::signin::request::{SignInRequest, TokenBinding};
 
 /// The longest texts that a request may bring, in bytes.
-const SHORT_TEXT: usize = 256;
-const LONG_TEXT: usize = 8 * 1024;
+pub(super) const SHORT_TEXT: usize = 256;
+pub(super) const LONG_TEXT: usize = 8 * 1024;
 
 pub(super) struct SignInApi(pub Arc<State>);
 
@@ -34,6 +38,7 @@ impl Refusals for SignInRefusals {
         E::MissingIdToken,
         E::MalformedIdToken,
         E::AmbiguousProvider,
+        E::InvalidDpopProof,
         E::IdTokenExpired,
         E::IdTokenSignatureInvalid,
         E::IdTokenAlgorithmNotAllowed,
@@ -55,12 +60,15 @@ impl Refusals for SignInRefusals {
         E::UnknownKey,
         E::KeyIdMissing,
         E::KeyUnfit,
+        E::KeyAmbiguous,
         E::SignInDenied,
         E::UserNotProvisioned,
         E::AccountDisabled,
         E::AccountLocked,
+        E::AccountPending,
         E::IdentityRejected,
         E::MappingFailed,
+        E::ProviderDisabled,
         E::UnknownTenant,
         E::UnknownProvider,
         E::AccountExists,
@@ -87,6 +95,8 @@ impl Refusals for ChallengeRefusals {
         E::ChallengeUsed,
         E::InvalidChallenge,
         E::MfaMethodNotAllowed,
+        E::IdentityTaken,
+        E::ProviderDisabled,
         E::UnknownTenant,
         E::BodyTooLarge,
         E::UnsupportedMediaType,
@@ -105,6 +115,7 @@ impl Refusals for SendRefusals {
         E::ChallengeUsed,
         E::InvalidChallenge,
         E::MfaMethodNotAllowed,
+        E::ProviderDisabled,
         E::UnknownTenant,
         E::BodyTooLarge,
         E::UnsupportedMediaType,
@@ -122,6 +133,8 @@ impl Refusals for RefreshRefusals {
         E::MalformedRequest,
         E::RefreshTokenReused,
         E::InvalidRefreshToken,
+        E::InvalidDpopProof,
+        E::ProviderDisabled,
         E::UnknownTenant,
         E::BodyTooLarge,
         E::UnsupportedMediaType,
@@ -138,8 +151,11 @@ impl Refusals for LogoutRefusals {
         E::InvalidAccessToken,
         E::AccessTokenExpired,
         E::SessionEnded,
+        E::DpopProofRequired,
         E::AccountDisabled,
         E::AccountLocked,
+        E::AccountPending,
+        E::ProviderDisabled,
         E::UnknownTenant,
         E::BodyTooLarge,
         E::UnsupportedMediaType,
@@ -154,11 +170,15 @@ impl SignInApi {
     ///
     /// Verifies the ID token, maps its claims to a local user, assesses the risk of this very sign-in, and
     /// answers with local tokens (`requires_mfa` false), or with a challenge (`requires_mfa` true) that
-    /// `POST /auth/mfa/verify-challenge` takes. A challenge is an answer, not an error.
+    /// `POST /auth/mfa/verify-challenge` takes. A challenge is an answer, not an error. With a proof in the
+    /// header `DPoP` (RFC 9449) the tokens are bound to its key.
     #[oai(path = "/auth/id-token/signin", method = "post", tag = "Tag::SignIn", operation_id = "signInWithIdToken")]
     async fn sign_in(
         &self,
         request: &Request,
+        /// A DPoP proof (RFC 9449 section 4) for this request.
+        #[oai(name = "DPoP")]
+        _proof: Header<Option<String>>,
         body: Body<dto::SignInRequest>,
     ) -> Reply<dto::LoginResponse, SignInRefusals> {
         self.run_sign_in(request, body.0).await.into()
@@ -214,18 +234,24 @@ impl SignInApi {
     /// Exchange a refresh token
     ///
     /// Gives a new pair; the old refresh token is spent. A repeat within the grace (10 s by default) gets
-    /// the same successor. A later repeat ends the session: the token is in two hands.
+    /// the same successor. A later repeat ends the session: the token is in two hands. Tokens of registered
+    /// clients are exchanged at `POST /oauth/token` only.
     #[oai(path = "/auth/refresh", method = "post", tag = "Tag::Session", operation_id = "refresh")]
     async fn refresh(
         &self,
         request: &Request,
+        /// A DPoP proof (RFC 9449 section 4) for this request, when the session is bound to a key.
+        #[oai(name = "DPoP")]
+        _proof: Header<Option<String>>,
         body: Body<dto::RefreshRequest>,
     ) -> Reply<dto::LoginResponse, RefreshRefusals> {
         let answer = async {
             let tenant = self.0.tenant(request)?;
-            let refreshed = self.0.sessions.refresh(tenant.id.clone(), &body.0.refresh_token.0).await;
+            let asker = Asker { client: None, jkt: self.0.dpop_key(request).await? };
+            let refreshed = self.0.sessions.refresh(tenant.id.clone(), &body.0.refresh_token.0, asker).await;
             let (living, tokens) = refreshed.map_err(|error| self.0.refused(error.code(), &error))?;
-            Ok(dto::LoginResponse::signed_in(tokens, &living.user, living.session.grant.level))
+            let answer = dto::LoginResponse::signed_in(tokens, &living.user, living.session.grant.level);
+            Ok(answer.with_password(self.0.password_of(&living.user)))
         };
         answer.await.into()
     }
@@ -262,39 +288,40 @@ impl SignInApi {
     }
 }
 
+impl State {
+    /// The sign-in path for a request of any endpoint.
+    pub(super) async fn sign_in(
+        &self,
+        request: &Request,
+        body: dto::SignInRequest,
+        binding: TokenBinding,
+    ) -> Result<Outcome, Problem> {
+        let sign_in = SignInRequest { binding, ..sign_in_request(self, request, body)? };
+        // In a task of its own: a client that hangs up half way does not leave half a sign-in.
+        let pipeline = Arc::clone(&self.pipeline);
+        let walked = tokio::spawn(async move { pipeline.sign_in_explained(sign_in).await }).await;
+        let outcome = walked.map_err(|_| Problem::new(E::InternalError, "the sign-in could not be finished"))?;
+        outcome.map_err(|refusal| {
+            let checks: Vec<dto::TokenCheck> = refusal.checks.into_iter().map(Into::into).collect();
+            Problem { checks: (!checks.is_empty()).then_some(checks), ..problem(&refusal.error) }
+        })
+    }
+}
+
 impl SignInApi {
     async fn run_sign_in(
         &self,
         request: &Request,
         body: dto::SignInRequest,
     ) -> Result<dto::LoginResponse, Problem> {
-        let state = &self.0;
-        let mut client = client::context(request, &state.trusted_proxies);
-        client.device_id = bounded(body.device_id, SHORT_TEXT, "device_id")?.map(Into::into);
-        if let Some(assume) = &state.assume {
-            let assumed = assume(request).map_err(|e| Problem::new(E::MalformedRequest, e))?;
-            client.ip = assumed.ip.or(client.ip);
-            client.assumed_location = assumed.location;
-        }
-        let sign_in = SignInRequest {
-            id: request.data::<RequestId>().copied().unwrap_or_else(|| RequestId::from_bytes([0; 16])),
-            tenant_header: client::tenant_header(request),
-            host: client::host(request),
-            provider: present(body.provider),
-            id_token: body.id_token.unwrap_or_default().0,
-            nonce: bounded(body.nonce, SHORT_TEXT, "nonce")?,
-            access_token: bounded(body.access_token, LONG_TEXT, "access_token")?,
-            name_hint: bounded(body.profile.and_then(|p| p.name), SHORT_TEXT, "profile.name")?,
-            client,
+        let jkt = self.0.dpop_key(request).await?;
+        let binding = TokenBinding { jkt, ..TokenBinding::default() };
+        let outcome = self.0.sign_in(request, body, binding).await?;
+        let password = match &outcome {
+            Outcome::SignedIn { user, .. } => self.0.password_of(user),
+            Outcome::Challenged { .. } => None,
         };
-        // In a task of its own: a client that hangs up half way does not leave half a sign-in.
-        let pipeline = Arc::clone(&state.pipeline);
-        let walked = tokio::spawn(async move { pipeline.sign_in_explained(sign_in).await }).await;
-        let outcome = walked.map_err(|_| Problem::new(E::InternalError, "the sign-in could not be finished"))?;
-        outcome.map(Into::into).map_err(|refusal| {
-            let checks: Vec<dto::TokenCheck> = refusal.checks.into_iter().map(Into::into).collect();
-            Problem { checks: (!checks.is_empty()).then_some(checks), ..problem(&refusal.error) }
-        })
+        Ok(dto::LoginResponse::from(outcome).with_password(password))
     }
 
     async fn run_send(
@@ -353,7 +380,8 @@ impl SignInApi {
         match verified {
             Ok(answered) => {
                 let assessment = &answered.assessment;
-                Ok(dto::LoginResponse::assessed(answered.tokens, &answered.user, assessment, true))
+                let answer = dto::LoginResponse::assessed(answered.tokens, &answered.user, assessment, true);
+                Ok(answer.with_password(state.password_of(&answered.user)))
             }
             Err(error) => {
                 let problem = state.refused(error.code(), &error);
@@ -366,6 +394,39 @@ impl SignInApi {
     }
 }
 
+/// A text that is no secret of ours fits no device.
+fn device_secret_hash(text: String) -> Option<[u8; 32]> {
+    data_encoding::BASE64URL_NOPAD.decode(text.as_bytes()).ok().map(|secret| sha256(&secret))
+}
+
+/// What came in, within its limits.
+pub(super) fn sign_in_request(
+    state: &State,
+    request: &Request,
+    body: dto::SignInRequest,
+) -> Result<SignInRequest, Problem> {
+    let mut client = client::context(request, &state.trusted_proxies);
+    client.device_id = bounded(body.device_id, SHORT_TEXT, "device_id")?.map(Into::into);
+    if let Some(assume) = &state.assume {
+        let assumed = assume(request).map_err(|e| Problem::new(E::MalformedRequest, e))?;
+        client.ip = assumed.ip.or(client.ip);
+        client.assumed_location = assumed.location;
+    }
+    Ok(SignInRequest {
+        id: request.data::<RequestId>().copied().unwrap_or_else(|| RequestId::from_bytes([0; 16])),
+        tenant_header: client::tenant_header(request),
+        host: client::host(request),
+        provider: present(body.provider),
+        id_token: body.id_token.unwrap_or_default().0,
+        nonce: bounded(body.nonce, SHORT_TEXT, "nonce")?,
+        access_token: bounded(body.access_token, LONG_TEXT, "access_token")?,
+        device_secret_hash: bounded(body.device_secret, SHORT_TEXT, "device_secret")?.and_then(device_secret_hash),
+        name_hint: bounded(body.profile.and_then(|p| p.name), SHORT_TEXT, "profile.name")?,
+        client,
+        binding: TokenBinding::default(),
+    })
+}
+
 fn find_method(word: &str) -> Result<MfaMethod, Problem> {
     MfaMethod::find(word).ok_or_else(|| {
         let known: Vec<&str> = MfaMethod::ALL.iter().map(|m| m.as_str()).collect();
@@ -374,11 +435,11 @@ fn find_method(word: &str) -> Result<MfaMethod, Problem> {
 }
 
 /// An empty text counts as absent: generated clients send those.
-fn present(text: Option<Text>) -> Option<String> {
+pub(super) fn present(text: Option<Text>) -> Option<String> {
     text.map(|t| t.0).filter(|t| !t.is_empty())
 }
 
-fn bounded(text: Option<Text>, most: usize, field: &str) -> Result<Option<String>, Problem> {
+pub(super) fn bounded(text: Option<Text>, most: usize, field: &str) -> Result<Option<String>, Problem> {
     let text = present(text);
     match &text {
         Some(t) if t.len() > most => {
@@ -391,10 +452,11 @@ fn bounded(text: Option<Text>, most: usize, field: &str) -> Result<Option<String
     }
 }
 
-fn problem(error: &SignInError) -> Problem {
+pub(super) fn problem(error: &SignInError) -> Problem {
     let problem = Problem::new(error.code(), error.to_string());
     match error {
         SignInError::Key(KeyError::Unavailable { retry_after_s, .. }) => problem.retry_after(*retry_after_s),
+        SignInError::LinkOffered(link) => Problem { link_token: Some(link.clone()), ..problem },
         _ => problem,
     }
 }

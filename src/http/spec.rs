@@ -7,9 +7,10 @@ use poem::http::HeaderValue;
 use poem_openapi::types::ToJSON;
 use serde_json::{Map, Value, json};
 
-use super::admin_examples;
 use super::dto::{LoginResponse, PasswordWarning, RiskAssessmentInfo, RiskLevel, UserInfo};
+use super::oauth_examples;
 use super::problem::row;
+use super::{admin_examples, people_examples};
 use crate::codes::ErrorCode;
 
 /// The title of the document.
@@ -20,22 +21,23 @@ pub const DESCRIPTION: &str = "An application hands Countersign an ID token that
 Countersign verifies it, maps its claims to a local user, assesses the risk of this very sign-in, and answers \
 with local tokens, with an MFA challenge, or with a refusal that says why.\n\n\
 Every refusal has the form `dto.Error`: `code` and `error` are stable, `message` is for people. Every answer \
-carries `X-Request-Id`. Bodies are `application/json` of at most 64 KiB; a member named twice is refused, one \
-that is not known is passed over. Times are RFC 3339 in UTC; durations are integers in seconds.";
+carries `X-Request-Id`. Bodies are of at most 64 KiB, `application/json` but for the OAuth endpoints, which take \
+forms; a member named twice is refused, one that is not known is passed over. Times are RFC 3339 in UTC; durations are integers in seconds.";
 
 /// The tags as the documentation page lists them: a client's way first.
-const TAGS: [&str; 6] = ["Sign-in", "MFA", "Session", "Me", "Administration", "Operations"];
+const TAGS: [&str; 7] = ["Sign-in", "MFA", "Session", "OAuth", "Me", "Administration", "Operations"];
 /// Members that hold a time; and whatever ends in `_at`.
 const TIMES: [&str; 2] = ["at", "timestamp"];
+const OAUTH_ERROR: &str = "#/components/schemas/dto.OAuthError";
 const TENANT_HEADER: &str = "X-Tenant-ID";
 const ADMIN_TENANT: &str = "The tenant. Absent: the admin key's own; for a key of all tenants the one of the host, else \
 `default`. Another than the key's own: 403 `admin_scope_insufficient`.";
 
 pub(super) const EXAMPLE_TIME: &str = "2026-01-15T10:30:00Z";
-const USER: &str = "usr_034xz6kz0yfp8g3v5t1c9qk7re";
-const CHALLENGE: &str = "chg_034xz6kz12qw9h4m6s2d8rj5tb.c2VjcmV0LWhhbGYtb2YtdGhlLWNoYWxsZW5nZS10b2s";
-const REFRESH: &str = "rft_034xz6kz1mzr7k5n3x8f4hq2vd.c2VjcmV0LWhhbGYtb2YtdGhlLXJlZnJlc2gtdG9rZW4";
-const JWT: &str =
+pub(super) const USER: &str = "usr_034xz6kz0yfp8g3v5t1c9qk7re";
+pub(super) const CHALLENGE: &str = "chg_034xz6kz12qw9h4m6s2d8rj5tb.c2VjcmV0LWhhbGYtb2YtdGhlLWNoYWxsZW5nZS10b2s";
+pub(super) const REFRESH: &str = "rft_034xz6kz1mzr7k5n3x8f4hq2vd.c2VjcmV0LWhhbGYtb2YtdGhlLXJlZnJlc2gtdG9rZW4";
+pub(super) const JWT: &str =
     "eyJhbGciOiJFZERTQSIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiJ1c3JfMDM0eHo2a3oweWZwOGczdjV0MWM5cWs3cmUifQ.c2lnbmF0dXJl";
 
 /// The document of a generated one.
@@ -112,6 +114,9 @@ fn header_name(name: &str) -> String {
     if name.eq_ignore_ascii_case(TENANT_HEADER) {
         return TENANT_HEADER.to_owned();
     }
+    if name.eq_ignore_ascii_case("DPoP") {
+        return "DPoP".to_owned();
+    }
     let capital = |word: &str| {
         let (first, rest) = word.split_at_checked(1).unwrap_or((word, ""));
         format!("{}{}", first.to_ascii_uppercase(), rest.to_ascii_lowercase())
@@ -131,17 +136,18 @@ fn describe_admin_tenant(operation: &mut Map<String, Value>) {
 fn complete(operation: &mut Map<String, Value>) {
     operation.entry("security").or_insert_with(|| json!([]));
     let id = operation.get("operationId").and_then(Value::as_str).unwrap_or_default().to_owned();
-    if let Some(example) = request_example(&id)
-        && let Some(media) =
-            operation.get_mut("requestBody").and_then(|b| b.pointer_mut("/content/application~1json"))
-    {
+    let media =
+        operation.get_mut("requestBody").and_then(|b| b.get_mut("content")?.as_object_mut()?.values_mut().next());
+    if let (Some(example), Some(media)) = (request_example(&id), media) {
         media["example"] = example;
     }
     let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return };
     for (status, response) in responses {
         let description = response.get("description").and_then(Value::as_str).unwrap_or_default().to_owned();
         let Some(media) = response.pointer_mut("/content/application~1json") else { continue };
-        let mut examples = if status == "200" { success_examples(&id) } else { refusal_examples(&description) };
+        let oauth = media.pointer("/schema/$ref").is_some_and(|schema| schema == OAUTH_ERROR);
+        let mut examples =
+            if status == "200" { success_examples(&id) } else { refusal_examples(&description, oauth) };
         if id == "signInWithIdToken" && status == "401" {
             examples.insert("in_test_mode".to_owned(), test_mode_example());
         }
@@ -152,18 +158,21 @@ fn complete(operation: &mut Map<String, Value>) {
 }
 
 /// One example for each code that the description lists.
-fn refusal_examples(description: &str) -> Map<String, Value> {
+fn refusal_examples(description: &str, oauth: bool) -> Map<String, Value> {
     let listed = ErrorCode::ALL.iter().filter(|c| description.contains(&format!("- `{}` ", c.as_str())));
     listed
         .map(|code| {
             let row = row(*code);
-            let value = json!({
+            let mut value = json!({
                 "code": row.number,
                 "error": code.as_str(),
                 "message": message_example(*code),
                 "timestamp": EXAMPLE_TIME,
                 "request_id": "req_034xz6kz2ab3c4d5e6f7g8h9jk",
             });
+            if oauth {
+                oauth_examples::complete(&mut value, *code);
+            }
             (code.as_str().to_owned(), json!({"summary": row.meaning, "value": value}))
         })
         .collect()
@@ -213,7 +222,11 @@ fn request_example(operation: &str) -> Option<Value> {
         }
         "refresh" | "logout" => json!({"refresh_token": REFRESH}),
         "confirmTotpEnrolment" => json!({"factor_id": "fac_034xz6kz3cd5e6f7g8h9jkmnpq", "code": "492039"}),
-        admin => return admin_examples::request(admin),
+        other => {
+            return people_examples::request(other)
+                .or_else(|| oauth_examples::request(other))
+                .or_else(|| admin_examples::request(other));
+        }
     })
 }
 
@@ -245,6 +258,7 @@ fn success_examples(operation: &str) -> Map<String, Value> {
         "getMe" => {
             let mut value = message("success");
             value["data"] = user().to_json().unwrap_or_default();
+            value["groups"] = json!(["staff"]);
             vec![one("user", "The signed-in user", value)]
         }
         "listMyFactors" => {
@@ -276,7 +290,31 @@ fn success_examples(operation: &str) -> Map<String, Value> {
             });
             vec![one("keys", "One Ed25519 key", json!({"keys": [key]}))]
         }
-        admin => admin_examples::success(admin).into_iter().map(|(n, s, v)| one(n, s, v)).collect(),
+        "listMySessions" => {
+            let session = json!({
+                "id": "ses_034xz6kz5ef7g8h9jkmnpqrstv",
+                "current": true,
+                "created_at": EXAMPLE_TIME,
+                "refreshed_at": EXAMPLE_TIME,
+                "idle_at": "2026-02-14T10:30:00Z",
+                "provider": "google",
+                "client_id": "1234-web.apps.googleusercontent.com",
+                "amr": ["pwd"],
+                "country": "SE",
+            });
+            vec![one("sessions", "One session", json!({"sessions": [session]}))]
+        }
+        "endMySession" => vec![one("ended", "The session has ended", message("the session has ended"))],
+        "endMySessions" => vec![one("ended", "They have ended", message("3 sessions have ended"))],
+        "backchannelLogout" => vec![one("ended", "What came from it has ended", message("1 sessions have ended"))],
+        "revokeToken" => {
+            vec![one("gone", "It is gone", message("the token opens nothing any more"))]
+        }
+        other => {
+            let more = people_examples::success(other).or_else(|| admin_examples::success(other));
+            let more = oauth_examples::success(other).into_iter().chain(more);
+            more.map(|(n, s, v)| one(n, s, v)).collect()
+        }
     };
     examples.into_iter().collect()
 }

@@ -17,6 +17,7 @@ use crate::ids::TenantId;
 use crate::secret::{Entropy, Secret};
 use crate::signin::history::Pseudonyms;
 use crate::signin::identity::Profile;
+use crate::signin::ports::Directory;
 use crate::signin::user::User;
 use crate::vault::Vault;
 
@@ -156,6 +157,8 @@ pub struct SendRequest<'a> {
 
 /// Sends codes.
 pub struct CodeSender {
+    /// Which providers are enabled.
+    pub directory: Arc<dyn Directory>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -186,7 +189,9 @@ impl CodeSender {
         let sealed_code = code
             .as_ref()
             .map(|code| self.vault.seal(CODE_PURPOSE, challenge.as_bytes(), &Secret::new(code.clone())));
-        let attempt = AttemptRequest { tenant: request.tenant, challenge, secret_hash, device, method, now };
+        let enabled_providers = self.directory.enabled_names(&request.tenant);
+        let tenant = request.tenant;
+        let attempt = AttemptRequest { tenant, challenge, secret_hash, device, method, enabled_providers, now };
         let delivery_id = Secret::random(16, &*self.entropy).to_base64url();
         let new = NewDelivery { delivery_id: delivery_id.clone(), sealed_code };
         let started = self.deliveries.begin_delivery(attempt, new).await.map_err(ChallengeError::Store)?;
@@ -225,6 +230,7 @@ impl CodeSender {
 fn refusal(refused: AttemptStart) -> ChallengeError {
     match refused {
         AttemptStart::Open(_) | AttemptStart::Unknown => ChallengeError::Unknown,
+        AttemptStart::ProviderDisabled => ChallengeError::ProviderDisabled,
         AttemptStart::Expired => ChallengeError::Expired,
         AttemptStart::Used => ChallengeError::Used,
         AttemptStart::Locked { retry_after_s } => ChallengeError::Locked { retry_after_s },

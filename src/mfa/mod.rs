@@ -16,6 +16,7 @@ use crate::ids::{ChallengeId, FactorId, TenantId, UserId};
 use crate::session::Grant;
 use crate::signin::history::ContextPrint;
 use crate::signin::record::AssessmentRecord;
+use crate::signin::user::IdentityKey;
 
 /// How long a challenge lives.
 pub const CHALLENGE_TTL: std::time::Duration = std::time::Duration::from_secs(300);
@@ -162,4 +163,6 @@ pub struct NewChallenge {
     pub context: ContextPrint,
     /// The assessment that asked for it.
     pub assessment: AssessmentRecord,
+    /// The identity that a right answer links to the user.
+    pub link: Option<Box<IdentityKey>>,
 }

@@ -6,9 +6,9 @@ use super::{Factor, MfaMethod, NewChallenge};
 use crate::clock::UnixTime;
 use crate::ids::{ChallengeId, FactorId, TenantId, UserId};
 use crate::session::NewSession;
-use crate::signin::ports::StoreError;
+use crate::signin::ports::{EnabledNames, StoreError};
 use crate::signin::record::SignInRecord;
-use crate::signin::user::User;
+use crate::signin::user::{IdentityKey, User};
 
 /// A factor with its secret as it is stored.
 #[derive(Debug, Clone)]
@@ -39,6 +39,8 @@ pub enum AttemptStart {
     Open(Box<OpenAttempt>),
     /// There is no such challenge, its secret or device differs, or its user may not sign in.
     Unknown,
+    /// It came through a provider that is not enabled now. The attempt is not counted.
+    ProviderDisabled,
     /// It has expired, or died of wrong codes.
     Expired,
     /// It was answered.
@@ -59,6 +61,8 @@ pub struct Completion {
     pub user: UserId,
     /// What passed.
     pub passed: Passed,
+    /// The identity to link.
+    pub link: Option<Box<IdentityKey>>,
     /// The session that comes of it.
     pub session: NewSession,
     /// The record.
@@ -138,13 +142,15 @@ pub enum CompletionResult {
     ChallengeUsed,
     /// The same code was used before; the attempt stays counted.
     CodeUsed,
+    /// The identity was linked to another user in the meantime; nothing was written.
+    IdentityTaken,
 }
 
 /// Challenges and factors in the store.
 #[async_trait]
 pub trait Challenges: Send + Sync {
     /// Counts an attempt and reads what is needed to judge it, in one transaction. Checks, in this
-    /// order: challenge known and secret equal (in constant time), device equal, user active, not
+    /// order: challenge known and secret equal (in constant time), device equal, user active, provider enabled, not
     /// used, not expired and fewer than [`super::CHALLENGE_ATTEMPTS`] attempts, user not locked
     /// (fewer than [`super::USER_ATTEMPTS`] attempts within [`super::LOCK_WINDOW`], over all
     /// challenges and methods; the lock lasts [`super::LOCK_WINDOW`] from the attempt that filled it).
@@ -168,6 +174,8 @@ pub struct AttemptRequest {
     pub device: Option<crate::signin::history::Pseudonym>,
     /// The method.
     pub method: MfaMethod,
+    /// The tenant's enabled providers.
+    pub enabled_providers: EnabledNames,
     /// The moment.
     pub now: UnixTime,
 }

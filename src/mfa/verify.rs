@@ -12,10 +12,10 @@ use crate::clock::Clock;
 use crate::codes::ErrorCode;
 use crate::ids::{ChallengeId, EventId, TenantId};
 use crate::secret::{Entropy, same, sha256};
-use crate::session::issue::{IssuedTokens, TokenIssuer};
+use crate::session::issue::{Holder, IssuedTokens, TokenIssuer};
 use crate::session::ports::KeyRingError;
 use crate::signin::history::{PastEnd, Pseudonyms};
-use crate::signin::ports::{Observer, StoreError};
+use crate::signin::ports::{Directory, Observer, StoreError};
 use crate::signin::record::{AssessmentRecord, SignInRecord};
 use crate::signin::user::User;
 use crate::vault::Vault;
@@ -46,12 +46,18 @@ pub enum ChallengeError {
     /// The code is wrong, too old, or was used before.
     #[error("the code is wrong, too old, or was used before")]
     WrongCode,
+    /// Somebody else has the identity that the answer would have linked.
+    #[error("this identity has been linked to another account in the meantime")]
+    IdentityTaken,
     /// The user's MFA is locked.
     #[error("too many wrong codes; try again in {retry_after_s} s")]
     Locked {
         /// Seconds until the lock ends.
         retry_after_s: u64,
     },
+    /// The provider that it came through is disabled; the attempt is not counted.
+    #[error("the provider of this sign-in is disabled")]
+    ProviderDisabled,
     /// Who judges the code is out of reach. The attempt stays counted.
     #[error("the code cannot be checked now")]
     Channel,
@@ -73,6 +79,8 @@ impl ChallengeError {
             Self::Used => ErrorCode::ChallengeUsed,
             Self::Method { .. } => ErrorCode::MfaMethodNotAllowed,
             Self::WrongCode => ErrorCode::InvalidMfaCode,
+            Self::IdentityTaken => ErrorCode::IdentityTaken,
+            Self::ProviderDisabled => ErrorCode::ProviderDisabled,
             Self::Locked { .. } => ErrorCode::MfaLocked,
             Self::Channel => ErrorCode::ChannelUnavailable,
             Self::Store(_) | Self::Keys(_) => ErrorCode::StoreUnavailable,
@@ -111,6 +119,8 @@ pub struct ChallengeVerifier {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
+    /// Which providers are enabled.
+    pub directory: Arc<dyn Directory>,
     /// The store.
     pub challenges: Arc<dyn Challenges>,
     /// Messages with codes.
@@ -137,10 +147,13 @@ impl ChallengeVerifier {
         let (challenge, secret_hash) = parse(answer.challenge_token).ok_or(ChallengeError::Unknown)?;
         let device = answer.device_id.map(|d| self.pseudonyms.of(answer.tenant.as_str(), "device", d));
         let method = answer.method;
-        let request = AttemptRequest { tenant: answer.tenant, challenge, secret_hash, device, method, now };
+        let enabled_providers = self.directory.enabled_names(&answer.tenant);
+        let tenant = answer.tenant;
+        let request = AttemptRequest { tenant, challenge, secret_hash, device, method, enabled_providers, now };
         let attempt = match self.challenges.begin_attempt(request).await? {
             AttemptStart::Open(attempt) => *attempt,
             AttemptStart::Unknown => return Err(ChallengeError::Unknown),
+            AttemptStart::ProviderDisabled => return Err(ChallengeError::ProviderDisabled),
             AttemptStart::Expired => return Err(ChallengeError::Expired),
             AttemptStart::Used => return Err(ChallengeError::Used),
             AttemptStart::Locked { retry_after_s } => return Err(ChallengeError::Locked { retry_after_s }),
@@ -165,15 +178,18 @@ impl ChallengeVerifier {
         let OpenAttempt { challenge, user, .. } = &attempt;
         let mut grant = challenge.grant.clone();
         grant.add_factor(method);
-        let (session, tokens) = self.issuer.issue(grant, challenge.context.device, now, &*self.entropy)?;
+        let holder = Holder::from(&user.profile);
+        let (session, tokens) = self.issuer.issue(grant, holder, challenge.context.device, now, &*self.entropy)?;
         let mut record = self.record(&attempt, PastEnd::MfaPassed, now);
         record.session = Some(session.id);
         let observed = (!self.observer.is_idle()).then(|| record.clone());
-        let completion = Completion { challenge: challenge.id, user: user.id, passed, session, record };
+        let (challenge, user, link) = (challenge.id, user.id, challenge.link.clone());
+        let completion = Completion { challenge, user, passed, link, session, record };
         match self.challenges.complete(completion).await? {
             CompletionResult::Done => {}
             CompletionResult::ChallengeUsed => return Err(ChallengeError::Used),
             CompletionResult::CodeUsed => return Err(ChallengeError::WrongCode),
+            CompletionResult::IdentityTaken => return Err(ChallengeError::IdentityTaken),
         }
         if let Some(record) = observed {
             self.observer.observe(record);

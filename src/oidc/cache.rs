@@ -8,6 +8,8 @@
 //!   invented ids cause a handful of fetches, and a rotated key is found within seconds.
 //! - A failing endpoint is left alone for 1, 2, 4, … 60 s.
 //!
+//! With [`KeyFiles`] every fetched set is written to disk, and read again before a provider is first asked.
+//!
 //! A provider whose issuer or `jwks_uri` was changed starts anew: nothing held under the old one counts.
 
 use std::collections::HashMap;
@@ -17,10 +19,12 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use serde_json::Value;
+use tokio::sync::{Mutex, OnceCell, OwnedMutexGuard};
 
 use super::client::{FetchError, Fetcher};
 use super::discovery::{self, DiscoveryError};
+use super::disk::{Binding, KeyFileError, KeyFiles, public_part};
 use super::schedule::{Lifetime, MAX_BACK_OFF, UNKNOWN_KEY_COOL_DOWN, back_off};
 use crate::clock::{Clock, UnixTime};
 use crate::ids::TenantId;
@@ -68,6 +72,7 @@ impl std::fmt::Debug for KeyCache {
 struct Outside {
     fetcher: Fetcher,
     clock: Arc<dyn Clock>,
+    files: Option<Arc<KeyFiles>>,
 }
 
 /// One provider as it is configured, and what is held for it.
@@ -78,6 +83,8 @@ struct Entry {
     jwks_uri: Option<String>,
     held: ArcSwapOption<Held>,
     trouble: ArcSwapOption<Trouble>,
+    /// Set when the disk was looked at.
+    restored: OnceCell<()>,
     /// Whoever holds it fetches.
     flight: Arc<Mutex<Flight>>,
 }
@@ -102,11 +109,41 @@ struct Flight {
 }
 
 impl KeyCache {
-    /// An empty cache.
+    /// An empty cache, in memory alone.
     #[must_use]
     pub fn new(fetcher: Fetcher, clock: Arc<dyn Clock>) -> Self {
-        let outside = Arc::new(Outside { fetcher, clock });
+        Self::of(Outside { fetcher, clock, files: None })
+    }
+
+    /// A cache that keeps its sets on disk as well.
+    #[must_use]
+    pub fn with_files(fetcher: Fetcher, clock: Arc<dyn Clock>, files: KeyFiles) -> Self {
+        Self::of(Outside { fetcher, clock, files: Some(Arc::new(files)) })
+    }
+
+    fn of(outside: Outside) -> Self {
+        let outside = Arc::new(outside);
         Self { outside, hasher: RandomState::new(), entries: ArcSwap::default() }
+    }
+
+    /// Reads the sets of these providers from disk, as would be done at their first sign-ins: for the start
+    /// of the server, so that what is wrong with a file stands in the log then.
+    pub async fn restore(&self, providers: &[Arc<Provider>]) {
+        for provider in providers {
+            self.restore_entry(&self.entry(provider)).await;
+        }
+    }
+
+    /// Once for each entry, before its first fetch: what is on disk is never newer than what was fetched.
+    async fn restore_entry(&self, entry: &Arc<Entry>) {
+        let Some(files) = &self.outside.files else { return };
+        let now = self.outside.clock.now();
+        let look = || async {
+            let (files, binding) = (Arc::clone(files), entry.binding());
+            let read = tokio::task::spawn_blocking(move || files.read(&binding, now)).await;
+            entry.take_restored(read.unwrap_or(Ok(None)), now);
+        };
+        entry.restored.get_or_init(look).await;
     }
 
     /// Fetches the provider's keys if none are held, and tells how many are usable: for the start of the
@@ -116,6 +153,7 @@ impl KeyCache {
     /// When no key set can be had, with the pause until another try makes sense.
     pub async fn prefetch(&self, provider: &Provider) -> Result<usize, KeyError> {
         let entry = self.entry(provider);
+        self.restore_entry(&entry).await;
         let seen = entry.held.load().as_ref().map(|h| h.life.fetched_at());
         let now = self.outside.clock.now();
         if entry.held(now).is_none_or(|h| h.life.is_overdue(now)) {
@@ -189,7 +227,11 @@ impl KeySource for KeyCache {
     ) -> Result<Arc<VerificationKey>, KeyError> {
         let entry = self.entry(provider);
         let now = self.outside.clock.now();
-        let held = entry.held.load_full();
+        let mut held = entry.held.load_full();
+        if held.is_none() {
+            self.restore_entry(&entry).await;
+            held = entry.held.load_full();
+        }
         let seen = held.as_ref().map(|h| h.life.fetched_at());
         if let Some(held) = held.filter(|h| !h.life.is_dead(now)) {
             let failing = entry.trouble.load().is_some();
@@ -222,7 +264,36 @@ impl Entry {
             jwks_uri: provider.jwks_uri.clone(),
             held: ArcSwapOption::empty(),
             trouble: ArcSwapOption::empty(),
+            restored: OnceCell::new(),
             flight: Arc::default(),
+        }
+    }
+
+    fn binding(&self) -> Binding {
+        Binding::new(&self.tenant, &self.name, &self.issuer, self.jwks_uri.as_ref())
+    }
+
+    fn take_restored(&self, read: Result<Option<(KeySet, Lifetime)>, KeyFileError>, now: UnixTime) {
+        let (tenant, provider) = (self.tenant.as_str(), &*self.name);
+        match read {
+            Ok(None) => {}
+            Ok(Some((keys, life))) => {
+                let (count, age_s) = (keys.len(), now.since(life.fetched_at()).as_secs());
+                tracing::info!(
+                    tenant.id = tenant,
+                    provider.name = provider,
+                    keys = count,
+                    age_s,
+                    "took the provider's keys from disk"
+                );
+                self.held.store(Some(Arc::new(Held { keys, life })));
+            }
+            Err(error) => tracing::warn!(
+                tenant.id = tenant,
+                provider.name = provider,
+                error = &error as &(dyn std::error::Error + 'static),
+                "passed over the provider's keys on disk"
+            ),
         }
     }
 
@@ -305,7 +376,7 @@ async fn fetch_into(outside: Arc<Outside>, entry: Arc<Entry>, mut flight: OwnedM
     let labels = [("tenant", tenant.to_owned()), ("provider", provider.to_owned())];
     metrics::counter!("countersign_key_fetches_total", &labels).increment(1);
     match result {
-        Ok((held, skipped)) => {
+        Ok(Fresh { held, skipped, keys_uri, public }) => {
             let (keys, skipped) = (held.keys.len(), skipped as u64);
             metrics::counter!("countersign_keys_skipped_total", &labels).increment(skipped);
             let ttl_s = held.life.ttl().as_secs();
@@ -330,8 +401,12 @@ async fn fetch_into(outside: Arc<Outside>, entry: Arc<Entry>, mut flight: OwnedM
                     "fetched the provider's keys"
                 );
             }
+            let life = held.life;
             entry.held.store(Some(Arc::new(held)));
             entry.trouble.store(None);
+            if let Some(files) = &outside.files {
+                keep(Arc::clone(files), &entry, keys_uri, life, public).await;
+            }
         }
         Err(error) => {
             metrics::counter!("countersign_key_fetch_failures_total", &labels).increment(1);
@@ -351,12 +426,31 @@ async fn fetch_into(outside: Arc<Outside>, entry: Arc<Entry>, mut flight: OwnedM
     }
 }
 
+/// Writes the set down. That it cannot be written is no trouble of a sign-in.
+async fn keep(files: Arc<KeyFiles>, entry: &Entry, keys_uri: String, life: Lifetime, public: Value) {
+    let binding = entry.binding();
+    let written = tokio::task::spawn_blocking(move || files.write(&binding, &keys_uri, life, public)).await;
+    if let Ok(Err(error)) = written {
+        let (tenant, provider) = (entry.tenant.as_str(), &*entry.name);
+        tracing::warn!(tenant.id = tenant, provider.name = provider, %error, "could not keep the provider's keys on disk");
+    }
+}
+
+/// What one fetch gave.
+struct Fresh {
+    held: Held,
+    skipped: usize,
+    keys_uri: String,
+    /// The usable keys, for the disk.
+    public: Value,
+}
+
 async fn fetch(
     fetcher: &Fetcher,
     entry: &Entry,
     flight: &mut Flight,
     now: UnixTime,
-) -> Result<(Held, usize), KeyFetchError> {
+) -> Result<Fresh, KeyFetchError> {
     let uri = match (&entry.jwks_uri, &flight.discovered) {
         (Some(configured), _) => configured.clone(),
         (None, Some((uri, life))) if !life.is_due(now) => uri.clone(),
@@ -373,5 +467,8 @@ async fn fetch(
     for (position, why) in &skipped {
         tracing::debug!(tenant.id = entry.tenant.as_str(), provider.name = &*entry.name, position, %why, "left a key out");
     }
-    Ok((Held { keys, life: Lifetime::new(now, fetched.max_age) }, skipped.len()))
+    let left_out: Vec<usize> = skipped.iter().map(|(position, _)| *position).collect();
+    let public = public_part(&fetched.object, &left_out);
+    let held = Held { keys, life: Lifetime::new(now, fetched.max_age) };
+    Ok(Fresh { held, skipped: skipped.len(), keys_uri: uri, public })
 }

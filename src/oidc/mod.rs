@@ -9,7 +9,9 @@ mod address;
 mod cache;
 mod client;
 mod discovery;
+mod disk;
 mod inspect;
+mod probe;
 mod request;
 mod schedule;
 
@@ -17,6 +19,8 @@ mod schedule;
 mod cache_tests;
 #[cfg(test)]
 mod client_tests;
+#[cfg(test)]
+mod disk_tests;
 #[cfg(test)]
 mod test_server;
 #[cfg(test)]
@@ -26,5 +30,7 @@ pub use address::{AddressRule, RefusedAddress};
 pub use cache::{KeyCache, KeyFetchError};
 pub use client::{FetchError, FetchSettings, FetchSetupError, Fetched, Fetcher};
 pub use discovery::DiscoveryError;
+pub use disk::KeyFiles;
 pub use inspect::{DocumentFound, Inspection, KeysFound, inspect};
+pub use probe::Probe;
 pub use request::{OutboundRequest, OutboundResponse};

@@ -40,17 +40,22 @@ pub(super) struct World {
     pub(super) provider: Arc<Provider>,
 }
 
+/// A client for servers on loopback.
+pub(super) fn fetcher() -> Fetcher {
+    let settings = FetchSettings {
+        allow_insecure_issuers: true,
+        timeout: Duration::from_secs(10),
+        ..FetchSettings::default()
+    };
+    Fetcher::new(settings).expect("a client")
+}
+
 impl World {
     /// A provider with discovery and one key, `k1`.
     pub(super) async fn new() -> Self {
         let server = TestServer::start().await;
         let clock = Arc::new(HandClock(AtomicI64::new(1_700_000_000_000)));
-        let settings = FetchSettings {
-            allow_insecure_issuers: true,
-            timeout: Duration::from_secs(10),
-            ..FetchSettings::default()
-        };
-        let cache = KeyCache::new(Fetcher::new(settings).expect("a client"), Arc::clone(&clock) as Arc<dyn Clock>);
+        let cache = KeyCache::new(fetcher(), Arc::clone(&clock) as Arc<dyn Clock>);
         let issuer = server.url("");
         server.set(DISCOVERY, server::json(&json!({"issuer": issuer, "jwks_uri": server.url("/keys")})));
         let provider = Arc::new(provider(IssuerRule::Exact(vec![issuer])));
@@ -116,6 +121,8 @@ pub(super) fn provider(issuer: IssuerRule) -> Provider {
         trust_amr: Vec::new(),
         mapping: Vec::new(),
         allowed_groups: Vec::new(),
+        allowed_roles: Vec::new(),
+        remap: crate::signin::provider::RemapRules::default(),
         enrich_failure: EnrichFailure::Deny,
         jwks_uri: None,
         test_mode: false,

@@ -12,6 +12,7 @@ use crate::signin::facts::{
     DeviceMatch, FactorFacts, Facts, GeoQuality, HistoryFacts, LinkMethod, Location, NetworkKind, ProviderFacts,
     RequestFacts, Travel, UpstreamFacts, UserFacts,
 };
+use crate::signin::identity::UserKind;
 
 /// A returning user at home, on a known device, at noon.
 pub(super) fn ordinary(tenant: &TenantId) -> Facts {
@@ -57,9 +58,11 @@ pub(super) fn ordinary(tenant: &TenantId) -> Facts {
             is_new: false,
             age_days: 400,
             status: "active",
+            kind: UserKind::Person,
             email_verified: true,
             groups: Vec::new(),
             privileged: false,
+            password: None,
             mfa_methods: vec![FactorFacts {
                 kind: "totp",
                 strength: "strong",
@@ -145,6 +148,7 @@ pub(super) fn set(facts: &mut Facts, path: &str, value: &Value) -> Result<(), St
         "request.geo" => r.location.quality = geo(value).ok_or_else(wrong)?,
         "user.is_new" => u.is_new = boolean()?,
         "user.age_days" => u.age_days = int()?,
+        "user.kind" => u.kind = value.as_str().and_then(UserKind::find).ok_or_else(wrong)?,
         "user.email_verified" => u.email_verified = boolean()?,
         "user.groups" => u.groups = words()?,
         "user.privileged" => u.privileged = boolean()?,
@@ -157,6 +161,7 @@ pub(super) fn set(facts: &mut Facts, path: &str, value: &Value) -> Result<(), St
         "history.denied_30d" => h.denied_30d = int()?,
         "history.mfa_failed_24h" => h.mfa_failed_24h = int()?,
         "history.device" => h.device = device(value).ok_or_else(wrong)?,
+        "history.trusted_device" => h.trusted_device = boolean()?,
         "history.known_country" => h.known_country = maybe_bool()?,
         "history.known_asn" => h.known_asn = maybe_bool()?,
         "history.known_prefix" => h.known_prefix = maybe_bool()?,
@@ -215,7 +220,11 @@ fn travel(value: &Value) -> Option<Travel> {
 
 fn link_method(value: &Value) -> Option<LinkMethod> {
     use LinkMethod as L;
-    by_word(value, &[L::Existing, L::LinkedByVerifiedEmail, L::Provisioned], L::as_str)
+    by_word(
+        value,
+        &[L::Existing, L::LinkedByVerifiedEmail, L::ConfirmedByFactor, L::Invited, L::Provisioned],
+        L::as_str,
+    )
 }
 
 /// Factors by their words: `["totp"]`.

@@ -18,7 +18,7 @@ use crate::ids::TenantId;
 use crate::policy::bundle::Bundle;
 use crate::signin::assessment::{Assessment, combine};
 use crate::signin::decision::demanded_action;
-use crate::signin::identity::{MappingInput, MappingOutput};
+use crate::signin::identity::{MappingInput, MappingOutput, UserKind};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -74,6 +74,8 @@ pub struct CaseReport {
     pub cases: Vec<CaseResult>,
     /// Reasons of reasons.toml that no case made any script give.
     pub never_given: Vec<String>,
+    /// Risk scripts of which some case ends in anything but a denial.
+    pub admitting: BTreeSet<String>,
     /// How many reasons there are.
     pub reasons: usize,
 }
@@ -134,7 +136,7 @@ pub fn run_bundle_cases(bundle: &Bundle) -> Result<CaseReport, LoadError> {
             for case in file.case {
                 let differences = match folder {
                     "mapping" => run_mapping_case(&snapshot, &stem, &case),
-                    _ => run_risk_case(&snapshot, &stem, &case, &mut given),
+                    _ => run_risk_case(&snapshot, &stem, &case, &mut given, &mut report.admitting),
                 };
                 let differences = differences.unwrap_or_else(|problem| vec![problem]);
                 report.cases.push(CaseResult { file: name.clone(), name: case.name, differences });
@@ -152,6 +154,7 @@ fn run_risk_case(
     stem: &str,
     case: &Case,
     given: &mut BTreeSet<String>,
+    admitting: &mut BTreeSet<String>,
 ) -> Result<Vec<String>, String> {
     let tenant = if stem == "_default" { TenantId::DEFAULT } else { stem };
     let tenant = TenantId::parse(tenant).map_err(|e| e.to_string())?;
@@ -166,6 +169,9 @@ fn run_risk_case(
         return Err(fault.to_string());
     }
     let assessment = combine(run);
+    if demanded_action(&assessment) != "deny" {
+        admitting.insert(script.file.to_string());
+    }
     given.extend(assessment.reasons.iter().map(|(code, _)| code.to_string()));
     Ok(compare_assessment(&assessment, &case.expect))
 }
@@ -248,6 +254,7 @@ fn told(output: &MappingOutput) -> Json {
     let value = |pair: &Option<(String, bool)>| pair.as_ref().map(|(value, _)| value.clone());
     let some = |empty: bool, value: Json| if empty { Json::Null } else { value };
     json!({
+        "kind": some(output.kind == UserKind::Person, json!(output.kind.as_str())),
         "subject": output.subject,
         "email": value(&output.email),
         "email_verified": verified(&output.email),

@@ -2,7 +2,7 @@
 //!
 //! Deliberately absent: `LanguageCore` and the time package (`sleep` ignores every limit), the
 //! optimizer (it folds one user's facts into shared code, and panics on a changed constant), the string
-//! interner (a lock that serialises threads), files, `eval`, closures, `try`.
+//! interner (a lock that serialises threads), files, `eval`, closures, function pointers, `try`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use rhai::packages::{
 use rhai::{Dynamic, Engine, EvalAltResult, Module, ModuleResolver, OptimizationLevel, Position};
 
 use super::lists::Lists;
-use super::{builder, facts, mapping};
+use super::{builder, facts, mapping, token};
 use crate::signin::rules::PolicyFault;
 
 /// Operations of one entry.
@@ -99,6 +99,9 @@ fn new() -> Engine {
         .set_fail_on_invalid_map_property(true)
         .set_allow_anonymous_fn(false)
         .disable_symbol("eval")
+        // A curried pointer that holds itself doubles at each turn, between two looks at the clock.
+        .disable_symbol("Fn")
+        .disable_symbol("curry")
         .disable_symbol("try")
         .disable_symbol("debug")
         .disable_symbol("print")
@@ -119,6 +122,7 @@ fn new() -> Engine {
     facts::register(&mut engine);
     builder::register(&mut engine);
     mapping::register(&mut engine);
+    token::register(&mut engine);
     engine.set_module_resolver(FromSurroundings);
     engine.register_static_module("lists", list_module().into());
     engine

@@ -300,11 +300,12 @@ fn register_user(engine: &mut Engine) {
         "is_new" => |u| user(u).is_new.into(),
         "age_days" => |u| user(u).age_days.into(),
         "status" => |u| user(u).status.into(),
+        "kind" => |u| user(u).kind.as_str().into(),
         "email_verified" => |u| user(u).email_verified.into(),
         "groups" => |u| words(&user(u).groups),
         "privileged" => |u| user(u).privileged.into(),
         "link_method" => |u| user(u).link_method.as_str().into(),
-        "has_password" => |_u| false.into(),
+        "has_password" => |u| user(u).password.is_some().into(),
         "mfa_methods" => |u| Dynamic::from_array(user(u).mfa_methods.iter().map(|f| {
             let mut map = rhai::Map::new();
             map.insert("kind".into(), f.kind.into());
@@ -328,6 +329,7 @@ fn register_history(engine: &mut Engine) {
         "denied_30d" => |h| history(h).denied_30d.into(),
         "mfa_failed_24h" => |h| history(h).mfa_failed_24h.into(),
         "device" => |h| history(h).device.as_str().into(),
+        "trusted_device" => |h| history(h).trusted_device.into(),
         "known_device" => |h| known(known_device(history(h))),
         "known_country" => |h| known(history(h).known_country),
         "known_asn" => |h| known(history(h).known_asn),

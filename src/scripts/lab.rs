@@ -9,14 +9,14 @@ use super::cases::run_bundle_cases;
 use super::corpus::{Sample, samples};
 use super::engine::operated;
 use super::load::{Script, Snapshot};
-use super::{case_facts, run_assess, run_map, run_script};
+use super::{case_facts, run_assess, run_map, run_script, run_token};
 use crate::ids::TenantId;
 use crate::policy::bundle::Bundle;
 use crate::policy::check::{CaseSummary, CheckFault, CheckReport, ScriptCheck};
 use crate::policy::ports::{PolicyLab, PreparedBundle};
 use crate::signin::facts::Facts;
 use crate::signin::identity::MappingInput;
-use crate::signin::rules::{Effect, PolicyFault, RuleRun};
+use crate::signin::rules::{Effect, Level, PolicyFault, RuleRun, TokenInput};
 
 /// The sandbox.
 #[derive(Debug, Clone, Copy, Default)]
@@ -68,6 +68,7 @@ impl PolicyLab for Lab {
         Ok(CaseSummary {
             cases: report.cases.len(),
             failed: failed.collect(),
+            admitting: report.admitting.iter().cloned().collect(),
             reason_coverage: report.reason_coverage(),
             wanted_coverage: snapshot.settings.reason_coverage,
         })
@@ -91,6 +92,13 @@ fn check_risk(snapshot: &Snapshot, script: &Script, stem: &str, name: &str, text
         if let Some(fault) = run.fault {
             note_fault(&mut check.faults, fault, &sample);
             continue;
+        }
+        if script.shapes_tokens {
+            let (level, score, reasons) = (Level::Low, 0, Vec::new());
+            let input = TokenInput { level, score, reasons, second_factor: check.ran.is_multiple_of(2) };
+            if let Err(fault) = run_token(snapshot, script, &sample.facts, input) {
+                note_fault(&mut check.faults, fault, &sample);
+            }
         }
         check.denies_everything &= run.output.steps.iter().any(|step| step.effect == Effect::Deny);
         let codes: BTreeSet<String> = run.output.steps.iter().map(|step| step.code.to_string()).collect();

@@ -23,6 +23,8 @@ pub(super) const SHIPPED_NAME: &str = "shipped:risk/_default.rhai";
 pub(super) struct Script {
     pub file: Arc<str>,
     pub ast: AST,
+    /// Whether it has a `fn token`.
+    pub shapes_tokens: bool,
 }
 
 /// What stands in for a script that failed.
@@ -155,7 +157,7 @@ fn compile(
     if token.is_some_and(|parameters| parameters != 3) {
         return Err(LoadError::new(name, 0, 0, "fn token takes 3 arguments: token(s, d, token)"));
     }
-    Ok(Script { file: name.into(), ast })
+    Ok(Script { file: name.into(), ast, shapes_tokens: token.is_some() })
 }
 
 /// Compiled with an empty scope: a value that stood in it would be folded into shared code.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::builder::is_code;
 use super::engine::refuse;
-use crate::signin::identity::MappingOutput;
+use crate::signin::identity::{MappingOutput, UserKind};
 
 /// The builder of one run.
 #[derive(Clone, Default)]
@@ -48,7 +48,7 @@ fn flag(c: &NativeCallContext, value: &Dynamic) -> Result<bool, Box<EvalAltResul
     }
 }
 
-fn plain(c: &NativeCallContext, value: Dynamic) -> Result<Option<Value>, Box<EvalAltResult>> {
+pub(super) fn plain(c: &NativeCallContext, value: Dynamic) -> Result<Option<Value>, Box<EvalAltResult>> {
     Ok(Some(match value {
         v if v.is_unit() => return Ok(None),
         v if v.is_bool() => v.as_bool().unwrap_or_default().into(),
@@ -75,6 +75,7 @@ pub(super) fn register(engine: &mut Engine) {
             out.inner().subject = text(&c, v)?;
             Ok(())
         })
+        .register_fn("service", |out: &mut Out| out.inner().kind = UserKind::Service)
         .register_fn("email", |c: NativeCallContext, out: &mut Out, v: Dynamic, verified: Dynamic| -> Done {
             let verified = flag(&c, &verified)?;
             out.inner().email = text(&c, v)?.map(|address| (address, verified));
@@ -112,6 +113,14 @@ pub(super) fn register(engine: &mut Engine) {
                 return refuse(c.call_position(), "a group has 1 to 128 bytes, and there are at most 256");
             }
             inner.groups.push(group.to_owned());
+            Ok(())
+        })
+        .register_fn("role", |c: NativeCallContext, out: &mut Out, role: &str| -> Done {
+            let mut inner = out.inner();
+            if role.is_empty() || role.len() > 128 || inner.roles.len() >= 256 {
+                return refuse(c.call_position(), "a role has 1 to 128 bytes, and there are at most 256");
+            }
+            inner.roles.push(role.to_owned());
             Ok(())
         })
         .register_fn("reject", |c: NativeCallContext, out: &mut Out, code: &str| -> Done {

@@ -25,6 +25,7 @@ mod settings;
 pub mod shadow;
 #[cfg(test)]
 mod tests;
+mod token;
 pub mod watch;
 
 use std::collections::HashSet;
@@ -41,13 +42,15 @@ use crate::signin::facts::Facts;
 use crate::signin::identity::{MappingInput, MappingOutput};
 use crate::signin::ports::{ClaimMapper, RiskRules};
 use crate::signin::provider::Provider;
-use crate::signin::rules::{OnError, PolicyFault, PolicySettings, RuleOutput, RuleRun, RunCost};
+use crate::signin::rules::{OnError, PolicyFault, PolicySettings, RuleOutput, RuleRun, RunCost, TokenInput};
 use active::Active;
 use builder::Risk;
 use engine::{ENGINE, Surroundings, guarded, operated};
 use facts::{MapFacts, RiskFacts, Seen};
 use load::{SHIPPED, SHIPPED_NAME, Script, Snapshot};
 use mapping::Out;
+use serde_json::{Map, Value};
+use token::Token;
 
 /// Why policies were not loaded: file, line, column, and what was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -159,6 +162,17 @@ impl RiskRules for PolicyHost {
         }
     }
 
+    fn token_claims(&self, facts: &Arc<Facts>, input: TokenInput) -> Result<Map<String, Value>, PolicyFault> {
+        let snapshot = self.snapshot(&facts.tenant).map_err(|error| error.0)?;
+        let own = snapshot.risk.get(facts.tenant.as_str()).or_else(|| snapshot.risk.get("_default"));
+        let Some(script) = own.filter(|script| script.shapes_tokens) else { return Ok(Map::new()) };
+        let ran = run_token(&snapshot, script, facts, input);
+        if ran.is_err() {
+            self.active.load().note_fault(&facts.tenant);
+        }
+        ran
+    }
+
     fn settings(&self, tenant: &TenantId) -> Arc<PolicySettings> {
         let snapshot = self.snapshot(tenant).unwrap_or_else(|_| self.folder.load_full());
         Arc::clone(&snapshot.settings.of(tenant).core)
@@ -198,6 +212,20 @@ fn run_script(snapshot: &Snapshot, script: &Script, facts: Arc<Facts>) -> RuleRu
         fault,
         cost,
     }
+}
+
+fn run_token(
+    snapshot: &Snapshot,
+    script: &Script,
+    facts: &Arc<Facts>,
+    input: TokenInput,
+) -> Result<Map<String, Value>, PolicyFault> {
+    let first_sign_in = snapshot.settings.of(&facts.tenant).first_sign_in.clone();
+    let seen = Seen::new(Arc::clone(facts), first_sign_in);
+    let token = Token::default();
+    let arguments = (RiskFacts(seen), token::Decided(Arc::new(input)), token.clone());
+    call(&snapshot.surroundings, script, "token", arguments)?;
+    Ok(token.take())
 }
 
 /// An active bundle that does not compile. The gates let none through, so this is a broken store.

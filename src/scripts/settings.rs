@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::LoadError;
 use super::builder::is_code;
 use crate::ids::TenantId;
+use crate::people::passwords::{ExpiredPassword, PasswordPolicy};
 use crate::signin::assessment::{POLICY_ERROR, SCORE_LIMIT};
 use crate::signin::rules::{LevelAction, OnError, PolicySettings, Unenrolled};
 
@@ -28,9 +29,11 @@ struct FlatTable {
     first_sign_in: Option<FirstSignIn>,
     unenrolled: Option<UnenrolledWord>,
     privileged_groups: Option<Vec<String>>,
+    trusted_devices: Option<bool>,
     thresholds: Option<Thresholds>,
     actions: Option<Actions>,
     failure: Option<Failure>,
+    password: Option<Password>,
     gate: Option<Gate>,
     #[serde(default)]
     tenants: BTreeMap<String, Table>,
@@ -42,9 +45,11 @@ struct Table {
     first_sign_in: Option<FirstSignIn>,
     unenrolled: Option<UnenrolledWord>,
     privileged_groups: Option<Vec<String>>,
+    trusted_devices: Option<bool>,
     thresholds: Option<Thresholds>,
     actions: Option<Actions>,
     failure: Option<Failure>,
+    password: Option<Password>,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -135,6 +140,55 @@ enum OnErrorWord {
     Deny,
 }
 
+/// What is left out is as shipped; a tenant's table replaces the shared one as a whole.
+#[derive(Deserialize, Clone, Copy)]
+#[serde(deny_unknown_fields)]
+struct Password {
+    min_length: Option<u32>,
+    max_age_days: Option<u32>,
+    warn_days: Option<u32>,
+    grace_days: Option<u32>,
+    history: Option<u32>,
+    expired: Option<ExpiredWord>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum ExpiredWord {
+    Warn,
+    Challenge,
+    Deny,
+}
+
+impl Password {
+    fn policy(self) -> Result<PasswordPolicy, String> {
+        let shipped = PasswordPolicy::default();
+        let policy = PasswordPolicy {
+            min_length: self.min_length.unwrap_or(shipped.min_length),
+            max_age_days: self.max_age_days.or(shipped.max_age_days),
+            warn_days: self.warn_days.unwrap_or(shipped.warn_days),
+            grace_days: self.grace_days.unwrap_or(shipped.grace_days),
+            history: self.history.unwrap_or(shipped.history),
+            expired: match self.expired {
+                None | Some(ExpiredWord::Warn) => ExpiredPassword::Warn,
+                Some(ExpiredWord::Challenge) => ExpiredPassword::Challenge,
+                Some(ExpiredWord::Deny) => ExpiredPassword::Deny,
+            },
+        };
+        let bounds = [
+            ("min_length", policy.min_length, 8, 64),
+            ("max_age_days", policy.max_age_days.unwrap_or(1), 1, 3650),
+            ("warn_days", policy.warn_days, 0, 365),
+            ("grace_days", policy.grace_days, 0, 365),
+            ("history", policy.history, 0, 24),
+        ];
+        match bounds.into_iter().find(|(_, value, least, most)| !(least..=most).contains(&value)) {
+            Some((name, value, least, most)) => Err(format!("{name} is {least} to {most}, not {value}")),
+            None => Ok(policy),
+        }
+    }
+}
+
 /// The settings of one tenant, for core and scripts.
 #[derive(Clone)]
 pub(super) struct TenantSettings {
@@ -169,6 +223,8 @@ impl AllSettings {
             thresholds: flat.thresholds,
             actions: flat.actions,
             failure: flat.failure,
+            trusted_devices: flat.trusted_devices,
+            password: flat.password,
         };
         let reason_coverage = flat.gate.map_or(DEFAULT_COVERAGE, |gate| gate.reason_coverage);
         if reason_coverage > 100 {
@@ -213,6 +269,8 @@ fn over(shared: &Table, own: Table) -> Table {
         thresholds: own.thresholds.or(shared.thresholds),
         actions: own.actions.or(shared.actions),
         failure: own.failure.or(shared.failure),
+        trusted_devices: own.trusted_devices.or(shared.trusted_devices),
+        password: own.password.or(shared.password),
     }
 }
 
@@ -250,6 +308,8 @@ fn settings(table: &Table) -> Result<TenantSettings, String> {
             Some(UnenrolledWord::Deny) => Unenrolled::Deny,
         },
         privileged_groups: table.privileged_groups.clone().unwrap_or_default(),
+        trusted_devices: table.trusted_devices.unwrap_or(shipped.trusted_devices),
+        password: table.password.map_or(Ok(shipped.password), Password::policy)?,
     };
     let first_sign_in = match table.first_sign_in {
         None | Some(FirstSignIn::Low) => "low",
@@ -260,7 +320,7 @@ fn settings(table: &Table) -> Result<TenantSettings, String> {
 
 /// Unknown keys at the top, which `flatten` would pass over.
 fn check_keys(text: &str) -> Result<(), LoadError> {
-    const KNOWN: [&str; 9] = [
+    const KNOWN: [&str; 11] = [
         "contract",
         "first_sign_in",
         "unenrolled",
@@ -268,6 +328,8 @@ fn check_keys(text: &str) -> Result<(), LoadError> {
         "thresholds",
         "actions",
         "failure",
+        "trusted_devices",
+        "password",
         "gate",
         "tenants",
     ];

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::keys::KeyRing;
 use super::ports::KeyRingError;
@@ -12,6 +13,7 @@ use crate::clock::UnixTime;
 use crate::ids::{RefreshId, SessionId};
 use crate::secret::{Entropy, Secret};
 use crate::signin::history::Pseudonym;
+use crate::signin::identity::Profile;
 
 const REFRESH_SECRET_BYTES: usize = 32;
 
@@ -37,11 +39,36 @@ pub struct IssuedTokens {
     pub refresh_token: Option<String>,
     /// How long the access token lives.
     pub expires_in: Duration,
+    /// Whether they are bound to a key: then they are no bearer tokens.
+    pub bound: bool,
+}
+
+impl IssuedTokens {
+    /// How the access token is to be sent (RFC 6749 section 7.1, RFC 9449 section 5).
+    #[must_use]
+    pub const fn token_type(&self) -> &'static str {
+        if self.bound { "DPoP" } else { "Bearer" }
+    }
 }
 
 impl std::fmt::Debug for IssuedTokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("IssuedTokens").field("expires_in", &self.expires_in).finish_non_exhaustive()
+    }
+}
+
+/// What tokens say of the user besides the grant: as the store has it now.
+#[derive(Clone, Copy)]
+pub struct Holder<'a> {
+    /// `groups` (RFC 9068 section 2.2.3.1).
+    pub groups: &'a [String],
+    /// `roles`.
+    pub roles: &'a [String],
+}
+
+impl<'a> From<&'a Profile> for Holder<'a> {
+    fn from(profile: &'a Profile) -> Self {
+        Self { groups: &profile.groups, roles: &profile.roles }
     }
 }
 
@@ -62,6 +89,20 @@ struct AccessClaims<'a> {
     amr: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     acr: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    groups: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    roles: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cnf: Option<Confirmation<'a>>,
+    #[serde(flatten)]
+    added: &'a Map<String, Value>,
+}
+
+/// The key that a token is bound to (RFC 7800 section 3.1, RFC 9449 section 6.1).
+#[derive(Serialize)]
+struct Confirmation<'a> {
+    jkt: &'a str,
 }
 
 /// Makes local tokens.
@@ -80,6 +121,7 @@ impl TokenIssuer {
     pub fn issue(
         &self,
         grant: Grant,
+        holder: Holder<'_>,
         device: Option<Pseudonym>,
         now: UnixTime,
         entropy: &dyn Entropy,
@@ -93,9 +135,11 @@ impl TokenIssuer {
             let token = refresh_token(new.id, &secret);
             (Some(new), Some(token))
         };
-        let (access_token, expires_in) = self.access_token(&grant, id, ends_at, now, entropy)?;
-        let session = NewSession { id, grant, created_at: now, ends_at, refresh, device };
-        Ok((session, IssuedTokens { access_token, refresh_token, expires_in }))
+        let (access_token, expires_in) = self.access_token(&grant, holder, id, ends_at, now, entropy)?;
+        let idle_at = refresh.as_ref().map_or(now, |r| r.expires_at).max(now.plus(expires_in));
+        let bound = grant.jkt.is_some();
+        let session = NewSession { id, grant, created_at: now, ends_at, idle_at, refresh, device };
+        Ok((session, IssuedTokens { access_token, refresh_token, expires_in, bound }))
     }
 
     /// A refresh token to be written, and its secret.
@@ -116,6 +160,7 @@ impl TokenIssuer {
     pub(super) fn access_token(
         &self,
         grant: &Grant,
+        holder: Holder<'_>,
         session: SessionId,
         ends_at: Option<UnixTime>,
         now: UnixTime,
@@ -127,7 +172,7 @@ impl TokenIssuer {
         let claims = AccessClaims {
             iss: &self.settings.issuer,
             sub: grant.user.to_string(),
-            aud: &self.settings.issuer,
+            aud: grant.audience.as_deref().unwrap_or(&self.settings.issuer),
             exp: now.plus(ttl).as_secs(),
             iat: now.as_secs(),
             jti: data_encoding::BASE64URL_NOPAD.encode(&jti),
@@ -137,8 +182,16 @@ impl TokenIssuer {
             auth_time: grant.auth_time.as_secs(),
             amr: &grant.amr,
             acr: grant.acr.as_deref(),
+            groups: holder.groups,
+            roles: holder.roles,
+            cnf: grant.jkt.as_deref().map(|jkt| Confirmation { jkt }),
+            added: &grant.claims,
         };
-        let token = self.ring.active().sign(&claims).ok_or_else(|| KeyRingError("signing failed".into()))?;
+        let token = self
+            .ring
+            .active(now)
+            .and_then(|key| key.sign(&claims))
+            .ok_or_else(|| KeyRingError("signing failed".into()))?;
         Ok((token, ttl))
     }
 }

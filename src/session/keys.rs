@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
@@ -17,7 +18,8 @@ use crate::ids::KeyId;
 use crate::secret::{Entropy, Secret};
 use crate::vault::Vault;
 
-const PURPOSE: &str = "signing key";
+/// What signing keys are sealed for; the context is the key's identifier.
+pub const KEY_PURPOSE: &str = "signing key";
 
 /// What signs local tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +73,7 @@ pub struct SigningKey {
     jwk: Value,
     /// The JOSE header of its access tokens, encoded.
     encoded_header: String,
+    active_from: UnixTime,
 }
 
 /// A key that is not usable.
@@ -94,11 +97,12 @@ impl SigningKey {
     fn open(stored: &StoredSigningKey, vault: &Vault) -> Result<Self, BadKey> {
         let id = stored.id;
         let algorithm = SigningAlgorithm::find(&stored.algorithm).ok_or(BadKey::Algorithm(id))?;
-        let plain = vault.open(PURPOSE, id.as_bytes(), &stored.sealed).map_err(|_| BadKey::Sealed(id))?;
-        Self::parse(id, algorithm, plain.expose()).ok_or(BadKey::Malformed(id))
+        let plain = vault.open(KEY_PURPOSE, id.as_bytes(), &stored.sealed).map_err(|_| BadKey::Sealed(id))?;
+        Self::parse(stored, algorithm, plain.expose()).ok_or(BadKey::Malformed(id))
     }
 
-    fn parse(id: KeyId, algorithm: SigningAlgorithm, pkcs8: &[u8]) -> Option<Self> {
+    fn parse(stored: &StoredSigningKey, algorithm: SigningAlgorithm, pkcs8: &[u8]) -> Option<Self> {
+        let (id, active_from) = (stored.id, stored.active_from);
         let b64 = |bytes: &[u8]| BASE64URL_NOPAD.encode(bytes);
         let (pair, mut jwk) = match algorithm {
             SigningAlgorithm::EdDsa => {
@@ -132,7 +136,7 @@ impl SigningKey {
         let public = jsonwebtoken::DecodingKey::from_jwk(&parsed).ok()?;
         let header = json!({"alg": algorithm.name(), "kid": id.to_string(), "typ": "at+jwt"});
         let encoded_header = b64(header.to_string().as_bytes());
-        Some(Self { id, algorithm, pair, public, jwk, encoded_header })
+        Some(Self { id, algorithm, pair, public, jwk, encoded_header, active_from })
     }
 
     fn signature(&self, message: &[u8]) -> Option<Vec<u8>> {
@@ -175,6 +179,20 @@ impl SigningKey {
     }
 }
 
+/// A new key, sealed.
+pub(super) fn make(
+    algorithm: SigningAlgorithm,
+    active_from: UnixTime,
+    vault: &Vault,
+    now: UnixTime,
+    entropy: &dyn Entropy,
+) -> Result<StoredSigningKey, BadKey> {
+    let id = KeyId::generate(now, entropy);
+    let document = generate(algorithm).ok_or(BadKey::NotMade)?;
+    let sealed = vault.seal(KEY_PURPOSE, id.as_bytes(), &document);
+    Ok(StoredSigningKey { id, algorithm: algorithm.name().to_owned(), sealed, created_at: now, active_from })
+}
+
 fn generate(algorithm: SigningAlgorithm) -> Option<Secret> {
     let random = rand::SystemRandom::new();
     let document = match algorithm {
@@ -191,15 +209,15 @@ fn generate(algorithm: SigningAlgorithm) -> Option<Secret> {
     Some(Secret::new(document))
 }
 
-/// All keys of this server: the newest of the configured algorithm signs, all are published and
-/// accepted.
+/// All keys of this server. The one that became active last signs; all are published and accepted. Read
+/// without a lock, replaced whole.
 pub struct KeyRing {
-    keys: Vec<Arc<SigningKey>>,
-    active: Arc<SigningKey>,
+    /// By the time from which they sign.
+    keys: ArcSwap<Vec<Arc<SigningKey>>>,
 }
 
 impl KeyRing {
-    /// Loads the keys, and makes the first one of the configured algorithm when there is none.
+    /// Loads the keys, and makes the first one when there is none.
     ///
     /// # Errors
     /// When the store does not answer, or a stored key does not open with this master key.
@@ -210,24 +228,16 @@ impl KeyRing {
         now: UnixTime,
         entropy: &dyn Entropy,
     ) -> Result<Self, KeyRingError> {
-        let failed = |e: BadKey| KeyRingError(Box::new(e));
         let stored = |e: crate::signin::ports::StoreError| KeyRingError(Box::new(e));
         let mut rows = store.load().await.map_err(stored)?;
-        if !rows.iter().any(|row| row.algorithm == algorithm.name()) {
-            let id = KeyId::generate(now, entropy);
-            let document = generate(algorithm).ok_or_else(|| failed(BadKey::NotMade))?;
-            let sealed = vault.seal(PURPOSE, id.as_bytes(), &document);
-            let key = StoredSigningKey { id, algorithm: algorithm.name().to_owned(), sealed, created_at: now };
-            store.add_first(key).await.map_err(stored)?;
+        if rows.is_empty() {
+            let key = make(algorithm, now, vault, now, entropy).map_err(|e| KeyRingError(Box::new(e)))?;
+            store.add_after(None, key).await.map_err(stored)?;
             rows = store.load().await.map_err(stored)?;
         }
-        let mut keys = Vec::with_capacity(rows.len());
-        for row in &rows {
-            keys.push(Arc::new(SigningKey::open(row, vault).map_err(failed)?));
-        }
-        let active = keys.iter().rev().find(|k| k.algorithm == algorithm).cloned();
-        let active = active.ok_or_else(|| failed(BadKey::NotMade))?;
-        Ok(Self { keys, active })
+        let ring = Self { keys: ArcSwap::default() };
+        ring.replace(&rows, vault).map_err(|e| KeyRingError(Box::new(e)))?;
+        Ok(ring)
     }
 
     /// How many keys the store holds, when all of them open with this master key. Makes none.
@@ -242,22 +252,41 @@ impl KeyRing {
         Ok(rows.len())
     }
 
-    /// The key that signs.
+    /// Takes these in place of the present ones, which are not opened again. `false` when they are the same.
+    pub(super) fn replace(&self, rows: &[StoredSigningKey], vault: &Vault) -> Result<bool, BadKey> {
+        let present = self.keys.load();
+        if present.iter().map(|k| (k.id, k.active_from)).eq(rows.iter().map(|r| (r.id, r.active_from))) {
+            return Ok(false);
+        }
+        let known = |row: &StoredSigningKey| {
+            present.iter().find(|k| k.id == row.id && k.active_from == row.active_from).cloned()
+        };
+        let open = |row: &StoredSigningKey| match known(row) {
+            Some(key) => Ok(key),
+            None => SigningKey::open(row, vault).map(Arc::new),
+        };
+        let keys = rows.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        self.keys.store(Arc::new(keys));
+        Ok(true)
+    }
+
+    /// The key that signs now.
     #[must_use]
-    pub fn active(&self) -> &SigningKey {
-        &self.active
+    pub fn active(&self, now: UnixTime) -> Option<Arc<SigningKey>> {
+        let keys = self.keys.load();
+        keys.iter().rev().find(|k| k.active_from <= now).or(keys.first()).cloned()
     }
 
     /// The key with this `kid`.
     #[must_use]
-    pub fn find(&self, kid: &str) -> Option<&SigningKey> {
+    pub fn find(&self, kid: &str) -> Option<Arc<SigningKey>> {
         let id: KeyId = kid.parse().ok()?;
-        self.keys.iter().find(|k| k.id == id).map(|k| &**k)
+        self.keys.load().iter().find(|k| k.id == id).cloned()
     }
 
     /// The public halves as a JWK Set (RFC 7517 section 5).
     #[must_use]
     pub fn jwk_set(&self) -> Value {
-        json!({"keys": self.keys.iter().map(|k| k.jwk.clone()).collect::<Vec<_>>()})
+        json!({"keys": self.keys.load().iter().map(|k| k.jwk.clone()).collect::<Vec<_>>()})
     }
 }

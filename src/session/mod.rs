@@ -1,13 +1,18 @@
 //! Local tokens: signing keys, RFC 9068 access tokens, refresh-token families.
 
 pub mod bearer;
+pub mod clients;
+pub mod dpop;
 pub mod issue;
 pub mod keys;
 pub mod ports;
 pub mod refresh;
+pub mod rotation;
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde_json::{Map, Value};
 
 use crate::clock::UnixTime;
 use crate::ids::{RefreshId, SessionId, TenantId, UserId};
@@ -38,7 +43,46 @@ pub struct Grant {
     pub caps: Caps,
     /// Whether a local second factor passed.
     pub local_mfa: bool,
+    /// The registered client that the session belongs to: only it may refresh.
+    pub client: Option<Arc<str>>,
+    /// The audience of its access tokens, when it is not this server.
+    pub audience: Option<Arc<str>>,
+    /// The thumbprint (RFC 7638) of the key that the tokens are bound to (RFC 9449).
+    pub jkt: Option<Arc<str>>,
+    /// The digest of the provider's own session; see [`crate::signin::logout::upstream_session`].
+    pub upstream_sid: Option<[u8; 32]>,
+    /// What the policy adds to access tokens.
+    pub claims: Map<String, Value>,
 }
+
+/// Claims that no policy sets: those of RFC 7519, RFC 9068 and OpenID Connect, and the server's own.
+pub const RESERVED_CLAIMS: &[&str] = &[
+    "iss",
+    "sub",
+    "aud",
+    "exp",
+    "nbf",
+    "iat",
+    "jti",
+    "sid",
+    "client_id",
+    "tenant_id",
+    "auth_time",
+    "amr",
+    "acr",
+    "azp",
+    "nonce",
+    "at_hash",
+    "c_hash",
+    "s_hash",
+    "scope",
+    "act",
+    "may_act",
+    "cnf",
+    "typ",
+    "alg",
+    "kid",
+];
 
 impl Grant {
     /// Adds a local factor that passed.
@@ -67,6 +111,33 @@ pub struct Caps {
     pub refresh: Option<Duration>,
     /// There is no refresh token.
     pub no_refresh: bool,
+    /// The user has at most so many sessions: a further one ends the oldest.
+    pub sessions: Option<u32>,
+}
+
+impl Caps {
+    /// With a tenant's limits as well: the smaller of each.
+    #[must_use]
+    pub fn within(self, limits: &SessionLimits) -> Self {
+        let least = |a: Option<Duration>, b: Option<Duration>| a.into_iter().chain(b).min();
+        Self {
+            session: least(self.session, limits.absolute),
+            refresh: least(self.refresh, limits.idle),
+            no_refresh: self.no_refresh,
+            sessions: self.sessions.into_iter().chain(limits.per_user).min(),
+        }
+    }
+}
+
+/// A tenant's limits of sessions; absent ones do not limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// A session that is not refreshed for so long ends.
+    pub idle: Option<Duration>,
+    /// A session ends after so long, whatever is refreshed.
+    pub absolute: Option<Duration>,
+    /// A user has at most so many sessions.
+    pub per_user: Option<u32>,
 }
 
 /// A refresh token to be written: only its hash.
@@ -91,6 +162,8 @@ pub struct NewSession {
     pub created_at: UnixTime,
     /// When it ends, whatever is refreshed.
     pub ends_at: Option<UnixTime>,
+    /// When it ends, if nothing is refreshed.
+    pub idle_at: UnixTime,
     /// The first of its refresh tokens.
     pub refresh: Option<NewRefresh>,
     /// The device it was begun on.

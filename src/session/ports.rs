@@ -1,11 +1,13 @@
 //! What sessions need of the store.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use super::{Grant, NewRefresh};
 use crate::clock::UnixTime;
-use crate::ids::{KeyId, RefreshId, SessionId, TenantId, UserId};
-use crate::signin::ports::StoreError;
+use crate::ids::{EventId, KeyId, RefreshId, SessionId, TenantId, UserId};
+use crate::signin::ports::{EnabledNames, StoreError};
 use crate::signin::user::User;
 
 /// A session that has not ended.
@@ -35,6 +37,8 @@ pub struct SessionUser {
 pub struct Rotation {
     /// The tenant of the request.
     pub tenant: TenantId,
+    /// The tenant's enabled providers: a session that came through another one is not touched.
+    pub enabled_providers: EnabledNames,
     /// The presented token.
     pub id: RefreshId,
     /// SHA-256 of its secret half.
@@ -46,6 +50,14 @@ pub struct Rotation {
     pub sealed_successor: Vec<u8>,
     /// How long a repeat is forgiven.
     pub grace: std::time::Duration,
+    /// How long the access token lives that comes with it: the session does not end before.
+    pub access_ttl: std::time::Duration,
+    /// The registered client that asks. It must be the session's.
+    pub client: Option<Arc<str>>,
+    /// The thumbprint of the key that the request proved to hold.
+    pub jkt: Option<Arc<str>>,
+    /// The identifier of the record, should the token have been used before.
+    pub event: EventId,
     /// The moment.
     pub now: UnixTime,
 }
@@ -72,8 +84,12 @@ pub enum RotationResult {
         user: UserId,
     },
     /// There is no such token, its secret differs, it or its session has ended, or it is of another
-    /// tenant.
+    /// tenant or client.
     Invalid,
+    /// The session is bound to a key that the request did not prove to hold. Nothing was changed.
+    KeyNotProved,
+    /// The session came through a provider that is not enabled now. Nothing is changed.
+    ProviderDisabled,
     /// The user may not sign in; the session is ended.
     UserInactive,
 }
@@ -87,7 +103,16 @@ pub trait Sessions: Send + Sync {
     async fn rotate(&self, rotation: Rotation) -> Result<RotationResult, StoreError>;
     /// Ends a session. `false` when it had ended.
     async fn end_session(&self, id: SessionId, now: UnixTime) -> Result<bool, StoreError>;
-    /// Ends the session of a refresh token whose secret fits. `false` when there is none.
+    /// The living session of an unused refresh token whose secret fits, and when the token ends. Changes
+    /// nothing.
+    async fn find_by_refresh(
+        &self,
+        tenant: &TenantId,
+        id: RefreshId,
+        secret_hash: [u8; 32],
+        now: UnixTime,
+    ) -> Result<Option<(SessionUser, UnixTime)>, StoreError>;
+    /// Ends the session of a refresh token whose secret fits, used or not. `false` when there is none.
     async fn end_session_of(
         &self,
         tenant: &TenantId,
@@ -95,6 +120,47 @@ pub trait Sessions: Send + Sync {
         secret_hash: [u8; 32],
         now: UnixTime,
     ) -> Result<bool, StoreError>;
+    /// The living sessions of a user, newest first.
+    async fn list_sessions(&self, user: UserId, now: UnixTime) -> Result<Vec<ListedSession>, StoreError>;
+    /// Ends a session of this user. `false` when it is not one, or had ended.
+    async fn end_session_of_user(&self, user: UserId, id: SessionId, now: UnixTime) -> Result<bool, StoreError>;
+    /// Ends all sessions of a user but one, and gives how many.
+    async fn end_sessions_of_user(
+        &self,
+        user: UserId,
+        but: Option<SessionId>,
+        now: UnixTime,
+    ) -> Result<u64, StoreError>;
+    /// Ends the sessions that a provider's logout names, and gives how many.
+    async fn end_upstream_sessions(&self, ended: UpstreamEnd, now: UnixTime) -> Result<u64, StoreError>;
+}
+
+/// A living session as its user sees it.
+#[derive(Debug, Clone)]
+pub struct ListedSession {
+    /// The session.
+    pub session: StoredSession,
+    /// When it was last refreshed, if ever.
+    pub refreshed_at: Option<UnixTime>,
+    /// When it ends, if nothing is refreshed.
+    pub idle_at: Option<UnixTime>,
+    /// The country of its sign-in, ISO 3166-1 alpha-2, when it is known.
+    pub country: Option<String>,
+}
+
+/// What a provider says has ended (OpenID Connect Back-Channel Logout 1.0).
+#[derive(Debug, Clone)]
+pub struct UpstreamEnd {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The provider.
+    pub provider: Arc<str>,
+    /// The issuer.
+    pub issuer: Arc<str>,
+    /// The subject; with a session, the session must be of this subject.
+    pub subject: Option<Arc<str>>,
+    /// The digest of one session of the provider; absent: all of the subject.
+    pub session: Option<[u8; 32]>,
 }
 
 /// A signing key as it is stored.
@@ -108,15 +174,22 @@ pub struct StoredSigningKey {
     pub sealed: Vec<u8>,
     /// When it was made.
     pub created_at: UnixTime,
+    /// From when on it signs.
+    pub active_from: UnixTime,
 }
 
 /// Signing keys in the store.
 #[async_trait]
 pub trait SigningKeys: Send + Sync {
-    /// All of them, oldest first.
+    /// All of them, by the time from which they sign.
     async fn load(&self) -> Result<Vec<StoredSigningKey>, StoreError>;
-    /// Adds a key, unless one of this algorithm is there already; then nothing happens.
-    async fn add_first(&self, key: StoredSigningKey) -> Result<(), StoreError>;
+    /// Adds a key, if the one that signs last is still `newest`: of several nodes one wins. `false` for
+    /// the others.
+    async fn add_after(&self, newest: Option<KeyId>, key: StoredSigningKey) -> Result<bool, StoreError>;
+    /// Lets a key sign from another time on.
+    async fn set_active_from(&self, key: KeyId, at: UnixTime) -> Result<(), StoreError>;
+    /// Removes keys: what they signed is not accepted any more.
+    async fn remove(&self, keys: Vec<KeyId>) -> Result<(), StoreError>;
 }
 
 /// Local tokens cannot be signed or checked now.

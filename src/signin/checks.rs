@@ -268,7 +268,7 @@ fn check_token_id<'a>(input: &Input<'a>, found: &mut Found<'a>) -> Result<(), Ve
     Ok(())
 }
 
-fn needed_text<'a>(
+pub(super) fn needed_text<'a>(
     claims: &'a Map<String, Value>,
     claim: &'static str,
     most: usize,
@@ -276,7 +276,7 @@ fn needed_text<'a>(
     optional_text(claims, claim, most)?.ok_or(VerifyError::Claim { claim, problem: "absent" })
 }
 
-fn optional_text<'a>(
+pub(super) fn optional_text<'a>(
     claims: &'a Map<String, Value>,
     claim: &'static str,
     most: usize,

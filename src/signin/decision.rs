@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::assessment::{AssessedSignIn, Assessment};
-use super::facts::Facts;
+use super::facts::{Facts, LinkMethod};
+use super::identity::UserKind;
 use super::rules::{Level, LevelAction, Unenrolled};
 use crate::ids::FactorId;
 use crate::mfa::{Factor, MfaMethod, Strength};
+use crate::people::passwords::{ExpiredPassword, PasswordWarning, status};
 use crate::session::Caps;
 
 /// What the sign-in gets.
@@ -42,6 +44,14 @@ pub enum Denial {
     /// A second factor is needed, and the user has none that would do.
     #[error("this sign-in needs a second factor ({reason}), and the account has none that would do")]
     NoFactor {
+        /// The reason code.
+        reason: Arc<str>,
+    },
+    /// A second factor is needed, and a workload has none.
+    #[error(
+        "this sign-in needs a second factor ({reason}), and a service user cannot have one; exempt services in the rule, or do not let it ask"
+    )]
+    ServiceUser {
         /// The reason code.
         reason: Arc<str>,
     },
@@ -85,22 +95,72 @@ impl Decided {
 /// tenant's `unenrolled` rule is `known_channel`.
 #[must_use]
 pub fn decide(assessed: AssessedSignIn, channels: &[MfaMethod]) -> Decided {
-    let upstream = &assessed.facts().upstream;
     let factors = &assessed.resolved().known().factors;
-    let decision =
-        outcome(assessed.assessment(), upstream.trusted_mfa, upstream.auth_time_age_s, factors, channels);
+    let decision = by_facts(assessed.assessment(), assessed.facts(), factors, channels);
     Decided { assessed, decision }
 }
 
-fn outcome(
-    assessment: &Assessment,
+fn by_facts(assessment: &Assessment, facts: &Facts, factors: &[Factor], channels: &[MfaMethod]) -> Decision {
+    let who = Who {
+        kind: facts.user.kind,
+        trusted_upstream_mfa: facts.upstream.trusted_mfa,
+        auth_time_age_s: facts.upstream.auth_time_age_s,
+        on_trusted_device: facts.history.trusted_device,
+        factors,
+        channels,
+    };
+    let policy = &assessment.settings.password;
+    let password = facts.user.password.map(|state| status(state, policy, facts.request.time));
+    let expired = password.is_some_and(|p| p.warning == Some(PasswordWarning::Expired));
+    let floor = floor(facts.user.link_method, expired.then_some(policy.expired));
+    outcome(assessment, &floor, &who)
+}
+
+/// The reason of a challenge that confirms a link.
+pub const LINK_CONFIRMATION: &str = "link_confirmation";
+/// The reason of what an expired local password brings about.
+pub const PASSWORD_EXPIRED: &str = "password_expired";
+
+/// What a user can bring against a demand.
+struct Who<'a> {
+    kind: UserKind,
     trusted_upstream_mfa: bool,
     auth_time_age_s: Option<i64>,
-    factors: &[Factor],
-    channels: &[MfaMethod],
-) -> Decision {
+    on_trusted_device: bool,
+    factors: &'a [Factor],
+    channels: &'a [MfaMethod],
+}
+
+/// What is asked for whatever the rules say. Nothing but a factor of the user meets it.
+#[derive(Debug, Clone, Default)]
+struct Floor {
+    /// No sign-in, for this reason.
+    deny: Option<Arc<str>>,
+    /// A second factor, of at least this strength, for this reason.
+    factor: Option<(Option<Strength>, Arc<str>)>,
+}
+
+/// An identity that is not linked yet gives tokens only for a strong factor of the user that it would join.
+fn floor(link_method: LinkMethod, expired_password: Option<ExpiredPassword>) -> Floor {
+    let link = match link_method {
+        LinkMethod::ConfirmedByFactor => Some((Some(Strength::Strong), LINK_CONFIRMATION.into())),
+        LinkMethod::Existing
+        | LinkMethod::LinkedByVerifiedEmail
+        | LinkMethod::Invited
+        | LinkMethod::Provisioned => None,
+    };
+    match expired_password {
+        None | Some(ExpiredPassword::Warn) => Floor { deny: None, factor: link },
+        Some(ExpiredPassword::Challenge) => {
+            Floor { deny: None, factor: link.or_else(|| Some((None, PASSWORD_EXPIRED.into()))) }
+        }
+        Some(ExpiredPassword::Deny) => Floor { deny: Some(PASSWORD_EXPIRED.into()), factor: link },
+    }
+}
+
+fn outcome(assessment: &Assessment, floor: &Floor, who: &Who<'_>) -> Decision {
     let (demand, settings) = (&assessment.demand, &assessment.settings);
-    if let Some(reason) = &demand.deny {
+    if let Some(reason) = demand.deny.as_ref().or(floor.deny.as_ref()) {
         return Decision::Deny(Denial::Policy { reason: Arc::clone(reason) });
     }
     let action = match assessment.level {
@@ -113,31 +173,45 @@ fn outcome(
         return Decision::Deny(Denial::Policy { reason: level_reason() });
     }
     if let Some((max_age_s, reason)) = &demand.step_up
-        && auth_time_age_s.is_none_or(|age| age > *max_age_s)
+        && who.auth_time_age_s.is_none_or(|age| age > *max_age_s)
     {
         return Decision::Deny(Denial::UpstreamStepUp { reason: Arc::clone(reason), max_age_s: *max_age_s });
     }
     let by_level = action != LevelAction::Allow;
-    if !by_level && demand.mfa.is_none() {
+    if !by_level && demand.mfa.is_none() && floor.factor.is_none() {
         return Decision::Issue { caps: demand.caps };
     }
-    let upstream_is_enough = trusted_upstream_mfa
+    let reason = match (&floor.factor, &demand.mfa) {
+        (Some((_, code)), _) => Arc::clone(code),
+        (None, Some(code)) if !by_level => Arc::clone(code),
+        _ => level_reason(),
+    };
+    if who.kind == UserKind::Service {
+        return Decision::Deny(Denial::ServiceUser { reason });
+    }
+    let upstream_is_enough = who.trusted_upstream_mfa
+        && floor.factor.is_none()
         && demand.upstream_may_satisfy
         && action != LevelAction::StrongMfa
         && assessment.level <= Level::Medium;
-    if upstream_is_enough {
+    // A trusted device meets what the level alone asks for, and never what a rule or a fault does.
+    let device_is_enough = who.on_trusted_device
+        && settings.trusted_devices
+        && floor.factor.is_none()
+        && assessment.level == Level::Medium
+        && action == LevelAction::Mfa
+        && (&demand.mfa, &demand.methods, demand.strength) == (&None, &None, None)
+        && assessment.fault.is_none();
+    if upstream_is_enough || device_is_enough {
         return Decision::Issue { caps: demand.caps };
     }
     let level_strength = (action == LevelAction::StrongMfa).then_some(Strength::Strong);
-    let strength = demand.strength.max(level_strength);
-    let mut methods = usable(factors, demand.methods.as_deref(), strength);
+    let floor_strength = floor.factor.as_ref().and_then(|(strength, _)| *strength);
+    let strength = demand.strength.max(level_strength).max(floor_strength);
+    let mut methods = usable(who.factors, demand.methods.as_deref(), strength);
     if methods.is_empty() && settings.unenrolled == Unenrolled::KnownChannel {
-        methods = that_do(channels.iter().copied(), demand.methods.as_deref(), strength);
+        methods = that_do(who.channels.iter().copied(), demand.methods.as_deref(), strength);
     }
-    let reason = match &demand.mfa {
-        Some(code) if !by_level => Arc::clone(code),
-        _ => level_reason(),
-    };
     if methods.is_empty() {
         return Decision::Deny(match settings.unenrolled {
             Unenrolled::UpstreamStepUp => Denial::UpstreamStepUp { reason, max_age_s: 0 },
@@ -196,7 +270,7 @@ pub fn decide_again(assessment: &Assessment, facts: &Facts) -> Decision {
         .filter_map(|f| MfaMethod::find(f.kind))
         .map(|method| Factor { id: FactorId::from_bytes([0; 16]), method, enrolled_at: at, last_used_at: None })
         .collect();
-    outcome(assessment, facts.upstream.trusted_mfa, facts.upstream.auth_time_age_s, &factors, &[])
+    by_facts(assessment, facts, &factors, &[])
 }
 
 impl Decision {
@@ -248,12 +322,24 @@ mod tests {
         }]
     }
 
+    fn person(upstream: bool, age: Option<i64>, factors: &[Factor]) -> Who<'_> {
+        Who {
+            kind: UserKind::Person,
+            trusted_upstream_mfa: upstream,
+            auth_time_age_s: age,
+            on_trusted_device: false,
+            factors,
+            channels: &[],
+        }
+    }
+
     fn word(decision: &Decision) -> &'static str {
         match decision {
             Decision::Issue { .. } => "issue",
             Decision::Challenge { .. } => "challenge",
             Decision::Deny(Denial::Policy { .. }) => "deny",
             Decision::Deny(Denial::NoFactor { .. }) => "no factor",
+            Decision::Deny(Denial::ServiceUser { .. }) => "service",
             Decision::Deny(Denial::UpstreamStepUp { .. }) => "step up",
         }
     }
@@ -282,17 +368,71 @@ mod tests {
             (vec![Effect::UpstreamStepUp { max_age_s: 600 }], true, true, "issue"),
         ];
         for (effects, upstream, own, expected) in table {
-            let shown = format!("{effects:?} upstream={upstream} own={own}");
+            let row = format!("{effects:?} upstream={upstream} own={own}");
             let factors = if own { totp() } else { Vec::new() };
-            let got = outcome(&assessment(PolicySettings::default(), effects), upstream, Some(300), &factors, &[]);
-            assert_eq!(word(&got), expected, "{shown}");
+            let who = person(upstream, Some(300), &factors);
+            let got = outcome(&assessment(PolicySettings::default(), effects), &Floor::default(), &who);
+            assert_eq!(word(&got), expected, "{row}");
+        }
+    }
+
+    #[test]
+    fn an_identity_that_is_not_linked_yet_gives_no_tokens_without_a_strong_factor() {
+        let floor = floor(LinkMethod::ConfirmedByFactor, None);
+        let factors = totp();
+        let on_device = |factors| Who { on_trusted_device: true, ..person(true, Some(0), factors) };
+        for effects in [vec![], vec![Effect::Add(30)], vec![Effect::RequireMfa(None)], vec![Effect::Add(60)]] {
+            let a = assessment(PolicySettings { trusted_devices: true, ..PolicySettings::default() }, effects);
+            assert_eq!(word(&outcome(&a, &floor, &on_device(&factors))), "challenge");
+            assert_eq!(word(&outcome(&a, &floor, &on_device(&[]))), "no factor");
+        }
+        let denied = assessment(PolicySettings::default(), vec![Effect::Deny]);
+        assert_eq!(word(&outcome(&denied, &floor, &on_device(&factors))), "deny");
+    }
+
+    #[test]
+    fn an_expired_password_never_asks_for_less_than_the_rules() {
+        let add = |points| assessment(PolicySettings::default(), vec![Effect::Add(points)]);
+        for (expired, points, own, expected) in [
+            (ExpiredPassword::Warn, 0, false, "issue"),
+            (ExpiredPassword::Challenge, 0, true, "challenge"),
+            (ExpiredPassword::Challenge, 0, false, "no factor"),
+            (ExpiredPassword::Deny, 0, true, "deny"),
+            (ExpiredPassword::Warn, 30, true, "challenge"),
+        ] {
+            let floor = floor(LinkMethod::Existing, Some(expired));
+            let factors = if own { totp() } else { Vec::new() };
+            let upstream = expired != ExpiredPassword::Warn;
+            assert_eq!(word(&outcome(&add(points), &floor, &person(upstream, Some(0), &factors))), expected);
+        }
+    }
+
+    #[test]
+    fn a_trusted_device_meets_what_medium_risk_alone_asks_for() {
+        let factors = totp();
+        let on_device = Who { on_trusted_device: true, ..person(false, Some(0), &factors) };
+        let strong = LevelAction::StrongMfa;
+        for (trusts, medium_action, effects, expected) in [
+            (true, LevelAction::Mfa, vec![Effect::Add(30)], "issue"),
+            (false, LevelAction::Mfa, vec![Effect::Add(30)], "challenge"),
+            (true, strong, vec![Effect::Add(30)], "challenge"),
+            (true, LevelAction::Mfa, vec![Effect::Add(60)], "challenge"),
+            (true, LevelAction::Mfa, vec![Effect::Add(30), Effect::RequireMfa(None)], "challenge"),
+            (true, LevelAction::Mfa, vec![Effect::RequireMfa(None)], "challenge"),
+            (true, LevelAction::Mfa, vec![Effect::Add(30), Effect::RequireStrength(Strength::Strong)], "challenge"),
+            (true, LevelAction::Mfa, vec![Effect::Add(30), Effect::Deny], "deny"),
+        ] {
+            let seen = format!("{trusts} {medium_action:?} {effects:?}");
+            let settings = PolicySettings { trusted_devices: trusts, medium_action, ..PolicySettings::default() };
+            let got = outcome(&assessment(settings, effects), &Floor::default(), &on_device);
+            assert_eq!(word(&got), expected, "{seen}");
         }
     }
 
     #[test]
     fn a_step_up_is_asked_when_the_provider_does_not_tell_the_time() {
         let a = assessment(PolicySettings::default(), vec![Effect::UpstreamStepUp { max_age_s: 600 }]);
-        assert_eq!(word(&outcome(&a, true, None, &totp(), &[])), "step up");
+        assert_eq!(word(&outcome(&a, &Floor::default(), &person(true, None, &totp()))), "step up");
     }
 
     #[test]
@@ -304,7 +444,27 @@ mod tests {
         ] {
             let settings = PolicySettings { unenrolled, ..PolicySettings::default() };
             let a = assessment(settings, vec![Effect::Add(45)]);
-            assert_eq!(word(&outcome(&a, false, Some(0), &[], &[])), expected);
+            assert_eq!(word(&outcome(&a, &Floor::default(), &person(false, Some(0), &[]))), expected);
+        }
+    }
+
+    #[test]
+    fn a_workload_is_let_in_without_a_demand_and_meets_none() {
+        for (effects, expected) in [
+            (vec![], "issue"),
+            (vec![Effect::Add(29)], "issue"),
+            (vec![Effect::Add(30)], "service"),
+            (vec![Effect::Add(60)], "service"),
+            (vec![Effect::RequireMfa(None)], "service"),
+            (vec![Effect::RequireStrength(Strength::PhishingResistant)], "service"),
+            (vec![Effect::Deny], "deny"),
+            (vec![Effect::UpstreamStepUp { max_age_s: 60 }], "step up"),
+        ] {
+            let shown = format!("{effects:?}");
+            let factors = totp();
+            let who = Who { kind: UserKind::Service, ..person(true, Some(300), &factors) };
+            let got = outcome(&assessment(PolicySettings::default(), effects), &Floor::default(), &who);
+            assert_eq!(word(&got), expected, "{shown}");
         }
     }
 
@@ -319,7 +479,8 @@ mod tests {
             (Unenrolled::UpstreamStepUp, vec![Effect::RequireMfa(None)], vec![], None),
         ] {
             let a = assessment(PolicySettings { unenrolled, ..PolicySettings::default() }, effects);
-            let methods = match outcome(&a, false, Some(0), &factors, &email) {
+            let who = Who { channels: &email, ..person(false, Some(0), &factors) };
+            let methods = match outcome(&a, &Floor::default(), &who) {
                 Decision::Challenge { methods, .. } => methods,
                 _ => Vec::new(),
             };

@@ -10,6 +10,16 @@ use super::verify::VerifyError;
 use crate::codes::ErrorCode;
 use crate::session::ports::KeyRingError;
 
+/// `lnk_….secret`, for the client alone.
+#[derive(Clone)]
+pub struct OfferedLink(pub String);
+
+impl std::fmt::Debug for OfferedLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
 /// Why a sign-in gave no tokens and no challenge.
 #[derive(Debug, thiserror::Error)]
 pub enum SignInError {
@@ -22,6 +32,9 @@ pub enum SignInError {
     /// The named provider is not one of the tenant's enabled ones.
     #[error("no provider with this name is enabled")]
     UnknownProvider,
+    /// The named provider, or the only one that accepts issuer and audience, is disabled.
+    #[error("this provider is disabled")]
+    ProviderDisabled,
     /// No provider is named, and none accepts issuer and audience.
     #[error("no enabled provider accepts the ID token's issuer and audience; name one in \"provider\"")]
     NoProviderFits,
@@ -61,6 +74,11 @@ pub enum SignInError {
     /// The user.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
+    /// The address is another account's, which may link this identity with the token.
+    #[error(
+        "another account has this e-mail address; sign in to it as before, then link this identity with the link_token"
+    )]
+    LinkOffered(OfferedLink),
     /// Another sign-in changed the same user at the same moment, twice.
     #[error("another sign-in of this identity is being written; try again")]
     Conflict,
@@ -92,6 +110,7 @@ impl SignInError {
             Self::MissingToken => ErrorCode::MissingIdToken,
             Self::UnknownTenant => ErrorCode::UnknownTenant,
             Self::UnknownProvider => ErrorCode::UnknownProvider,
+            Self::ProviderDisabled => ErrorCode::ProviderDisabled,
             Self::NoProviderFits => ErrorCode::NoProviderFits,
             Self::AmbiguousProvider { .. } => ErrorCode::AmbiguousProvider,
             Self::Shape(e) => match e {
@@ -109,6 +128,7 @@ impl SignInError {
                 KeyError::UnknownKey => ErrorCode::UnknownKey,
                 KeyError::NoKeyId { .. } => ErrorCode::KeyIdMissing,
                 KeyError::Unfit { .. } => ErrorCode::KeyUnfit,
+                KeyError::Ambiguous { .. } => ErrorCode::KeyAmbiguous,
                 KeyError::Unavailable { .. } => ErrorCode::ProviderUnavailable,
             },
             Self::Verify(e) => match e {
@@ -134,12 +154,14 @@ impl SignInError {
             }
             Self::Mapping(_) => ErrorCode::MappingFailed,
             Self::Resolve(e) => match e {
-                ResolveError::NotProvisioned => ErrorCode::UserNotProvisioned,
-                ResolveError::AccountExists => ErrorCode::AccountExists,
+                ResolveError::NotProvisioned | ResolveError::NotInvited => ErrorCode::UserNotProvisioned,
+                ResolveError::AccountExists { .. } => ErrorCode::AccountExists,
+                ResolveError::Pending(_) => ErrorCode::AccountPending,
                 ResolveError::Disabled(_) => ErrorCode::AccountDisabled,
                 ResolveError::Locked(_) => ErrorCode::AccountLocked,
                 ResolveError::Store(_) => ErrorCode::StoreUnavailable,
             },
+            Self::LinkOffered(_) => ErrorCode::AccountExists,
             Self::Conflict => ErrorCode::SignInConflict,
             Self::Denied(_) => ErrorCode::SignInDenied,
             Self::Store(_) | Self::Keys(_) => ErrorCode::StoreUnavailable,

@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::identity::UserKind;
 use crate::clock::UnixTime;
 use crate::ids::{TenantId, UserId};
+use crate::people::passwords::PasswordState;
 
 /// Everything that the rules may look at.
 #[derive(Debug, Clone)]
@@ -198,6 +200,10 @@ pub enum LinkMethod {
     Existing,
     /// Linked in this sign-in by an address verified on both sides.
     LinkedByVerifiedEmail,
+    /// To be linked when the user's own factor has confirmed it.
+    ConfirmedByFactor,
+    /// The user was invited and comes in by this sign-in.
+    Invited,
     /// The user is created in this sign-in.
     Provisioned,
 }
@@ -209,6 +215,8 @@ impl LinkMethod {
         match self {
             Self::Existing => "existing",
             Self::LinkedByVerifiedEmail => "linked_by_verified_email",
+            Self::ConfirmedByFactor => "confirmed_by_factor",
+            Self::Invited => "invited",
             Self::Provisioned => "provisioned",
         }
     }
@@ -238,12 +246,16 @@ pub struct UserFacts {
     pub age_days: i64,
     /// `active`, …
     pub status: &'static str,
+    /// A person or a workload.
+    pub kind: UserKind,
     /// The address is verified.
     pub email_verified: bool,
     /// Groups.
     pub groups: Vec<String>,
     /// One of the groups is marked privileged by the tenant.
     pub privileged: bool,
+    /// The state of the local password, when there is one.
+    pub password: Option<PasswordState>,
     /// Usable factors.
     pub mfa_methods: Vec<FactorFacts>,
     /// How the identity came to the user.
@@ -344,6 +356,8 @@ pub struct HistoryFacts {
     pub mfa_failed_24h: i64,
     /// The device.
     pub device: DeviceMatch,
+    /// Whether it is one that the user trusts, by identifier and secret.
+    pub trusted_device: bool,
     /// Whether the country was seen before.
     pub known_country: Option<bool>,
     /// Whether the network was seen before.

@@ -164,6 +164,7 @@ impl History {
             denied_30d: within(|e| e == PastEnd::Denied, DAY * 30),
             mfa_failed_24h: within(|e| e == PastEnd::MfaFailed, DAY),
             device,
+            trusted_device: false,
             known_country: self.known(&good, context, |c| c.country.as_ref()),
             known_asn: self.known(&good, context, |c| c.asn.as_ref()),
             known_prefix: self.known(&good, context, |c| c.prefix.as_ref()),

@@ -26,9 +26,39 @@ pub struct MappingInput {
     pub request: RequestFacts,
 }
 
+/// What a user is. A service user is a workload, such as a build job or a pod, that signs in with the token
+/// of its platform: nobody sits there, so it has no second factor and no address is its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UserKind {
+    /// Somebody.
+    #[default]
+    Person,
+    /// A workload.
+    Service,
+}
+
+impl UserKind {
+    /// The word that rules use.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Person => "person",
+            Self::Service => "service",
+        }
+    }
+
+    /// The kind of a word.
+    #[must_use]
+    pub fn find(word: &str) -> Option<Self> {
+        [Self::Person, Self::Service].into_iter().find(|k| k.as_str() == word)
+    }
+}
+
 /// What `map` put into `out`, not yet checked.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MappingOutput {
+    /// `out.service()`: this is a workload.
+    pub kind: UserKind,
     /// `out.subject(v)`: must equal the verified `sub`.
     pub subject: Option<String>,
     /// `out.email(v, verified)`.
@@ -45,6 +75,8 @@ pub struct MappingOutput {
     pub attributes: BTreeMap<String, Value>,
     /// `out.group("g")`.
     pub groups: Vec<String>,
+    /// `out.role("r")`.
+    pub roles: Vec<String>,
     /// `out.reject("code")`.
     pub reject: Option<String>,
 }
@@ -69,9 +101,11 @@ pub enum MappingError {
     },
 }
 
-/// A person as the provider describes them, in local words.
-#[derive(Debug, Clone, PartialEq)]
+/// A person or a workload as the provider describes it, in local words.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Profile {
+    /// A person or a workload.
+    pub kind: UserKind,
     /// Shape-checked address.
     pub email: Option<String>,
     /// Verified by a provider that is trusted for it.
@@ -90,6 +124,8 @@ pub struct Profile {
     pub attributes: BTreeMap<String, Value>,
     /// Groups, all within the provider's allow-list.
     pub groups: Vec<String>,
+    /// Roles, all within the provider's allow-list.
+    pub roles: Vec<String>,
 }
 
 /// A fresh token with its checked mapping. Only this module can build it.
@@ -116,17 +152,18 @@ impl MappedIdentity {
             Some((address, verified)) => (Some(check_email(address)?), verified),
             None => (None, false),
         };
-        let email_verified = email.as_deref().is_some_and(|a| trusts(provider, a, claimed_verified));
+        // An address that a workload's token carries is of whoever runs it: it verifies and links nothing.
+        let is_person = output.kind == UserKind::Person;
+        let email_verified = is_person && email.as_deref().is_some_and(|a| trusts(provider, a, claimed_verified));
         let (phone, phone_verified) = match output.phone {
             Some((number, verified)) => (Some(check_text(number, 32, "phone")?), verified),
             None => (None, false),
         };
         let attributes = check_attributes(output.attributes)?;
-        let mut groups: Vec<String> =
-            output.groups.into_iter().filter(|g| provider.allowed_groups.contains(g)).collect();
-        groups.sort();
-        groups.dedup();
+        let groups = within(output.groups, &provider.allowed_groups);
+        let roles = within(output.roles, &provider.allowed_roles);
         let profile = Profile {
+            kind: output.kind,
             email,
             email_verified,
             name: output.name.map(|v| check_text(v, 256, "name")).transpose()?,
@@ -136,6 +173,7 @@ impl MappedIdentity {
             locale: output.locale.map(|v| check_text(v, 35, "locale")).transpose()?,
             attributes,
             groups,
+            roles,
         };
         Ok(Self { token, profile })
     }
@@ -146,11 +184,19 @@ impl MappedIdentity {
         &self.token
     }
 
-    /// The person.
+    /// The person or workload.
     #[must_use]
     pub fn profile(&self) -> &Profile {
         &self.profile
     }
+}
+
+/// What the allow-list has of them, each once and in order.
+fn within(told: Vec<String>, allowed: &[String]) -> Vec<String> {
+    let mut kept: Vec<String> = told.into_iter().filter(|name| allowed.contains(name)).collect();
+    kept.sort();
+    kept.dedup();
+    kept
 }
 
 fn trusts(provider: &Provider, address: &str, claimed_verified: bool) -> bool {
@@ -164,15 +210,19 @@ fn trusts(provider: &Provider, address: &str, claimed_verified: bool) -> bool {
     }
 }
 
+fn check_email(address: String) -> Result<String, MappingError> {
+    if is_email(&address) { Ok(address) } else { Err(MappingError::Field { field: "email" }) }
+}
+
 /// Only the shape: one `@` between two texts, no space or control character, 254 bytes at most
 /// (RFC 5321 section 4.5.3.1.3). Whether it exists, nobody can tell from here.
-fn check_email(address: String) -> Result<String, MappingError> {
-    let fine = address.len() <= 254
+#[must_use]
+pub fn is_email(address: &str) -> bool {
+    address.len() <= 254
         && address
             .split_once('@')
             .is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty() && !domain.contains('@'))
-        && !address.chars().any(|c| c.is_whitespace() || c.is_control());
-    if fine { Ok(address) } else { Err(MappingError::Field { field: "email" }) }
+        && !address.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
 fn check_text(text: String, most: usize, field: &'static str) -> Result<String, MappingError> {

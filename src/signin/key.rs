@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ParsedPublicKey};
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::DecodingKey;
 use serde_json::{Map, Value};
@@ -12,6 +13,7 @@ use serde_json::{Map, Value};
 use super::json::{StrictJsonError, parse_object};
 use super::ports::KeyError;
 use super::provider::SignatureAlgorithm;
+use crate::secret::sha256;
 
 /// The most keys that are read of one set.
 const MAX_KEYS: usize = 100;
@@ -46,6 +48,8 @@ impl KeyType {
 /// A public key of a provider, parsed and checked.
 pub struct VerificationKey {
     kid: Option<String>,
+    /// SHA-256 of its numbers: the same key twice is one key.
+    numbers: [u8; 32],
     key_type: KeyType,
     only: Option<SignatureAlgorithm>,
     key: DecodingKey,
@@ -68,14 +72,26 @@ impl VerificationKey {
         self.key_type.fits(algorithm) && self.only.is_none_or(|only| only == algorithm)
     }
 
+    /// The same numbers for the same use under the same name.
+    fn is_same(&self, other: &Self) -> bool {
+        (self.numbers, self.key_type, self.only) == (other.numbers, other.key_type, other.only)
+            && self.kid == other.kid
+    }
+
     /// Whether the signature is this key's over the message. `false` also when the algorithm does not fit.
-    pub(super) fn verifies(&self, algorithm: SignatureAlgorithm, message: &[u8], signature: &str) -> bool {
+    #[must_use]
+    pub fn verifies(&self, algorithm: SignatureAlgorithm, message: &[u8], signature: &str) -> bool {
         self.fits(algorithm)
             && jsonwebtoken::crypto::verify(signature, message, &self.key, algorithm.to_jsonwebtoken())
                 .unwrap_or(false)
     }
 
-    fn from_jwk(jwk: &Map<String, Value>) -> Result<Self, UnusableKey> {
+    /// Reads one public key (RFC 7517 section 4). Certificates (`x5c`, `x5t`, `x5u`) are passed over: the numbers
+    /// of the key are what counts, and no chain is trusted for an issuer.
+    ///
+    /// # Errors
+    /// When it is malformed, not public, too small, or for something else.
+    pub fn from_jwk(jwk: &Map<String, Value>) -> Result<Self, UnusableKey> {
         let text = |name: &'static str| match jwk.get(name) {
             None => Ok(None),
             Some(Value::String(s)) => Ok(Some(s.as_str())),
@@ -89,6 +105,9 @@ impl VerificationKey {
         }
         if let Some(operations) = jwk.get("key_ops") {
             let operations = operations.as_array().ok_or(UnusableKey::Malformed("key_ops"))?;
+            if (1..operations.len()).any(|i| operations[..i].contains(&operations[i])) {
+                return Err(UnusableKey::Malformed("key_ops"));
+            }
             if !operations.iter().any(|o| o == "verify") {
                 return Err(UnusableKey::OtherUse);
             }
@@ -98,29 +117,32 @@ impl VerificationKey {
             Some(name) => Some(SignatureAlgorithm::find(name).ok_or(UnusableKey::OtherUse)?),
         };
         let needed = |name: &'static str| text(name)?.ok_or(UnusableKey::Malformed(name));
-        let (key_type, key) = match (needed("kty")?, text("crv")?) {
+        let (key_type, key, numbers) = match (needed("kty")?, text("crv")?) {
             ("RSA", _) => {
-                let (n, e) = (needed("n")?, needed("e")?);
-                check_rsa(n, e)?;
-                (KeyType::Rsa, DecodingKey::from_rsa_components(n, e))
+                let (n, e) = read_rsa(needed("n")?, needed("e")?)?;
+                (KeyType::Rsa, DecodingKey::from_rsa_raw_components(&n, &e), [n, e].concat())
             }
             ("EC", Some(curve @ ("P-256" | "P-384"))) => {
                 let (key_type, size) = if curve == "P-256" { (KeyType::P256, 32) } else { (KeyType::P384, 48) };
                 let (x, y) = (needed("x")?, needed("y")?);
-                check_coordinate(x, size, "x")?;
-                check_coordinate(y, size, "y")?;
-                (key_type, DecodingKey::from_ec_components(x, y))
+                let point = [read_coordinate(x, size, "x")?, read_coordinate(y, size, "y")?].concat();
+                check_point(key_type, &point)?;
+                let key = DecodingKey::from_ec_components(x, y).map_err(|_| UnusableKey::Malformed("x"))?;
+                (key_type, key, point)
             }
             ("OKP", Some("Ed25519")) => {
                 let x = needed("x")?;
-                check_coordinate(x, 32, "x")?;
-                (KeyType::Ed25519, DecodingKey::from_ed_components(x))
+                let numbers = read_coordinate(x, 32, "x")?;
+                let key = DecodingKey::from_ed_components(x).map_err(|_| UnusableKey::Malformed("x"))?;
+                (KeyType::Ed25519, key, numbers)
             }
             _ => return Err(UnusableKey::Unsupported),
         };
-        let key = key.map_err(|_| UnusableKey::Malformed("key"))?;
+        if only.is_some_and(|only| !key_type.fits(only)) {
+            return Err(UnusableKey::Malformed("alg"));
+        }
         let kid = text("kid")?.map(str::to_owned);
-        Ok(Self { kid, key_type, only, key })
+        Ok(Self { kid, numbers: sha256(&numbers), key_type, only, key })
     }
 }
 
@@ -128,25 +150,54 @@ fn decode(text: &str, name: &'static str) -> Result<Vec<u8>, UnusableKey> {
     BASE64URL_NOPAD.decode(text.as_bytes()).map_err(|_| UnusableKey::Malformed(name))
 }
 
-fn check_coordinate(text: &str, size: usize, name: &'static str) -> Result<(), UnusableKey> {
-    if decode(text, name)?.len() == size { Ok(()) } else { Err(UnusableKey::Malformed(name)) }
+/// A coordinate is as long as its curve says, leading zeros included (RFC 7518 section 6.2.1.2, RFC 8037
+/// section 2).
+fn read_coordinate(text: &str, size: usize, name: &'static str) -> Result<Vec<u8>, UnusableKey> {
+    let bytes = decode(text, name)?;
+    if bytes.len() == size { Ok(bytes) } else { Err(UnusableKey::Malformed(name)) }
 }
 
-/// RSA of 2048 to 8192 bits with an odd exponent of at least 3 (RFC 7518 section 3.3).
-fn check_rsa(n: &str, e: &str) -> Result<(), UnusableKey> {
-    let modulus = decode(n, "n")?;
-    let significant = modulus.iter().position(|&b| b != 0).map_or(&[][..], |at| &modulus[at..]);
-    let bits = significant.len() * 8 - significant.first().map_or(0, |b| b.leading_zeros() as usize);
+/// The point lies on its curve.
+fn check_point(key_type: KeyType, point: &[u8]) -> Result<(), UnusableKey> {
+    let algorithm = match key_type {
+        KeyType::P384 => &ECDSA_P384_SHA384_FIXED,
+        _ => &ECDSA_P256_SHA256_FIXED,
+    };
+    let uncompressed = [&[4], point].concat();
+    ParsedPublicKey::new(algorithm, uncompressed).map(drop).map_err(|_| UnusableKey::Malformed("x"))
+}
+
+/// Modulus and exponent without leading zeros: an odd modulus of 2048 to 8192 bits, and an odd exponent of
+/// at least 3 and less than 2^33, the most that is computed with here (RFC 7518 section 3.3, RFC 8017
+/// section 3.1).
+fn read_rsa(n: &str, e: &str) -> Result<(Vec<u8>, Vec<u8>), UnusableKey> {
+    let modulus = significant(decode(n, "n")?);
+    let bits = bit_length(&modulus);
     if !(2048..=8192).contains(&bits) {
         return Err(UnusableKey::Size { bits });
     }
-    if is_of_the_faulty_generator(significant) {
+    let odd = |number: &[u8]| number.last().is_some_and(|b| b & 1 == 1);
+    if !odd(&modulus) {
+        return Err(UnusableKey::Malformed("n"));
+    }
+    if is_of_the_faulty_generator(&modulus) {
         return Err(UnusableKey::Factorable);
     }
-    let exponent = decode(e, "e")?;
-    let odd = exponent.last().is_some_and(|b| b & 1 == 1);
-    let one = exponent.iter().rev().skip(1).all(|&b| b == 0) && exponent.last() == Some(&1);
-    if !odd || one || exponent.len() > 5 { Err(UnusableKey::Malformed("e")) } else { Ok(()) }
+    let exponent = significant(decode(e, "e")?);
+    if !odd(&exponent) || !(2..=33).contains(&bit_length(&exponent)) {
+        return Err(UnusableKey::Malformed("e"));
+    }
+    Ok((modulus, exponent))
+}
+
+/// Some providers write a leading zero byte; RFC 7518 section 6.3.1.1 says not to.
+fn significant(number: Vec<u8>) -> Vec<u8> {
+    let at = number.iter().position(|&b| b != 0).unwrap_or(number.len());
+    number[at..].to_vec()
+}
+
+fn bit_length(significant: &[u8]) -> usize {
+    significant.len() * 8 - significant.first().map_or(0, |b| b.leading_zeros() as usize)
 }
 
 /// Whether the modulus is a power of 65537 modulo each of the primes: then it was made by the generator that
@@ -175,6 +226,9 @@ pub enum UnusableKey {
     /// It is not for signatures, or for an algorithm that is not accepted.
     #[error("it is for another use")]
     OtherUse,
+    /// The set has it already.
+    #[error("it is in the set twice")]
+    Repeated,
     /// Its type or curve is not supported.
     #[error("its type or curve is not supported")]
     Unsupported,
@@ -206,9 +260,12 @@ impl KeySet {
         if list.len() > MAX_KEYS {
             return Err(KeySetError::TooMany { keys: list.len() });
         }
-        let (mut keys, mut skipped) = (Vec::new(), Vec::new());
+        let (mut keys, mut skipped) = (Vec::<Arc<VerificationKey>>::new(), Vec::new());
         for (position, entry) in list.iter().enumerate() {
             match entry.as_object().ok_or(UnusableKey::NotAnObject).and_then(VerificationKey::from_jwk) {
+                Ok(key) if keys.iter().any(|known| known.is_same(&key)) => {
+                    skipped.push((position, UnusableKey::Repeated));
+                }
                 Ok(key) => keys.push(Arc::new(key)),
                 Err(why) => skipped.push((position, why)),
             }
@@ -237,7 +294,8 @@ impl KeySet {
     /// The key for a header that says this.
     ///
     /// With a `kid`: the key that carries it and fits; of several with one `kid`, the only one that
-    /// fits. Without: the only key that fits.
+    /// fits. Without: the only key that fits. Two different keys that fit are never tried in turn: which
+    /// key signed must be certain before anything is computed.
     ///
     /// # Errors
     /// When no key, or more than one, answers.
@@ -252,7 +310,7 @@ impl KeySet {
             (Some(key), 0, _) => Ok(Arc::clone(key)),
             (None, _, Some(_)) if self.keys.iter().any(|k| named(&k)) => Err(KeyError::Unfit { algorithm }),
             (None, _, Some(_)) => Err(KeyError::UnknownKey),
-            (Some(_), _, Some(_)) => Err(KeyError::Unfit { algorithm }),
+            (Some(_), more, Some(_)) => Err(KeyError::Ambiguous { fitting: more + 1 }),
             (None, _, None) => Err(KeyError::NoKeyId { fitting: 0 }),
             (Some(_), more, None) => Err(KeyError::NoKeyId { fitting: more + 1 }),
         }

@@ -84,6 +84,7 @@ pub mod history;
 pub mod identity;
 pub mod json;
 pub mod key;
+pub mod logout;
 pub mod nonce;
 pub mod pipeline;
 pub mod ports;
@@ -99,3 +100,6 @@ pub mod user;
 #[cfg(test)]
 mod vector_tests;
 pub mod verify;
+
+#[cfg(test)]
+mod key_tests;

@@ -10,35 +10,40 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tracing::Instrument;
 
-use super::assessment::{AssessedSignIn, Assessment, assess};
-use super::decision::{Decided, Decision, decide};
-use super::error::SignInError;
+use super::assessment::{AssessedSignIn, Assessment, POLICY_ERROR, assess};
+use super::decision::{Decided, Decision, Denial, decide};
+use super::error::{OfferedLink, SignInError};
 use super::facts::{LinkMethod, ProviderFacts, RequestFacts, UpstreamFacts};
 use super::history::{ContextPrint, PastEnd, Pseudonyms};
 use super::identity::{MappedIdentity, MappingError, MappingInput};
+use super::logout::upstream_session;
 use super::nonce::NonceIssuer;
 use super::ports::{
-    AfterDecision, ClaimMapper, CommitResult, DecisionLog, Directory, Enricher, GeoLookup, KeySource, NewOutcome,
-    Observer, Outcomes, ReplayGuard, RiskRules, SignInCommit, SignalSource, TokenVerifier, Users,
+    AfterDecision, ClaimMapper, CommitResult, DecisionLog, Directory, Enricher, GeoLookup, KeySource, NewLinkOffer,
+    NewOutcome, Observer, Outcomes, ReplayGuard, RiskRules, SignInCommit, SignalSource, TokenVerifier, Users,
 };
 use super::provider::{EnrichFailure, NoncePolicy, Provider, Tenant};
 use super::record::{AssessmentRecord, SignInRecord};
 use super::replay::{FreshToken, spend};
-use super::request::SignInRequest;
-use super::rules::PolicySettings;
+use super::request::{SignInRequest, TokenBinding};
+use super::rules::{PolicyFault, PolicySettings, TokenInput};
 use super::signals::{gather, request_facts, upstream_facts};
 use super::token::{MAX_TOKEN_BYTES, TokenShapeError, UnverifiedToken};
 use super::trace::{Checked, Ending};
-use super::user::{ResolveError, ResolvedUser, User, resolve};
+use super::user::{IdentityKey, PlannedChange, ResolveError, ResolvedUser, User, resolve};
 use super::verify::{Expected, VerifiedToken, admit, check_algorithm, verify};
 use crate::clock::{Clock, UnixTime};
 use crate::codes::ErrorCode;
-use crate::ids::{ChallengeId, EventId, TenantId, UserId};
+use crate::ids::{ChallengeId, EventId, LinkId, TenantId, UserId};
 use crate::mfa::delivery::CodeChannels;
 use crate::mfa::{CHALLENGE_TTL, MfaMethod, NewChallenge};
+use crate::people::devices::DeviceProof;
 use crate::secret::{Entropy, Secret};
-use crate::session::issue::{IssuedTokens, TokenIssuer};
-use crate::session::{Caps, Grant};
+use crate::session::issue::{Holder, IssuedTokens, TokenIssuer};
+use crate::session::{Caps, Grant, SessionLimits};
+
+/// How long an identity that was refused waits to be linked.
+pub const LINK_OFFER_TTL: Duration = Duration::from_secs(600);
 
 /// What a sign-in gives, besides a refusal. Not printable: it holds tokens.
 pub enum Outcome {
@@ -127,6 +132,7 @@ struct Trail {
 
 /// What steps 1 to 6 give. The identity goes into step 7 and comes back once when two sign-ins meet.
 struct Prepared {
+    tenant: Arc<Tenant>,
     identity: Option<MappedIdentity>,
     claims: Arc<Map<String, Value>>,
     upstream: UpstreamFacts,
@@ -221,12 +227,29 @@ impl Pipeline {
         for _ in 0..2 {
             let Some(identity) = prepared.identity.take() else { break };
             let decided = self.judge(identity, &prepared, request, now, trail).await?;
-            match self.carry_out(decided, now, trail).await? {
+            let terms = Terms { binding: &request.binding, limits: &prepared.tenant.sessions };
+            match self.carry_out(decided, terms, now, trail).await? {
                 Carried::Outcome(outcome) => return Ok(*outcome),
                 Carried::Conflict(resolved) => prepared.identity = Some(resolved.into_identity()),
             }
         }
         Err(SignInError::Conflict)
+    }
+
+    /// Steps 1 to 6 alone: the identity that a token proves, for a user who is signed in already. The
+    /// token is spent by it.
+    ///
+    /// # Errors
+    /// As [`Self::sign_in`] up to the mapping.
+    pub async fn prove_identity(&self, request: &SignInRequest) -> Result<MappedIdentity, SignInError> {
+        let mut trail = Trail::default();
+        let span = tracing::info_span!("prove_identity", request.id = %request.id);
+        let proved = self.prepare(request, self.clock.now(), &*self.replays, &mut trail).instrument(span).await;
+        if let Err(error) = &proved {
+            self.record_refusal(&trail, error);
+            error.log_cause();
+        }
+        proved?.identity.ok_or(SignInError::Conflict)
     }
 
     /// Steps 1 to 6.
@@ -250,7 +273,7 @@ impl Pipeline {
         let (claims, upstream) = self.enrich(&token).await?;
         let identity = self.map(token, &claims, &upstream, &request_facts)?;
         let settings = self.rules.settings(&tenant.id);
-        Ok(Prepared { identity: Some(identity), claims, upstream, request_facts, settings })
+        Ok(Prepared { tenant, identity: Some(identity), claims, upstream, request_facts, settings })
     }
 
     /// Steps 7 to 10.
@@ -262,7 +285,9 @@ impl Pipeline {
         now: UnixTime,
         trail: &mut Trail,
     ) -> Result<Decided, SignInError> {
-        let resolved = self.resolve_user(identity, request, now, trail).await?;
+        let device = trail.context.device.zip(request.device_secret_hash);
+        let device = device.map(|(device, secret_hash)| DeviceProof { device, secret_hash });
+        let resolved = self.resolve_user(identity, request, now, trail).await?.recognise(device);
         let signals = gather(
             resolved,
             Arc::clone(&prepared.claims),
@@ -324,17 +349,27 @@ impl Pipeline {
         request: &SignInRequest,
         token: &UnverifiedToken,
     ) -> Result<Arc<Provider>, SignInError> {
-        let providers = self.directory.providers(&tenant.id);
+        let mut providers = self.directory.providers(&tenant.id);
+        if let Some(client) = &request.binding.client {
+            providers.retain(|p| client.may_use(&p.name));
+        }
         if let Some(name) = &request.provider {
-            return providers.into_iter().find(|p| *p.name == **name).ok_or(SignInError::UnknownProvider);
+            let named = |p: &Arc<Provider>| *p.name == **name;
+            let absent = || match self.directory.disabled_providers(&tenant.id).iter().any(named) {
+                true => SignInError::ProviderDisabled,
+                false => SignInError::UnknownProvider,
+            };
+            return providers.into_iter().find(named).ok_or_else(absent);
         }
         let issuer = token.unverified_issuer().unwrap_or_default();
         let audiences = token.unverified_audiences();
-        let mut fitting = providers
-            .into_iter()
-            .filter(|p| p.issuer.may_match(issuer) && audiences.iter().any(|a| p.knows_client(a)));
+        let fits = |p: &Arc<Provider>| p.issuer.may_match(issuer) && audiences.iter().any(|a| p.knows_client(a));
+        let mut fitting = providers.into_iter().filter(fits);
         match (fitting.next(), fitting.count()) {
             (Some(provider), 0) => Ok(provider),
+            (None, _) if self.directory.disabled_providers(&tenant.id).iter().any(fits) => {
+                Err(SignInError::ProviderDisabled)
+            }
             (None, _) => Err(SignInError::NoProviderFits),
             (Some(_), more) => Err(SignInError::AmbiguousProvider { fitting: more + 1 }),
         }
@@ -441,19 +476,45 @@ impl Pipeline {
                 trail.user = Some(resolved.known().user.id);
                 Ok(resolved)
             }
-            Err((_, error)) => {
-                if let ResolveError::Disabled(user) | ResolveError::Locked(user) = &error {
-                    trail.user = Some(*user);
+            Err((_, error)) => match error {
+                ResolveError::AccountExists { may_link: Some(offered) } => {
+                    let (user, identity) = *offered;
+                    Err(self.offer_link(user, identity, now).await?)
                 }
-                Err(error.into())
-            }
+                ResolveError::Disabled(user) | ResolveError::Locked(user) | ResolveError::Pending(user) => {
+                    trail.user = Some(user);
+                    Err(error.into())
+                }
+                error => Err(error.into()),
+            },
         }
     }
 
+    /// The refusal of an identity that its address's holder may link: bound to both, good once, short-lived.
+    async fn offer_link(
+        &self,
+        user: UserId,
+        identity: IdentityKey,
+        now: UnixTime,
+    ) -> Result<SignInError, SignInError> {
+        let (id, secret) = (LinkId::generate(now, &*self.entropy), Secret::random(32, &*self.entropy));
+        let expires_at = now.plus(LINK_OFFER_TTL);
+        let offer = NewLinkOffer { id, secret_hash: secret.hash(), identity, user, expires_at };
+        self.outcomes.offer_link(offer).await?;
+        Ok(SignInError::LinkOffered(OfferedLink(format!("{id}.{}", secret.to_base64url()))))
+    }
+
     /// Steps 11 and 12: the planned change, the outcome and the record in one transaction.
-    async fn carry_out(&self, decided: Decided, now: UnixTime, trail: &mut Trail) -> Result<Carried, SignInError> {
+    async fn carry_out(
+        &self,
+        decided: Decided,
+        terms: Terms<'_>,
+        now: UnixTime,
+        trail: &mut Trail,
+    ) -> Result<Carried, SignInError> {
         let assessed = decided.assessed();
         let (known, assessment) = (assessed.resolved().known(), assessed.assessment().record());
+        let mut change = assessed.resolved().change().clone();
         let mut record = SignInRecord {
             id: EventId::generate(now, &*self.entropy),
             at: now,
@@ -466,17 +527,26 @@ impl Pipeline {
             assessment: Some(assessment.clone()),
             session: None,
         };
-        let (outcome, answer) = match decided.decision() {
+        let (decision, claims) = self.shape_tokens(&decided);
+        let (outcome, answer) = match &decision {
             Decision::Issue { caps } => {
-                let grant = self.grant(&decided, *caps, now);
+                let grant = self.grant(&decided, *caps, claims, terms, now);
                 let device = assessed.context().device;
-                let (session, tokens) = self.issuer.issue(grant, device, now, &*self.entropy)?;
+                let holder = Holder::from(&known.user.profile);
+                let (session, tokens) = self.issuer.issue(grant, holder, device, now, &*self.entropy)?;
                 (record.end, record.session) = (PastEnd::SignedIn, Some(session.id));
                 let user = Box::new(known.user.clone());
                 (NewOutcome::Session(session), Ok(Outcome::SignedIn { tokens, user, assessment }))
             }
             Decision::Challenge { methods, reason, caps } => {
-                let (challenge, challenge_token) = self.challenge(&decided, methods, *caps, now);
+                let grant = self.grant(&decided, *caps, claims, terms, now);
+                let (mut challenge, challenge_token) = self.challenge(&decided, methods, grant, now);
+                if assessed.resolved().link_method() == LinkMethod::ConfirmedByFactor
+                    && let PlannedChange::Link { identity, .. } =
+                        std::mem::replace(&mut change, PlannedChange::None)
+                {
+                    challenge.link = Some(Box::new(identity));
+                }
                 record.end = PastEnd::Challenged;
                 let answer = Outcome::Challenged {
                     challenge_token,
@@ -489,14 +559,17 @@ impl Pipeline {
                 (NewOutcome::Challenge(challenge), Ok(answer))
             }
             Decision::Deny(denial) => {
+                if assessed.resolved().link_method() == LinkMethod::ConfirmedByFactor {
+                    change = PlannedChange::None;
+                }
                 record.code = Some(ErrorCode::SignInDenied.as_str().into());
                 (NewOutcome::Denial, Err(denial.clone()))
             }
         };
         let observed = (!self.observer.is_idle()).then(|| record.clone());
-        let sealed = self.decisions.freeze(record.id, assessed, decided.decision());
+        let sealed = self.decisions.freeze(record.id, assessed, &decision);
         let id = record.id;
-        let commit = SignInCommit { change: assessed.resolved().change().clone(), outcome, record, sealed };
+        let commit = SignInCommit { change, outcome, record, sealed };
         let result = self.outcomes.commit(commit).instrument(tracing::debug_span!("signin.commit")).await?;
         if result == CommitResult::Conflict {
             return Ok(Carried::Conflict(Box::new(decided.into_assessed().into_resolved())));
@@ -505,24 +578,57 @@ impl Pipeline {
         if let Some(record) = observed {
             self.observer.observe(record);
         }
-        self.after.decided(id, decided.assessed().facts(), decided.decision().action());
+        self.after.decided(id, decided.assessed().facts(), decision.action());
         Ok(Carried::Outcome(Box::new(answer?)))
     }
 
-    fn grant(&self, decided: &Decided, caps: Caps, now: UnixTime) -> Grant {
+    /// What the tenant's script adds to the tokens. If it fails there are none.
+    fn shape_tokens(&self, decided: &Decided) -> (Decision, Map<String, Value>) {
+        let second_factor = match decided.decision() {
+            Decision::Deny(_) => return (decided.decision().clone(), Map::new()),
+            other => matches!(other, Decision::Challenge { .. }),
+        };
+        let (facts, assessment) = (decided.assessed().facts(), decided.assessed().assessment());
+        let reasons = assessment.reasons.iter().map(|(code, _)| Arc::clone(code)).collect();
+        let input = TokenInput { level: assessment.level, score: assessment.score, reasons, second_factor };
+        match self.rules.token_claims(facts, input) {
+            Ok(claims) => (decided.decision().clone(), claims),
+            Err(fault) => {
+                log_policy_fault(&fault, &assessment.policy, &facts.tenant);
+                (Decision::Deny(Denial::Policy { reason: POLICY_ERROR.into() }), Map::new())
+            }
+        }
+    }
+
+    fn grant(
+        &self,
+        decided: &Decided,
+        caps: Caps,
+        claims: Map<String, Value>,
+        terms: Terms<'_>,
+        now: UnixTime,
+    ) -> Grant {
         let assessed = decided.assessed();
         let (facts, token) = (assessed.facts(), assessed.resolved().identity().token());
+        let Terms { binding, limits } = terms;
+        let client = binding.client.as_ref().map(|c| Arc::clone(&c.id));
+        let sid = token.claims().get("sid").and_then(Value::as_str);
         Grant {
             tenant: facts.tenant.clone(),
             user: assessed.resolved().known().user.id,
             provider: Arc::clone(&facts.provider.id),
-            client_id: Arc::clone(&facts.client_id),
+            client_id: client.clone().unwrap_or_else(|| Arc::clone(&facts.client_id)),
             auth_time: token.auth_time().unwrap_or(now),
             amr: facts.upstream.amr.clone(),
             acr: facts.upstream.acr.clone(),
             level: assessed.assessment().level,
-            caps,
+            caps: caps.within(limits),
             local_mfa: false,
+            client,
+            audience: binding.audience.clone(),
+            jkt: binding.jkt.clone(),
+            upstream_sid: sid.map(|sid| upstream_session(&facts.tenant, &facts.provider.id, token.issuer(), sid)),
+            claims,
         }
     }
 
@@ -530,7 +636,7 @@ impl Pipeline {
         &self,
         decided: &Decided,
         methods: &[MfaMethod],
-        caps: Caps,
+        grant: Grant,
         now: UnixTime,
     ) -> (NewChallenge, String) {
         let assessed = decided.assessed();
@@ -545,9 +651,10 @@ impl Pipeline {
             created_at: now,
             expires_at: now.plus(CHALLENGE_TTL),
             methods: methods.to_vec(),
-            grant: self.grant(decided, caps, now),
+            grant,
             context: assessed.context().clone(),
             assessment: assessed.assessment().record(),
+            link: None,
         };
         (challenge, challenge_token)
     }
@@ -588,6 +695,13 @@ pub(super) enum Received {
     Foreign(Arc<str>),
 }
 
+/// What a sign-in's session has to be, whatever the rules say.
+#[derive(Clone, Copy)]
+struct Terms<'a> {
+    binding: &'a TokenBinding,
+    limits: &'a SessionLimits,
+}
+
 enum Carried {
     Outcome(Box<Outcome>),
     Conflict(Box<ResolvedUser>),
@@ -595,17 +709,21 @@ enum Carried {
 
 fn log_fault(assessment: &Assessment, tenant: &TenantId) {
     if let Some(fault) = &assessment.fault {
-        metrics::counter!("countersign_policy_errors_total", "tenant" => tenant.to_string()).increment(1);
-        tracing::error!(
-            tenant.id = %tenant,
-            policy.id = %assessment.policy,
-            policy.file = %fault.file,
-            policy.line = fault.line,
-            policy.column = fault.column,
-            error = %fault.message,
-            "a risk script failed; the failure policy applies"
-        );
+        log_policy_fault(fault, &assessment.policy, tenant);
     }
+}
+
+fn log_policy_fault(fault: &PolicyFault, policy: &str, tenant: &TenantId) {
+    metrics::counter!("countersign_policy_errors_total", "tenant" => tenant.to_string()).increment(1);
+    tracing::error!(
+        tenant.id = %tenant,
+        policy.id = policy,
+        policy.file = %fault.file,
+        policy.line = fault.line,
+        policy.column = fault.column,
+        error = %fault.message,
+        "a risk script failed; the failure policy applies"
+    );
 }
 
 /// The one log line and the counts of a sign-in.

@@ -1,6 +1,6 @@
 //! What the core needs of the world. The edges implement these; the core imports no edge.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -14,12 +14,15 @@ use super::identity::{MappingInput, MappingOutput};
 use super::key::VerificationKey;
 use super::provider::{Provider, SignatureAlgorithm, Tenant};
 use super::record::SignInRecord;
-use super::rules::{PolicyFault, PolicySettings, RuleRun};
-use super::user::{IdentityKey, KnownUser, PlannedChange};
+use super::rules::{PolicyFault, PolicySettings, RuleRun, TokenInput};
+use super::user::{IdentityKey, Invited, KnownUser, PlannedChange};
 use crate::clock::UnixTime;
-use crate::ids::{EventId, TenantId, UserId};
+use crate::ids::{EventId, LinkId, TenantId, UserId};
 use crate::mfa::NewChallenge;
 use crate::session::NewSession;
+
+/// The names of a tenant's enabled providers.
+pub type EnabledNames = Arc<HashSet<Arc<str>>>;
 
 /// Tenants and providers as they stand now.
 pub trait Directory: Send + Sync {
@@ -27,6 +30,11 @@ pub trait Directory: Send + Sync {
     fn find_tenant(&self, header: Option<&str>, host: Option<&str>) -> Option<Arc<Tenant>>;
     /// The enabled providers of a tenant.
     fn providers(&self, tenant: &TenantId) -> Vec<Arc<Provider>>;
+    /// Those that are there and disabled, to say so.
+    fn disabled_providers(&self, tenant: &TenantId) -> Vec<Arc<Provider>>;
+    /// The names of the enabled ones. What came through another one, a session or a challenge, opens
+    /// nothing as long as that is so.
+    fn enabled_names(&self, tenant: &TenantId) -> EnabledNames;
 }
 
 /// Why no key came for a token.
@@ -46,6 +54,14 @@ pub enum KeyError {
     Unfit {
         /// The token's algorithm.
         algorithm: SignatureAlgorithm,
+    },
+    /// The provider publishes several keys under the id that the token names.
+    #[error(
+        "the provider publishes {fitting} different keys under the id that the token names; ids must be unique"
+    )]
+    Ambiguous {
+        /// How many fit.
+        fitting: usize,
     },
     /// No key set could be had within the limits.
     #[error("the provider's keys cannot be had now")]
@@ -142,6 +158,11 @@ pub trait ClaimMapper: Send + Sync {
 pub trait RiskRules: Send + Sync {
     /// Runs `assess` on frozen facts.
     fn assess(&self, facts: Arc<Facts>) -> RuleRun;
+    /// What the tenant's script adds to local tokens; nothing for a script without such a function.
+    ///
+    /// # Errors
+    /// When the script fails. There are no tokens then.
+    fn token_claims(&self, facts: &Arc<Facts>, input: TokenInput) -> Result<Map<String, Value>, PolicyFault>;
     /// The tenant's settings.
     fn settings(&self, tenant: &TenantId) -> Arc<PolicySettings>;
 }
@@ -193,6 +214,14 @@ pub trait Users: Send + Sync {
     ) -> Result<Option<KnownUser>, StoreError>;
     /// Who holds this address verified.
     async fn find_verified_holder(&self, tenant: &TenantId, address: &str) -> Result<Option<UserId>, StoreError>;
+    /// The open invitation of this identity, else of this address; the caller has checked that the
+    /// provider is trusted for it.
+    async fn find_invitation(
+        &self,
+        key: &IdentityKey,
+        verified_email: Option<&str>,
+        now: UnixTime,
+    ) -> Result<Option<Invited>, StoreError>;
     /// Whether the user has an identity of the same provider or issuer under another subject.
     async fn has_other_subject(&self, user: UserId, key: &IdentityKey) -> Result<bool, StoreError>;
 }
@@ -253,11 +282,28 @@ pub enum CommitResult {
     Conflict,
 }
 
+/// An identity that was refused because its address is another user's, and may be linked by that user.
+#[derive(Debug, Clone)]
+pub struct NewLinkOffer {
+    /// Its identifier.
+    pub id: LinkId,
+    /// SHA-256 of the secret that the client holds.
+    pub secret_hash: [u8; 32],
+    /// The verified identity: the only one that the offer links.
+    pub identity: IdentityKey,
+    /// The only user that it links it to.
+    pub user: UserId,
+    /// When it ends.
+    pub expires_at: UnixTime,
+}
+
 /// Writes of the sign-in path.
 #[async_trait]
 pub trait Outcomes: Send + Sync {
     /// Writes the commit, durably, together with those of other waiting sign-ins.
     async fn commit(&self, commit: SignInCommit) -> Result<CommitResult, StoreError>;
+    /// Keeps a link offer, durably.
+    async fn offer_link(&self, offer: NewLinkOffer) -> Result<(), StoreError>;
     /// Writes the record of a refusal after verification. Not awaited; dropped and counted when the
     /// store cannot keep up.
     fn record_refusal(&self, record: SignInRecord);

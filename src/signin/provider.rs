@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ids::TenantId;
+use crate::session::SessionLimits;
 
 /// One customer of this server: its users, keys, policies and providers are its own.
 #[derive(Debug, Clone)]
@@ -13,6 +14,8 @@ pub struct Tenant {
     pub id: TenantId,
     /// Host names that select it.
     pub hosts: Vec<String>,
+    /// Limits of its users' sessions.
+    pub sessions: SessionLimits,
 }
 
 /// A signature algorithm that a provider may use: asymmetric ones only (RFC 8725 section 3.2).
@@ -144,7 +147,8 @@ impl IssuerRule {
 /// What is asked of the `nonce` claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoncePolicy {
-    /// Compared when the request brings one or the token has one that the request must explain.
+    /// Compared when the request brings one; a nonce that only the token carries is passed over, since
+    /// some client libraries add one of their own.
     Optional,
     /// The request must bring it.
     Required,
@@ -181,6 +185,9 @@ pub enum Linking {
     Never,
     /// Linked when the address is verified on both sides.
     VerifiedEmail,
+    /// Linked when the existing account is proved: by its strong factor when the address is verified on
+    /// both sides, else by a fresh session of it that redeems the link token of the refusal.
+    Confirm,
 }
 
 /// What happens to an identity that nobody has.
@@ -188,8 +195,79 @@ pub enum Linking {
 pub enum Provisioning {
     /// A user is created.
     Create,
+    /// Only an invited one is let in, once; others are refused with `user_not_provisioned`.
+    Invite,
     /// Refused with `user_not_provisioned`.
     Refuse,
+}
+
+/// What of a user the mapping tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attribute {
+    /// The address, and whether it is verified.
+    Email,
+    /// The display name.
+    Name,
+    /// The user name.
+    Username,
+    /// The phone number, and whether it is verified.
+    Phone,
+    /// The language.
+    Locale,
+    /// Everything else, name by name.
+    Attributes,
+    /// Groups.
+    Groups,
+    /// Roles.
+    Roles,
+}
+
+impl Attribute {
+    /// All of them, by the word of the configuration.
+    pub const ALL: [(&'static str, Self); 8] = [
+        ("email", Self::Email),
+        ("name", Self::Name),
+        ("username", Self::Username),
+        ("phone", Self::Phone),
+        ("locale", Self::Locale),
+        ("attributes", Self::Attributes),
+        ("groups", Self::Groups),
+        ("roles", Self::Roles),
+    ];
+}
+
+/// When what a provider tells is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remap {
+    /// At every sign-in. What the mapping leaves out stays.
+    Always,
+    /// While the user has none.
+    Once,
+    /// Not at all.
+    Never,
+}
+
+/// The rule of each attribute; [`Remap::Always`] for one that is in no list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RemapRules {
+    /// Those with [`Remap::Once`].
+    pub once: Vec<Attribute>,
+    /// Those with [`Remap::Never`].
+    pub never: Vec<Attribute>,
+}
+
+impl RemapRules {
+    /// The rule of this one.
+    #[must_use]
+    pub fn of(&self, attribute: Attribute) -> Remap {
+        if self.never.contains(&attribute) {
+            Remap::Never
+        } else if self.once.contains(&attribute) {
+            Remap::Once
+        } else {
+            Remap::Always
+        }
+    }
 }
 
 /// What a plugin that cannot be reached means for the provider it enriches.
@@ -234,8 +312,12 @@ pub struct Provider {
     pub trust_amr: Vec<String>,
     /// The names of the mapping scripts to try, most specific first.
     pub mapping: Vec<String>,
+    /// When what the mapping tells is stored.
+    pub remap: RemapRules,
     /// Groups that the mapping may grant.
     pub allowed_groups: Vec<String>,
+    /// Roles that the mapping may grant.
+    pub allowed_roles: Vec<String>,
     /// What an `enrich` plugin out of reach means.
     pub enrich_failure: EnrichFailure,
     /// Where keys are when the provider has no discovery document.

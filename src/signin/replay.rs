@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::ports::{ReplayGuard, StoreError};
 use super::provider::{Provider, ReplayPolicy};
+use super::user::IdentityKey;
 use super::verify::VerifiedToken;
 use crate::clock::UnixTime;
 use crate::secret::sha256;
@@ -61,6 +62,18 @@ impl FreshToken {
     #[must_use]
     pub fn provider(&self) -> &Arc<Provider> {
         self.0.provider()
+    }
+
+    /// The identity: never anything but provider, issuer and subject.
+    #[must_use]
+    pub fn identity_key(&self) -> IdentityKey {
+        let provider = self.provider();
+        IdentityKey {
+            tenant: provider.tenant.clone(),
+            provider: Arc::clone(&provider.name),
+            issuer: Arc::clone(self.issuer()),
+            subject: Arc::clone(self.subject()),
+        }
     }
 
     /// `iss`.

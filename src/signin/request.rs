@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::facts::Location;
 use crate::ids::RequestId;
+use crate::session::clients::Client;
 
 /// One request to sign in. Not printable: it holds tokens.
 #[derive(Clone)]
@@ -23,10 +24,25 @@ pub struct SignInRequest {
     pub nonce: Option<String>,
     /// The provider's access token, for `at_hash`.
     pub access_token: Option<String>,
+    /// SHA-256 of the secret of a trusted device.
+    pub device_secret_hash: Option<[u8; 32]>,
     /// A name that the provider told the application once (Apple), for a new user only.
     pub name_hint: Option<String>,
     /// The client.
     pub client: ClientContext,
+    /// What the tokens shall be bound to.
+    pub binding: TokenBinding,
+}
+
+/// What the tokens of a sign-in shall be bound to.
+#[derive(Debug, Clone, Default)]
+pub struct TokenBinding {
+    /// The registered application that asks, authenticated. Only its providers are looked at.
+    pub client: Option<Arc<Client>>,
+    /// Their audience, one of the application's; absent: this server.
+    pub audience: Option<Arc<str>>,
+    /// The thumbprint (RFC 7638) of the key that the request proved to hold.
+    pub jkt: Option<Arc<str>>,
 }
 
 /// The client, as far as the request tells.

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::fact_paths::Because;
 use crate::mfa::{MfaMethod, Strength};
+use crate::people::passwords::PasswordPolicy;
 
 /// The published risk vocabulary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -158,6 +159,19 @@ pub struct RuleRun {
     pub cost: RunCost,
 }
 
+/// What a script that shapes tokens sees of the decision.
+#[derive(Debug, Clone)]
+pub struct TokenInput {
+    /// The level.
+    pub level: Level,
+    /// 0 to 100.
+    pub score: i64,
+    /// The reasons.
+    pub reasons: Vec<Arc<str>>,
+    /// Whether the tokens are for somebody who passes a local second factor.
+    pub second_factor: bool,
+}
+
 /// What a run of a script took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RunCost {
@@ -221,6 +235,10 @@ pub struct PolicySettings {
     pub unenrolled: Unenrolled,
     /// Groups whose members are privileged.
     pub privileged_groups: Vec<String>,
+    /// Whether a trusted device stands for the second factor at medium risk.
+    pub trusted_devices: bool,
+    /// What is asked of local passwords.
+    pub password: PasswordPolicy,
 }
 
 impl Default for PolicySettings {
@@ -233,6 +251,8 @@ impl Default for PolicySettings {
             on_error: OnError::DefaultThenMfa,
             unenrolled: Unenrolled::KnownChannel,
             privileged_groups: Vec::new(),
+            trusted_devices: false,
+            password: PasswordPolicy::default(),
         }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::agent;
 use super::facts::{
-    FactorFacts, Facts, LinkMethod, Location, ProviderFacts, RequestFacts, UpstreamFacts, UserFacts,
+    FactorFacts, Facts, HistoryFacts, LinkMethod, Location, ProviderFacts, RequestFacts, UpstreamFacts, UserFacts,
 };
 use super::history::ContextPrint;
 use super::ports::{GeoLookup, SignalSource};
@@ -98,12 +98,14 @@ pub async fn gather(
     let groups = known.user.profile.groups.clone();
     let user = UserFacts {
         id: known.user.id,
-        is_new: resolved.link_method() == LinkMethod::Provisioned,
+        is_new: matches!(resolved.link_method(), LinkMethod::Provisioned | LinkMethod::Invited),
         age_days: days(known.user.created_at),
         status: known.user.status.as_str(),
+        kind: known.user.profile.kind,
         email_verified: known.user.profile.email_verified,
         privileged: groups.iter().any(|g| settings.privileged_groups.contains(g)),
         groups,
+        password: known.user.password,
         mfa_methods: known
             .factors
             .iter()
@@ -122,7 +124,10 @@ pub async fn gather(
         provider: ProviderFacts { id: Arc::clone(&provider.name), issuer: Arc::clone(token.issuer()) },
         upstream,
         claims,
-        history: known.history.facts(&context, now),
+        history: HistoryFacts {
+            trusted_device: resolved.is_on_trusted_device(),
+            ..known.history.facts(&context, now)
+        },
         request,
         user,
         plugin_signals: BTreeMap::new(),

@@ -92,6 +92,19 @@ impl UnverifiedToken {
     /// # Errors
     /// The first thing that is wrong; nothing of the content is repeated.
     pub fn parse(raw: &str) -> Result<Self, TokenShapeError> {
+        Self::parse_typed(raw, &["JWT"])
+    }
+
+    /// The same for a logout token (OpenID Connect Back-Channel Logout 1.0 section 2.4), whose type is
+    /// recommended and not required.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_logout(raw: &str) -> Result<Self, TokenShapeError> {
+        Self::parse_typed(raw, &["logout+jwt", "application/logout+jwt", "JWT"])
+    }
+
+    fn parse_typed(raw: &str, types: &[&str]) -> Result<Self, TokenShapeError> {
         if raw.len() > MAX_TOKEN_BYTES {
             return Err(TokenShapeError::TooLong);
         }
@@ -113,7 +126,7 @@ impl UnverifiedToken {
             .ok_or(TokenShapeError::Algorithm)?;
         match header.get("typ") {
             None => {}
-            Some(Value::String(typ)) if typ.eq_ignore_ascii_case("JWT") => {}
+            Some(Value::String(typ)) if types.iter().any(|t| typ.eq_ignore_ascii_case(t)) => {}
             Some(_) => return Err(TokenShapeError::Type),
         }
         let kid = match header.get("kid") {
@@ -158,13 +171,15 @@ impl UnverifiedToken {
         &self.raw.as_bytes()[..self.signing_input_len]
     }
 
+    /// The claims; to be believed only when the signature was checked.
+    #[must_use]
+    pub(super) fn claims(&self) -> &Map<String, Value> {
+        &self.claims
+    }
+
     /// The signature, still in base64url.
     pub(super) fn signature(&self) -> &str {
         &self.raw[self.signing_input_len + 1..]
-    }
-
-    pub(super) fn claims(&self) -> &Map<String, Value> {
-        &self.claims
     }
 
     pub(super) fn into_claims(self) -> Map<String, Value> {

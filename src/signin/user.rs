@@ -9,10 +9,12 @@ use super::facts::LinkMethod;
 use super::history::History;
 use super::identity::{MappedIdentity, Profile};
 use super::ports::{StoreError, Users};
-use super::provider::{Linking, Provisioning};
+use super::provider::{Attribute, Linking, Provisioning, Remap, RemapRules};
 use crate::clock::UnixTime;
-use crate::ids::{TenantId, UserId};
-use crate::mfa::Factor;
+use crate::ids::{InvitationId, TenantId, UserId};
+use crate::mfa::{Factor, MfaMethod, Strength};
+use crate::people::devices::{DeviceProof, TrustedDevice};
+use crate::people::passwords::PasswordState;
 
 /// What finds a user: never an address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -36,6 +38,10 @@ pub enum UserStatus {
     Disabled,
     /// No, after too many failures or by an administrator.
     Locked,
+    /// Not yet: invited, and never signed in.
+    Pending,
+    /// No, and nothing is left of it but its identifier.
+    Deleted,
 }
 
 impl UserStatus {
@@ -46,13 +52,17 @@ impl UserStatus {
             Self::Active => "active",
             Self::Disabled => "disabled",
             Self::Locked => "locked",
+            Self::Pending => "pending",
+            Self::Deleted => "deleted",
         }
     }
 
     /// The status of a word.
     #[must_use]
     pub fn find(word: &str) -> Option<Self> {
-        [Self::Active, Self::Disabled, Self::Locked].into_iter().find(|s| s.as_str() == word)
+        [Self::Active, Self::Disabled, Self::Locked, Self::Pending, Self::Deleted]
+            .into_iter()
+            .find(|s| s.as_str() == word)
     }
 }
 
@@ -69,6 +79,8 @@ pub struct User {
     pub profile: Profile,
     /// When it was created.
     pub created_at: UnixTime,
+    /// The state of its local password, when it has one.
+    pub password: Option<PasswordState>,
 }
 
 /// A user as the sign-in path reads it, at one moment.
@@ -80,6 +92,25 @@ pub struct KnownUser {
     pub factors: Vec<Factor>,
     /// Earlier sign-ins.
     pub history: History,
+    /// Devices that the user trusts, ended ones too.
+    pub trusted_devices: Vec<TrustedDevice>,
+}
+
+impl KnownUser {
+    /// One that never signed in.
+    #[must_use]
+    pub fn new(user: User) -> Self {
+        Self { user, factors: Vec::new(), history: History::default(), trusted_devices: Vec::new() }
+    }
+}
+
+/// An open invitation and the pending user that it was made for.
+#[derive(Debug, Clone)]
+pub struct Invited {
+    /// The invitation.
+    pub id: InvitationId,
+    /// The user.
+    pub user: User,
 }
 
 /// What step 11 writes about users.
@@ -101,6 +132,15 @@ pub enum PlannedChange {
         /// The identity.
         identity: IdentityKey,
     },
+    /// The invited user becomes active, and the identity is its.
+    Accept {
+        /// The invitation: spent by this.
+        invitation: InvitationId,
+        /// The user as it will be.
+        user: Box<User>,
+        /// The identity.
+        identity: IdentityKey,
+    },
     /// A new user with this identity.
     Create {
         /// The user.
@@ -116,15 +156,24 @@ pub enum ResolveError {
     /// Nobody has it, and the provider may not create users.
     #[error("no user has this identity, and this provider does not create users")]
     NotProvisioned,
+    /// Nobody has it, and nobody invited it.
+    #[error("no user has this identity, and there is no open invitation for it")]
+    NotInvited,
     /// Another user holds the address.
     #[error("another account has this e-mail address; sign in to it as before")]
-    AccountExists,
+    AccountExists {
+        /// The user that may link this identity, and the identity.
+        may_link: Option<Box<(UserId, IdentityKey)>>,
+    },
     /// The user is disabled.
     #[error("this account is disabled")]
     Disabled(UserId),
     /// The user is locked.
     #[error("this account is locked")]
     Locked(UserId),
+    /// The user was invited and did not come in by the invitation.
+    #[error("this account waits for its invitation to be accepted")]
+    Pending(UserId),
     /// Nobody can tell.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -137,6 +186,7 @@ pub struct ResolvedUser {
     known: KnownUser,
     change: PlannedChange,
     link_method: LinkMethod,
+    on_trusted_device: bool,
 }
 
 /// Finds, links or plans the user. `new_id` is used when one is created, and so is `name_hint` when the
@@ -152,67 +202,105 @@ pub async fn resolve(
     name_hint: Option<&str>,
 ) -> Result<ResolvedUser, (MappedIdentity, ResolveError)> {
     match plan(&identity, users, new_id, name_hint).await {
-        Ok((known, change, link_method)) => Ok(ResolvedUser { identity, known, change, link_method }),
+        Ok((known, change, link_method)) => {
+            let on_trusted_device = false;
+            Ok(ResolvedUser { identity, known, change, link_method, on_trusted_device })
+        }
         Err(error) => Err((identity, error)),
     }
 }
+
+type Plan = (KnownUser, PlannedChange, LinkMethod);
 
 async fn plan(
     identity: &MappedIdentity,
     users: &dyn Users,
     new_id: UserId,
     name_hint: Option<&str>,
-) -> Result<(KnownUser, PlannedChange, LinkMethod), ResolveError> {
+) -> Result<Plan, ResolveError> {
     let token = identity.token();
-    let provider = token.provider();
-    let now = token.verified_at();
-    let key = IdentityKey {
-        tenant: provider.tenant.clone(),
-        provider: Arc::clone(&provider.name),
-        issuer: Arc::clone(token.issuer()),
-        subject: Arc::clone(token.subject()),
-    };
-    if let Some(mut known) = users.find_by_identity(&key, now).await? {
-        check_status(&known.user)?;
-        let mut told = identity.profile().clone();
-        let news =
-            told.email_verified && (told.email != known.user.profile.email || !known.user.profile.email_verified);
-        if news && let Some(address) = &told.email {
-            // Somebody else holds it: the sign-in goes on, the address stays as it was.
-            let holder = users.find_verified_holder(&provider.tenant, address).await?;
-            if holder.is_some_and(|holder| holder != known.user.id) {
-                told.email = None;
-            }
-        }
-        let change = refreshed(&known.user, &told);
-        if let PlannedChange::Update { profile, .. } = &change {
-            known.user.profile = profile.clone();
-        }
-        return Ok((known, change, LinkMethod::Existing));
+    let (key, now) = (token.identity_key(), token.verified_at());
+    if let Some(known) = users.find_by_identity(&key, now).await? {
+        return returning(identity, users, known).await;
     }
+    let planned = newcomer(identity, users, new_id, name_hint).await;
+    if let Err(ResolveError::AccountExists { .. } | ResolveError::NotInvited) = &planned
+        && let Some(known) = users.find_by_identity(&key, now).await?
+    {
+        // Another first sign-in of this very identity was faster: the address or invitation is its own.
+        return returning(identity, users, known).await;
+    }
+    planned
+}
+
+/// Somebody who has the identity.
+async fn returning(
+    identity: &MappedIdentity,
+    users: &dyn Users,
+    mut known: KnownUser,
+) -> Result<Plan, ResolveError> {
+    check_status(&known.user)?;
+    let provider = identity.token().provider();
+    let (stored, mut told) = (&known.user.profile, identity.profile().clone());
+    let mut profile = refreshed(stored, &told, &provider.remap);
+    let is_news = profile.email_verified && (profile.email != stored.email || !stored.email_verified);
+    if is_news && let Some(address) = &profile.email {
+        // Somebody else holds it: the sign-in goes on, the address stays as it was.
+        let holder = users.find_verified_holder(&provider.tenant, address).await?;
+        if holder.is_some_and(|holder| holder != known.user.id) {
+            told.email = None;
+            profile = refreshed(stored, &told, &provider.remap);
+        }
+    }
+    if profile == *stored {
+        return Ok((known, PlannedChange::None, LinkMethod::Existing));
+    }
+    known.user.profile = profile.clone();
+    let change = PlannedChange::Update { user: known.user.id, profile };
+    Ok((known, change, LinkMethod::Existing))
+}
+
+/// Somebody whose identity nobody has.
+async fn newcomer(
+    identity: &MappedIdentity,
+    users: &dyn Users,
+    new_id: UserId,
+    name_hint: Option<&str>,
+) -> Result<Plan, ResolveError> {
+    let token = identity.token();
+    let (key, now) = (token.identity_key(), token.verified_at());
+    let provider = token.provider();
     if let Some(address) = &identity.profile().email
         && let Some(holder) = users.find_by_verified_email(&provider.tenant, address, now).await?
     {
-        if provider.linking == Linking::VerifiedEmail && identity.profile().email_verified {
-            check_status(&holder.user)?;
-            // The provider itself says that this is somebody else: an address may get a new owner, a subject never.
-            if users.has_other_subject(holder.user.id, &key).await? {
-                tracing::warn!(
-                    user.id = %holder.user.id,
-                    provider.name = &*key.provider,
-                    "the address of a user came under another subject of the same provider; not linked"
-                );
-                return Err(ResolveError::AccountExists);
-            }
-            let change = PlannedChange::Link { user: holder.user.id, identity: key };
-            return Ok((holder, change, LinkMethod::LinkedByVerifiedEmail));
+        // The provider itself says that this is somebody else: an address may get a new owner, a subject never.
+        let is_somebody_else = provider.linking != Linking::Never
+            && identity.profile().email_verified
+            && users.has_other_subject(holder.user.id, &key).await?;
+        if is_somebody_else {
+            tracing::warn!(
+                user.id = %holder.user.id,
+                provider.name = &*key.provider,
+                "the address of a user came under another subject of the same provider; not linked by it"
+            );
         }
-        return Err(ResolveError::AccountExists);
+        let proved_by_address = identity.profile().email_verified && !is_somebody_else;
+        return join(holder, key, provider.linking, proved_by_address);
     }
     match provider.provisioning {
         Provisioning::Refuse => Err(ResolveError::NotProvisioned),
+        Provisioning::Invite => {
+            let profile = identity.profile();
+            let verified = profile.email.as_deref().filter(|_| profile.email_verified);
+            let invited = users.find_invitation(&key, verified, now).await?.ok_or(ResolveError::NotInvited)?;
+            let told = refreshed(&invited.user.profile, profile, &provider.remap);
+            let user = User { status: UserStatus::Active, profile: told, ..invited.user };
+            let known = KnownUser::new(user.clone());
+            let change = PlannedChange::Accept { invitation: invited.id, user: Box::new(user), identity: key };
+            Ok((known, change, LinkMethod::Invited))
+        }
         Provisioning::Create => {
-            let mut profile = identity.profile().clone();
+            let mut profile = refreshed(&Profile::default(), identity.profile(), &provider.remap);
             if let (None, Some(hint)) = (&profile.name, name_hint) {
                 profile.name = Some(hint.to_owned());
                 profile.attributes.insert("name_source".to_owned(), "client".into());
@@ -223,9 +311,39 @@ async fn plan(
                 status: UserStatus::Active,
                 profile,
                 created_at: now,
+                password: None,
             };
-            let known = KnownUser { user: user.clone(), factors: Vec::new(), history: History::default() };
+            let known = KnownUser::new(user.clone());
             Ok((known, PlannedChange::Create { user: Box::new(user), identity: key }, LinkMethod::Provisioned))
+        }
+    }
+}
+
+/// A new identity with the address of an existing user. `proved_by_address`: both sides verified it, and
+/// nothing speaks against their being one person.
+fn join(
+    holder: KnownUser,
+    identity: IdentityKey,
+    linking: Linking,
+    proved_by_address: bool,
+) -> Result<Plan, ResolveError> {
+    let user = holder.user.id;
+    match linking {
+        Linking::VerifiedEmail if proved_by_address => {
+            check_status(&holder.user)?;
+            Ok((holder, PlannedChange::Link { user, identity }, LinkMethod::LinkedByVerifiedEmail))
+        }
+        Linking::Confirm if holder.user.status == UserStatus::Active => {
+            let usable = |f: &Factor| MfaMethod::SUPPORTED.contains(&f.method);
+            let can_confirm = |f: &Factor| usable(f) && f.method.strength() >= Strength::Strong;
+            if proved_by_address && holder.factors.iter().any(can_confirm) {
+                Ok((holder, PlannedChange::Link { user, identity }, LinkMethod::ConfirmedByFactor))
+            } else {
+                Err(ResolveError::AccountExists { may_link: Some(Box::new((user, identity))) })
+            }
+        }
+        Linking::Never | Linking::VerifiedEmail | Linking::Confirm => {
+            Err(ResolveError::AccountExists { may_link: None })
         }
     }
 }
@@ -233,38 +351,50 @@ async fn plan(
 fn check_status(user: &User) -> Result<(), ResolveError> {
     match user.status {
         UserStatus::Active => Ok(()),
-        UserStatus::Disabled => Err(ResolveError::Disabled(user.id)),
+        UserStatus::Disabled | UserStatus::Deleted => Err(ResolveError::Disabled(user.id)),
         UserStatus::Locked => Err(ResolveError::Locked(user.id)),
+        UserStatus::Pending => Err(ResolveError::Pending(user.id)),
     }
 }
 
-/// The profile after this sign-in: what the provider tells replaces what is stored, what it leaves out
-/// stays. An address and its verification go together, so that a new address never inherits the old
-/// one's mark.
-fn refreshed(user: &User, told: &Profile) -> PlannedChange {
-    let stored = &user.profile;
-    let (email, email_verified) = match &told.email {
-        Some(address) => (Some(address.clone()), told.email_verified),
-        None => (stored.email.clone(), stored.email_verified),
+/// The profile after this sign-in, attribute by attribute as the provider's rule says. What the mapping
+/// leaves out stays; groups and roles are those of the mapping, so that what was taken away upstream goes
+/// here too. An address and its verification go together, so that a new address never inherits the old
+/// one's mark (CVE-2023-0105).
+fn refreshed(stored: &Profile, told: &Profile, rules: &RemapRules) -> Profile {
+    let takes = |attribute, has: bool| match rules.of(attribute) {
+        Remap::Always => true,
+        Remap::Once => !has,
+        Remap::Never => false,
     };
-    let (phone, phone_verified) = match &told.phone {
-        Some(number) => (Some(number.clone()), told.phone_verified),
-        None => (stored.phone.clone(), stored.phone_verified),
+    let text = |attribute, stored: &Option<String>, told: &Option<String>| match told {
+        Some(told) if takes(attribute, stored.is_some()) => Some(told.clone()),
+        _ => stored.clone(),
     };
+    let list = |attribute, stored: &Vec<String>, told: &Vec<String>| {
+        if takes(attribute, !stored.is_empty()) { told.clone() } else { stored.clone() }
+    };
+    let takes_email = told.email.is_some() && takes(Attribute::Email, stored.email.is_some());
+    let takes_phone = told.phone.is_some() && takes(Attribute::Phone, stored.phone.is_some());
     let mut attributes = stored.attributes.clone();
-    attributes.extend(told.attributes.clone());
-    let profile = Profile {
-        email,
-        email_verified,
-        name: told.name.clone().or_else(|| stored.name.clone()),
-        username: told.username.clone().or_else(|| stored.username.clone()),
-        phone,
-        phone_verified,
-        locale: told.locale.clone().or_else(|| stored.locale.clone()),
+    for (name, value) in &told.attributes {
+        if takes(Attribute::Attributes, stored.attributes.contains_key(name)) {
+            attributes.insert(name.clone(), value.clone());
+        }
+    }
+    Profile {
+        kind: told.kind,
+        email: text(Attribute::Email, &stored.email, &told.email),
+        email_verified: if takes_email { told.email_verified } else { stored.email_verified },
+        name: text(Attribute::Name, &stored.name, &told.name),
+        username: text(Attribute::Username, &stored.username, &told.username),
+        phone: text(Attribute::Phone, &stored.phone, &told.phone),
+        phone_verified: if takes_phone { told.phone_verified } else { stored.phone_verified },
+        locale: text(Attribute::Locale, &stored.locale, &told.locale),
         attributes,
-        groups: told.groups.clone(),
-    };
-    if profile == *stored { PlannedChange::None } else { PlannedChange::Update { user: user.id, profile } }
+        groups: list(Attribute::Groups, &stored.groups, &told.groups),
+        roles: list(Attribute::Roles, &stored.roles, &told.roles),
+    }
 }
 
 impl ResolvedUser {
@@ -290,6 +420,20 @@ impl ResolvedUser {
     #[must_use]
     pub fn link_method(&self) -> LinkMethod {
         self.link_method
+    }
+
+    /// Takes note of what the sign-in shows of its device.
+    #[must_use]
+    pub fn recognise(mut self, proof: Option<DeviceProof>) -> Self {
+        let now = self.identity.token().verified_at();
+        self.on_trusted_device = proof.is_some_and(|proof| proof.is_among(&self.known.trusted_devices, now));
+        self
+    }
+
+    /// Whether the device is one that the user trusts, by identifier and secret.
+    #[must_use]
+    pub fn is_on_trusted_device(&self) -> bool {
+        self.on_trusted_device
     }
 
     /// Back to step 7, after another sign-in was faster.

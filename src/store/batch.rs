@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 use super::decisions::{self, DecisionRow};
 use super::rows::{ContextRow, GrantRow, record_row};
 use super::writer::{Command, Deliver, Task, after_commit, under_savepoint};
-use super::{challenges, users};
+use super::{challenges, sessions, users};
+use crate::ids::UserId;
 use crate::signin::ports::{CommitResult, NewOutcome, SignInCommit, StoreError};
 use crate::signin::record::SignInRecord;
 use crate::signin::user::PlannedChange;
@@ -74,6 +75,8 @@ impl Batch {
     ) -> Result<(), sqlx::Error> {
         remember(connection, self.remember, deliver).await?;
         let mut records = self.records;
+        let limits: Vec<_> = self.fast.iter().filter_map(|(commit, _)| session_limit(&commit.outcome)).collect();
+        let newest = self.fast.iter().map(|(commit, _)| commit.record.at).max().unwrap_or_default();
         let mut frozen = Vec::new();
         commit_fast(connection, self.fast, &mut records, &mut frozen, deliver).await?;
         for (commit, reply) in self.slow {
@@ -81,6 +84,7 @@ impl Batch {
             deliver.push(after_commit(reply, result));
         }
         insert_records(connection, &records).await?;
+        sessions::keep_within(connection, &limits, newest).await?;
         decisions::insert(connection, &frozen).await?;
         for task in self.tasks {
             deliver.push(task.run(connection).await);
@@ -170,6 +174,8 @@ async fn commit_fast(
                 session.created_at.as_millis(),
                 session.ends_at.map(|t| t.as_millis()),
                 session.device.map(|d| HEXLOWER.encode(&d)),
+                session.idle_at.as_millis(),
+                session.grant.upstream_sid.map(|sid| HEXLOWER.encode(&sid)),
             ));
         }
         let (tenant, id) = (&commit.record.tenant, commit.record.id);
@@ -179,9 +185,9 @@ async fn commit_fast(
     }
     if !sessions.is_empty() {
         sqlx::query(
-            "INSERT INTO sessions (id, user_id, \"grant\", created_at, ends_at, device) \
-             SELECT unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4, unhex(value ->> 5) \
-             FROM json_each(?1)",
+            "INSERT INTO sessions (id, user_id, \"grant\", created_at, ends_at, device, idle_at, upstream_sid) \
+             SELECT unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4, unhex(value ->> 5), \
+             value ->> 6, unhex(value ->> 7) FROM json_each(?1)",
         )
         .bind(json(&sessions)?)
         .execute(&mut *connection)
@@ -236,15 +242,26 @@ async fn commit_slow(
         Err(error) => return Err(error),
     }
     match &outcome {
-        NewOutcome::Session(session) => super::sessions::insert(connection, session).await?,
+        NewOutcome::Session(session) => sessions::insert(connection, session).await?,
         NewOutcome::Challenge(challenge) => challenges::insert(connection, challenge).await?,
         NewOutcome::Denial => {}
     }
-    insert_records(connection, std::slice::from_ref(&record)).await?;
+    insert_records(&mut *connection, std::slice::from_ref(&record)).await?;
+    if let Some(limit) = session_limit(&outcome) {
+        sessions::keep_within(connection, &[limit], record.at).await?;
+    }
     if let Some(sealed) = sealed {
         decisions::insert(connection, &[DecisionRow { tenant: record.tenant, id: record.id, sealed }]).await?;
     }
     Ok(CommitResult::Done)
+}
+
+/// How many sessions the user of a new one may have.
+fn session_limit(outcome: &NewOutcome) -> Option<(UserId, u32)> {
+    match outcome {
+        NewOutcome::Session(session) => session.grant.caps.sessions.map(|most| (session.grant.user, most)),
+        NewOutcome::Challenge(_) | NewOutcome::Denial => None,
+    }
 }
 
 /// Takes back what this command wrote, and keeps its savepoint for the caller to release.

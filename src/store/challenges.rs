@@ -5,11 +5,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::{Row, SqliteConnection};
 
-use super::Store;
 use super::batch::insert_records;
 use super::factors::read_stored;
 use super::rows::{AssessmentRow, ContextRow, GrantRow, bytes, from_json, tenant};
 use super::sessions::{self, read_user};
+use super::users::insert_identity;
+use super::{Store, links};
 use crate::clock::UnixTime;
 use crate::ids::{ChallengeId, FactorId, UserId};
 use crate::mfa::ports::{
@@ -58,9 +59,12 @@ pub(super) async fn insert(connection: &mut SqliteConnection, challenge: &NewCha
     .bind(assessment.map_err(|e| sqlx::Error::Encode(Box::new(e)))?)
     .bind(challenge.created_at.as_millis())
     .bind(challenge.expires_at.as_millis())
-    .execute(connection)
-    .await
-    .map(|_| ())
+    .execute(&mut *connection)
+    .await?;
+    match &challenge.link {
+        Some(identity) => links::insert_for_challenge(connection, challenge, identity).await,
+        None => Ok(()),
+    }
 }
 
 async fn begin(connection: &mut SqliteConnection, request: AttemptRequest) -> Result<AttemptStart, sqlx::Error> {
@@ -80,7 +84,9 @@ pub(super) async fn find_open(
 ) -> Result<Result<(NewChallenge, User), AttemptStart>, sqlx::Error> {
     let row = sqlx::query(
         "SELECT c.secret_hash, c.tenant, c.device, c.methods, c.\"grant\", c.context, c.assessment, c.created_at, \
-         c.expires_at, c.attempts, c.used_at, u.id, u.tenant, u.status, u.profile, u.created_at \
+         c.expires_at, c.attempts, c.used_at, u.id, u.tenant, u.status, u.profile, u.created_at, \
+         (SELECT json_array(p.changed_at, p.must_change) FROM passwords p WHERE p.user_id = u.id), \
+         (SELECT json_array(l.provider, l.issuer, l.subject) FROM challenge_links l WHERE l.challenge = c.id) \
          FROM challenges c JOIN users u ON u.id = c.user_id WHERE c.id = ?1",
     )
     .bind(request.challenge.as_bytes().to_vec())
@@ -106,6 +112,10 @@ pub(super) async fn find_open(
     if let Some(until) = locked_until(connection, user.id).await?.filter(|until| *until > now) {
         return Ok(Err(AttemptStart::Locked { retry_after_s: until.since(now).as_secs().max(1) }));
     }
+    let grant = GrantRow::read(row.try_get(4)?)?;
+    if !request.enabled_providers.contains(&grant.provider) {
+        return Ok(Err(AttemptStart::ProviderDisabled));
+    }
     let assessment: AssessmentRow = from_json(row.try_get(6)?)?;
     let context: ContextRow = from_json(row.try_get(5)?)?;
     let challenge = NewChallenge {
@@ -116,9 +126,10 @@ pub(super) async fn find_open(
         created_at: UnixTime::from_millis(row.try_get(7)?),
         expires_at,
         methods: row.try_get::<&str, _>(3)?.split(' ').filter_map(MfaMethod::find).collect(),
-        grant: GrantRow::read(row.try_get(4)?)?,
+        grant,
         context: context.into(),
         assessment: assessment.into(),
+        link: links::read_of_challenge(&request.tenant, row.try_get(17)?)?,
     };
     Ok(Ok((challenge, user)))
 }
@@ -194,7 +205,14 @@ async fn complete(
     connection: &mut SqliteConnection,
     completion: Completion,
 ) -> Result<CompletionResult, sqlx::Error> {
-    let Completion { challenge, user, passed, session, record } = completion;
+    let Completion { challenge, user, passed, link, session, record } = completion;
+    let owner = match &link {
+        Some(identity) => links::owner(&mut *connection, identity).await?,
+        None => None,
+    };
+    if owner.is_some_and(|owner| owner != user) {
+        return Ok(CompletionResult::IdentityTaken);
+    }
     let used = sqlx::query("UPDATE challenges SET used_at = ?2 WHERE id = ?1 AND used_at IS NULL")
         .bind(challenge.as_bytes().to_vec())
         .bind(record.at.as_millis())
@@ -212,9 +230,15 @@ async fn complete(
             .await?;
         return Ok(CompletionResult::CodeUsed);
     }
-    take_back(connection, challenge, user, record.at).await?;
-    sessions::insert(connection, &session).await?;
-    insert_records(connection, std::slice::from_ref(&record)).await?;
+    take_back(&mut *connection, challenge, user, record.at).await?;
+    if let (Some(identity), None) = (&link, owner) {
+        insert_identity(&mut *connection, identity, user, record.at).await?;
+    }
+    sessions::insert(&mut *connection, &session).await?;
+    insert_records(&mut *connection, std::slice::from_ref(&record)).await?;
+    if let Some(most) = session.grant.caps.sessions {
+        sessions::keep_within(connection, &[(user, most)], record.at).await?;
+    }
     Ok(CompletionResult::Done)
 }
 

@@ -15,7 +15,7 @@ use crate::ids::{EventId, TenantId};
 use crate::policy::explain::{StoredDecision, Trace};
 use crate::signin::assessment::AssessedSignIn;
 use crate::signin::decision::Decision;
-use crate::signin::history::Pseudonyms;
+use crate::signin::history::{ContextPrint, Pseudonyms};
 use crate::signin::ports::{DecisionLog, SealedDecision, StoreError};
 use crate::vault::{Sealer, Vault};
 
@@ -38,7 +38,7 @@ impl DecisionRecords {
         if let Some(sealer) = self.sealers.read().unwrap_or_else(PoisonError::into_inner).get(tenant) {
             return Arc::clone(sealer);
         }
-        let sealer = Arc::new(self.vault.sealer(&format!("decision records of {tenant}")));
+        let sealer = Arc::new(sealer_of(&self.vault, tenant.as_str()));
         let mut all = self.sealers.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(all.entry(tenant.clone()).or_insert(sealer))
     }
@@ -51,6 +51,11 @@ impl DecisionRecords {
         let facts = frozen.facts.thaw(tenant.clone()).ok_or_else(|| unreadable("a decision record"))?;
         Ok(StoredDecision { id, tenant: tenant.clone(), facts, trace: frozen.trace })
     }
+}
+
+/// What seals the records of a tenant; the context is the record's identifier.
+pub(super) fn sealer_of(vault: &Vault, tenant: &str) -> Sealer {
+    vault.sealer(&format!("decision records of {tenant}"))
 }
 
 impl DecisionLog for DecisionRecords {
@@ -165,6 +170,32 @@ impl Store {
         let from = after.map_or_else(|| first_id(since), |id| *id.as_bytes());
         let rows = page(&self.pool, tenant, from, limit).await.map_err(failed)?;
         Ok(SealedPage { tenant: tenant.clone(), rows })
+    }
+
+    /// Writes decision records as they are, for measuring: sign-ins write theirs with their own commit.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn import_decisions(
+        &self,
+        records: &DecisionRecords,
+        decisions: Vec<StoredDecision>,
+    ) -> Result<(), StoreError> {
+        let mut rows = Vec::with_capacity(decisions.len());
+        for decision in decisions {
+            let (tenant, id, at) = (decision.tenant.clone(), decision.id, decision.at());
+            let context = ContextPrint::of(&decision.facts.request, tenant.as_str(), &records.pseudonyms);
+            let facts = FrozenFacts::of(&decision.facts, &context, &records.pseudonyms);
+            let frozen = FrozenDecision { facts, trace: decision.trace };
+            let plain = serde_json::to_vec(&frozen).map_err(|e| StoreError(Box::new(e)))?;
+            let bytes = records.sealer(&tenant).seal(id.as_bytes(), plain);
+            rows.push(DecisionRow {
+                tenant,
+                id,
+                sealed: SealedDecision { bytes, expires_at: at.plus(records.keep) },
+            });
+        }
+        self.write(move |c| Box::pin(async move { insert(c, &rows).await })).await
     }
 
     /// How many decision records a tenant has from a moment on.

@@ -14,12 +14,14 @@ use serde_json::{Map, Value};
 use crate::clock::UnixTime;
 use crate::ids::{TenantId, UserId};
 use crate::mfa::MfaMethod;
+use crate::people::passwords::PasswordState;
 use crate::policy::explain::Trace;
 use crate::signin::facts::{
     DeviceMatch, FactorFacts, Facts, GeoQuality, HistoryFacts, LastSignIn, LinkMethod, Location, NetworkKind,
     ProviderFacts, RequestFacts, Travel, UpstreamFacts, UserFacts,
 };
 use crate::signin::history::{ContextPrint, Pseudonym, Pseudonyms};
+use crate::signin::identity::UserKind;
 use crate::signin::user::UserStatus;
 
 const TOKEN_CLAIMS: [&str; 6] = ["nonce", "jti", "sid", "at_hash", "c_hash", "s_hash"];
@@ -91,11 +93,13 @@ frozen!(FrozenUser {
     is_new: bool,
     age_days: i64,
     status: String,
+    service: bool,
     email_verified: bool,
     groups: Vec<String>,
     privileged: bool,
     factors: Vec<(String, i64, Option<i64>)>,
     link: u8,
+    password: Option<(i64, bool)>,
 });
 
 frozen!(FrozenHistory {
@@ -114,6 +118,7 @@ frozen!(FrozenHistory {
     kmh: Option<f64>,
     travel: u8,
     last: Option<(i64, Text, Option<i64>, Arc<str>, Vec<String>, Arc<str>)>,
+    trusted_device: bool,
 });
 
 const NETWORKS: [NetworkKind; 7] = [
@@ -126,7 +131,13 @@ const NETWORKS: [NetworkKind; 7] = [
     NetworkKind::Private,
 ];
 const GEO: [GeoQuality; 4] = [GeoQuality::Missing, GeoQuality::Ok, GeoQuality::Private, GeoQuality::Coarse];
-const LINKS: [LinkMethod; 3] = [LinkMethod::Existing, LinkMethod::LinkedByVerifiedEmail, LinkMethod::Provisioned];
+const LINKS: [LinkMethod; 5] = [
+    LinkMethod::Existing,
+    LinkMethod::LinkedByVerifiedEmail,
+    LinkMethod::Provisioned,
+    LinkMethod::ConfirmedByFactor,
+    LinkMethod::Invited,
+];
 const DEVICES: [DeviceMatch; 5] =
     [DeviceMatch::Unknown, DeviceMatch::Match, DeviceMatch::Partial, DeviceMatch::New, DeviceMatch::First];
 const TRAVELS: [Travel; 5] = [Travel::Unknown, Travel::None, Travel::Plausible, Travel::Fast, Travel::Impossible];
@@ -195,6 +206,7 @@ impl FrozenFacts {
                 is_new: user.is_new,
                 age_days: user.age_days,
                 status: if user.status == UserStatus::Active.as_str() { String::new() } else { user.status.into() },
+                service: user.kind == UserKind::Service,
                 email_verified: user.email_verified,
                 groups: user.groups.clone(),
                 privileged: user.privileged,
@@ -204,6 +216,7 @@ impl FrozenFacts {
                     .map(|f| (f.kind.to_owned(), f.enrolled_age_days, f.last_used_age_days))
                     .collect(),
                 link: number(&LINKS, &user.link_method),
+                password: user.password.map(|p| (p.changed_at.as_millis(), p.must_change)),
             },
             history: FrozenHistory {
                 total: h.sign_ins_total,
@@ -224,6 +237,7 @@ impl FrozenFacts {
                     let (provider, level) = (Arc::clone(&l.provider_id), Arc::clone(&l.level));
                     (l.time.as_millis(), l.country.clone(), l.asn, provider, l.factors.clone(), level)
                 }),
+                trusted_device: h.trusted_device,
             },
             plugins: facts.plugin_signals.clone(),
         }
@@ -279,11 +293,15 @@ impl FrozenFacts {
                 is_new: user.is_new,
                 age_days: user.age_days,
                 status: UserStatus::find(&user.status).unwrap_or(UserStatus::Active).as_str(),
+                kind: if user.service { UserKind::Service } else { UserKind::Person },
                 email_verified: user.email_verified,
                 groups: user.groups,
                 privileged: user.privileged,
                 mfa_methods: factors.collect(),
                 link_method: word(&LINKS, user.link),
+                password: user
+                    .password
+                    .map(|(at, must_change)| PasswordState { changed_at: UnixTime::from_millis(at), must_change }),
             },
             history: HistoryFacts {
                 sign_ins_total: h.total,
@@ -293,6 +311,7 @@ impl FrozenFacts {
                 denied_30d: h.denied_30d,
                 mfa_failed_24h: h.mfa_failed_24h,
                 device: word(&DEVICES, h.device),
+                trusted_device: h.trusted_device,
                 known_country: h.known_country,
                 known_asn: h.known_asn,
                 known_prefix: h.known_prefix,

@@ -1,5 +1,5 @@
 //! What the writer removes between sign-ins, a little at a time: spent replays, wiped successors, old
-//! challenges and attempts, history beyond its use. "Now" is the time that the last command brought, so
+//! challenges and attempts, sessions that are over, history beyond its use. "Now" is the time that the last command brought, so
 //! that a clock that stands still in a test does not lose what still counts.
 
 use std::time::Duration;
@@ -9,6 +9,7 @@ use sqlx::SqliteConnection;
 use super::challenges;
 use super::writer::Command;
 use crate::mfa::LOCK_WINDOW;
+use crate::people::passwords::PASSWORD_WINDOW;
 use crate::signin::history::HISTORY_DAYS;
 
 /// Rows of one kind that go in one round.
@@ -67,6 +68,21 @@ impl Keeper {
                 before(challenges::KEPT),
             ),
             (
+                "DELETE FROM link_offers WHERE id IN \
+                 (SELECT id FROM (SELECT id, expires_at FROM link_offers ORDER BY id LIMIT ?2) WHERE expires_at < ?1)",
+                self.now_ms,
+            ),
+            (
+                "DELETE FROM challenge_links WHERE challenge IN (SELECT challenge FROM \
+                 (SELECT challenge, expires_at FROM challenge_links ORDER BY challenge LIMIT ?2) WHERE expires_at < ?1)",
+                before(challenges::KEPT),
+            ),
+            (
+                "DELETE FROM password_attempts WHERE id IN \
+                 (SELECT id FROM (SELECT id, at FROM password_attempts ORDER BY id LIMIT ?2) WHERE at < ?1)",
+                before(PASSWORD_WINDOW),
+            ),
+            (
                 "DELETE FROM mfa_attempts WHERE id IN \
                  (SELECT id FROM (SELECT id, at FROM mfa_attempts ORDER BY id LIMIT ?2) WHERE at < ?1)",
                 before(LOCK_WINDOW),
@@ -90,6 +106,11 @@ impl Keeper {
             (
                 "DELETE FROM refresh_tokens WHERE id IN \
                  (SELECT id FROM (SELECT id, expires_at FROM refresh_tokens ORDER BY id LIMIT ?2) WHERE expires_at < ?1)",
+                before(Duration::from_secs(86_400)),
+            ),
+            (
+                "DELETE FROM sessions WHERE id IN \
+                 (SELECT id FROM (SELECT id, idle_at FROM sessions ORDER BY id LIMIT ?2) WHERE idle_at < ?1)",
                 before(Duration::from_secs(86_400)),
             ),
             (

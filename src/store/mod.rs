@@ -7,19 +7,28 @@
 //! transactions, a statement for each sign-in, an update of `users` by a sign-in that changes nothing.
 
 mod admin_keys;
+mod admin_sign_ins;
+mod admin_users;
 mod audit;
 mod batch;
 mod challenges;
 pub mod decisions;
 mod deliveries;
+mod devices;
+mod directory;
+mod erase;
 mod factors;
 mod frozen;
+mod invitations;
 mod keys;
+mod links;
 mod maintenance;
 mod open;
+mod passwords;
 pub mod policies;
 mod read_only;
 mod reader;
+mod reseal;
 mod rows;
 mod sessions;
 #[cfg(test)]
@@ -39,9 +48,9 @@ pub use read_only::Peek;
 
 use crate::clock::UnixTime;
 use crate::ids::{TenantId, UserId};
-use crate::signin::ports::{CommitResult, Outcomes, ReplayGuard, SignInCommit, StoreError, Users};
+use crate::signin::ports::{CommitResult, NewLinkOffer, Outcomes, ReplayGuard, SignInCommit, StoreError, Users};
 use crate::signin::record::SignInRecord;
-use crate::signin::user::{IdentityKey, KnownUser, UserStatus};
+use crate::signin::user::{IdentityKey, Invited, KnownUser, UserStatus};
 use reader::Lookup;
 use writer::{Command, Task, Write};
 
@@ -147,6 +156,18 @@ impl Store {
         .await
     }
 
+    /// The codes of refusals and events that are recorded of a user, oldest first.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn recorded_codes(&self, user: UserId) -> Result<Vec<String>, StoreError> {
+        sqlx::query_scalar("SELECT code FROM sign_ins WHERE user_id = ?1 AND code IS NOT NULL ORDER BY id")
+            .bind(user.as_bytes().to_vec())
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed)
+    }
+
     async fn send(&self, command: Command) -> Result<(), StoreError> {
         match tokio::time::timeout(QUEUE_TIME, self.writes.send(command)).await {
             Ok(sent) => sent.map_err(|_| trouble(Trouble::Gone)),
@@ -194,6 +215,10 @@ impl Outcomes for Store {
         answer.await.map_err(|_| trouble(Trouble::Gone))?
     }
 
+    async fn offer_link(&self, offer: NewLinkOffer) -> Result<(), StoreError> {
+        self.write(move |connection| Box::pin(links::insert_offer(connection, offer))).await
+    }
+
     fn record_refusal(&self, record: SignInRecord) {
         if self.writes.try_send(Command::Record(Box::new(record))).is_err() {
             metrics::counter!("countersign_store_records_dropped_total").increment(1);
@@ -221,6 +246,15 @@ impl Users for Store {
 
     async fn find_verified_holder(&self, tenant: &TenantId, address: &str) -> Result<Option<UserId>, StoreError> {
         users::find_verified_holder(&self.pool, tenant, address).await.map_err(failed)
+    }
+
+    async fn find_invitation(
+        &self,
+        key: &IdentityKey,
+        verified_email: Option<&str>,
+        now: UnixTime,
+    ) -> Result<Option<Invited>, StoreError> {
+        invitations::find(&self.pool, key, verified_email, now).await.map_err(failed)
     }
 
     async fn has_other_subject(&self, user: UserId, key: &IdentityKey) -> Result<bool, StoreError> {

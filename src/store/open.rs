@@ -97,6 +97,11 @@ pub(super) fn migrations() -> Migrator {
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "start", include_str!("migrations/sqlite/0001_start.sql")),
     (10, "admin", include_str!("migrations/sqlite/0010_admin.sql")),
+    (11, "directory", include_str!("migrations/sqlite/0011_directory.sql")),
+    (12, "admin_lookups", include_str!("migrations/sqlite/0012_admin_lookups.sql")),
+    (20, "sessions", include_str!("migrations/sqlite/0020_sessions.sql")),
+    (30, "people", include_str!("migrations/sqlite/0030_people.sql")),
+    (31, "passwords_devices", include_str!("migrations/sqlite/0031_passwords_devices.sql")),
     (40, "decisions", include_str!("migrations/sqlite/0040_decisions.sql")),
     (41, "policies", include_str!("migrations/sqlite/0041_policies.sql")),
     (50, "identities by user", include_str!("migrations/sqlite/0050_identities_by_user.sql")),

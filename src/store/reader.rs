@@ -3,16 +3,18 @@
 
 use std::collections::HashMap;
 
-use data_encoding::HEXLOWER;
+use data_encoding::{HEXLOWER, HEXUPPER};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
 use super::rows::{PastRow, ProfileRow, bytes, from_json, tenant};
+use super::sessions::read_password;
 use super::{Trouble, trouble, unreadable};
 use crate::clock::UnixTime;
 use crate::ids::{FactorId, UserId};
 use crate::mfa::{Factor, MfaMethod};
+use crate::people::devices::TrustedDevice;
 use crate::signin::history::{HISTORY_DAYS, HISTORY_ENTRIES, History};
 use crate::signin::ports::StoreError;
 use crate::signin::user::{IdentityKey, KnownUser, User, UserStatus};
@@ -89,7 +91,10 @@ async fn find(
               FROM (SELECT * FROM sign_ins s WHERE s.user_id = u.id AND s.at >= ?2 ORDER BY s.id DESC LIMIT 200)),
              (SELECT json_array(at, \"end\", provider, level, device, agent, prefix, country, asn,
                                 latitude, longitude, accuracy)
-              FROM sign_ins s WHERE s.user_id = u.id AND s.\"end\" <= 1 ORDER BY s.id LIMIT 1)
+              FROM sign_ins s WHERE s.user_id = u.id AND s.\"end\" <= 1 ORDER BY s.id LIMIT 1),
+             (SELECT json_array(p.changed_at, p.must_change) FROM passwords p WHERE p.user_id = u.id),
+             (SELECT json_group_array(json_array(hex(t.device), hex(t.secret_hash), t.created_at, t.expires_at))
+              FROM trusted_devices t WHERE t.user_id = u.id)
          FROM wanted w JOIN users u ON u.id = w.user_id",
     )
     .bind(wanted)
@@ -108,6 +113,7 @@ fn read(row: &SqliteRow) -> Result<(usize, KnownUser), sqlx::Error> {
         status: UserStatus::find(row.try_get(3)?).ok_or_else(|| unreadable("a user status"))?,
         profile: profile.into(),
         created_at: UnixTime::from_millis(row.try_get(5)?),
+        password: read_password(row.try_get(9)?)?,
     };
     let factors: Vec<(String, String, i64, Option<i64>)> = from_json(row.try_get(6)?)?;
     let factors = factors.into_iter().map(read_factor).collect::<Result<_, _>>()?;
@@ -119,13 +125,27 @@ fn read(row: &SqliteRow) -> Result<(usize, KnownUser), sqlx::Error> {
         first: first.and_then(PastRow::read).map(|entry| entry.context),
     };
     let position = usize::try_from(position).map_err(|_| unreadable("a position"))?;
-    Ok((position, KnownUser { user, factors, history }))
+    let trusted: Vec<(String, String, i64, i64)> = from_json(row.try_get(10)?)?;
+    let trusted_devices = trusted.into_iter().map(read_trusted).collect::<Result<_, _>>()?;
+    Ok((position, KnownUser { user, factors, history, trusted_devices }))
+}
+
+fn read_trusted(
+    (device, secret_hash, created_at, expires_at): (String, String, i64, i64),
+) -> Result<TrustedDevice, sqlx::Error> {
+    let read = |hex: String| HEXUPPER.decode(hex.as_bytes()).map_err(|_| unreadable("a trusted device"));
+    Ok(TrustedDevice {
+        device: bytes(&read(device)?)?,
+        secret_hash: bytes(&read(secret_hash)?)?,
+        created_at: UnixTime::from_millis(created_at),
+        expires_at: UnixTime::from_millis(expires_at),
+    })
 }
 
 fn read_factor(
     (id, method, enrolled_at, last_used_at): (String, String, i64, Option<i64>),
 ) -> Result<Factor, sqlx::Error> {
-    let id = data_encoding::HEXUPPER.decode(id.as_bytes()).map_err(|_| unreadable("a factor id"))?;
+    let id = HEXUPPER.decode(id.as_bytes()).map_err(|_| unreadable("a factor id"))?;
     Ok(Factor {
         id: FactorId::from_bytes(bytes(&id)?),
         method: MfaMethod::find(&method).ok_or_else(|| unreadable("an MFA method"))?,

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
 
 use super::unreadable;
 use crate::clock::UnixTime;
@@ -14,7 +16,7 @@ use crate::ids::{TenantId, UserId};
 use crate::session::{Caps, Grant};
 use crate::signin::facts::Point;
 use crate::signin::history::{ContextPrint, PastEnd, Pseudonym};
-use crate::signin::identity::Profile;
+use crate::signin::identity::{Profile, UserKind};
 use crate::signin::record::{AssessmentRecord, SignInRecord};
 use crate::signin::rules::Level;
 
@@ -39,7 +41,7 @@ fn number(pseudonym: Option<&Pseudonym>) -> Option<i64> {
     pseudonym.map(|p| i64::from_be_bytes(*p))
 }
 
-const fn level_number(level: Level) -> u8 {
+pub(super) const fn level_number(level: Level) -> u8 {
     match level {
         Level::Low => 0,
         Level::Medium => 1,
@@ -55,12 +57,15 @@ fn level(number: u8) -> Level {
     }
 }
 
-fn end_number(end: PastEnd) -> usize {
+pub(super) fn end_number(end: PastEnd) -> usize {
     PastEnd::ALL.iter().position(|e| *e == end).unwrap_or(PastEnd::ALL.len())
 }
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct ProfileRow {
+    /// Absent: a person.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    service: bool,
     email: Option<String>,
     email_verified: bool,
     name: Option<String>,
@@ -70,11 +75,14 @@ pub(super) struct ProfileRow {
     locale: Option<String>,
     attributes: BTreeMap<String, Value>,
     groups: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    roles: Vec<String>,
 }
 
 impl From<&Profile> for ProfileRow {
     fn from(p: &Profile) -> Self {
         Self {
+            service: p.kind == UserKind::Service,
             email: p.email.clone(),
             email_verified: p.email_verified,
             name: p.name.clone(),
@@ -84,6 +92,7 @@ impl From<&Profile> for ProfileRow {
             locale: p.locale.clone(),
             attributes: p.attributes.clone(),
             groups: p.groups.clone(),
+            roles: p.roles.clone(),
         }
     }
 }
@@ -91,6 +100,7 @@ impl From<&Profile> for ProfileRow {
 impl From<ProfileRow> for Profile {
     fn from(r: ProfileRow) -> Self {
         Self {
+            kind: if r.service { UserKind::Service } else { UserKind::Person },
             email: r.email,
             email_verified: r.email_verified,
             name: r.name,
@@ -100,6 +110,7 @@ impl From<ProfileRow> for Profile {
             locale: r.locale,
             attributes: r.attributes,
             groups: r.groups,
+            roles: r.roles,
         }
     }
 }
@@ -123,8 +134,20 @@ pub(super) struct GrantRow {
     cap_refresh_s: Option<u64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     no_refresh: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cap_sessions: Option<u32>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     local_mfa: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    audience: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    jkt: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    upstream_sid: Option<String>,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    claims: Map<String, Value>,
 }
 
 impl From<&Grant> for GrantRow {
@@ -141,7 +164,13 @@ impl From<&Grant> for GrantRow {
             cap_session_s: g.caps.session.map(|d| d.as_secs()),
             cap_refresh_s: g.caps.refresh.map(|d| d.as_secs()),
             no_refresh: g.caps.no_refresh,
+            cap_sessions: g.caps.sessions,
             local_mfa: g.local_mfa,
+            client: g.client.clone(),
+            audience: g.audience.clone(),
+            jkt: g.jkt.clone(),
+            upstream_sid: g.upstream_sid.map(|sid| HEXLOWER.encode(&sid)),
+            claims: g.claims.clone(),
         }
     }
 }
@@ -166,10 +195,20 @@ impl GrantRow {
                 session: row.cap_session_s.map(Duration::from_secs),
                 refresh: row.cap_refresh_s.map(Duration::from_secs),
                 no_refresh: row.no_refresh,
+                sessions: row.cap_sessions,
             },
             local_mfa: row.local_mfa,
+            client: row.client,
+            audience: row.audience,
+            jkt: row.jkt,
+            upstream_sid: row.upstream_sid.map(|hex| digest(&hex)).transpose()?,
+            claims: row.claims,
         })
     }
+}
+
+fn digest(hex: &str) -> Result<[u8; 32], sqlx::Error> {
+    bytes(&HEXLOWER.decode(hex.as_bytes()).map_err(|_| unreadable("a digest"))?)
 }
 
 #[derive(Serialize, Deserialize)]
@@ -183,6 +222,22 @@ pub(super) struct ContextRow(
     Option<f64>,
     Option<f64>,
 );
+
+impl ContextRow {
+    /// From eight columns of `sign_ins`, from this one on.
+    pub fn of_columns(row: &SqliteRow, from: usize) -> Result<Self, sqlx::Error> {
+        Ok(Self(
+            row.try_get(from)?,
+            row.try_get(from + 1)?,
+            row.try_get(from + 2)?,
+            row.try_get::<Option<&str>, _>(from + 3)?.map(Arc::from),
+            row.try_get(from + 4)?,
+            row.try_get(from + 5)?,
+            row.try_get(from + 6)?,
+            row.try_get(from + 7)?,
+        ))
+    }
+}
 
 impl From<&ContextPrint> for ContextRow {
     fn from(c: &ContextPrint) -> Self {

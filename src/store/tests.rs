@@ -56,6 +56,7 @@ fn create(subject: &str, email: Option<&str>) -> SignInCommit {
         tenant: TenantId::parse("default").unwrap(),
         status: UserStatus::Active,
         profile: Profile {
+            kind: crate::signin::identity::UserKind::Person,
             email: email.map(str::to_owned),
             email_verified: email.is_some(),
             name: None,
@@ -65,8 +66,10 @@ fn create(subject: &str, email: Option<&str>) -> SignInCommit {
             locale: None,
             attributes: std::collections::BTreeMap::new(),
             groups: Vec::new(),
+            roles: Vec::new(),
         },
         created_at: NOW,
+        password: None,
     };
     let change = PlannedChange::Create { user: Box::new(user), identity: identity(subject) };
     SignInCommit { change, outcome: NewOutcome::Denial, record: record(id, NOW), sealed: None }

@@ -2,6 +2,7 @@
 
 use sqlx::{Row, SqliteConnection, SqliteExecutor, SqlitePool};
 
+use super::invitations;
 use super::rows::{ProfileRow, bytes};
 use crate::clock::UnixTime;
 use crate::ids::{TenantId, UserId};
@@ -57,6 +58,11 @@ pub(super) async fn apply(
             insert_identity(&mut *connection, identity, *user, now).await?;
             is_active(connection, *user).await
         }
+        PlannedChange::Accept { invitation, user, identity } => {
+            let accepted = invitations::accept(&mut *connection, *invitation, user, now).await?;
+            insert_identity(connection, identity, user.id, now).await?;
+            Ok(accepted)
+        }
         PlannedChange::Create { user, identity } => {
             insert_user(&mut *connection, user).await?;
             insert_identity(connection, identity, user.id, now).await?;
@@ -73,8 +79,13 @@ pub(super) async fn is_active(connection: &mut SqliteConnection, user: UserId) -
     Ok(row.is_some())
 }
 
-fn profile_json(profile: &Profile) -> Result<String, sqlx::Error> {
+pub(super) fn profile_json(profile: &Profile) -> Result<String, sqlx::Error> {
     serde_json::to_string(&ProfileRow::from(profile)).map_err(|e| sqlx::Error::Encode(Box::new(e)))
+}
+
+/// The profile of an erased user.
+pub(super) fn empty_profile() -> Result<String, sqlx::Error> {
+    profile_json(&Profile::default())
 }
 
 async fn update(connection: &mut SqliteConnection, user: UserId, profile: &Profile) -> Result<bool, sqlx::Error> {
@@ -90,7 +101,7 @@ async fn update(connection: &mut SqliteConnection, user: UserId, profile: &Profi
     Ok(updated.rows_affected() == 1)
 }
 
-async fn insert_user(connection: impl SqliteExecutor<'_>, user: &User) -> Result<(), sqlx::Error> {
+pub(super) async fn insert_user(connection: impl SqliteExecutor<'_>, user: &User) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO users (id, tenant, status, email_key, email_verified, profile, created_at) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -107,7 +118,7 @@ async fn insert_user(connection: impl SqliteExecutor<'_>, user: &User) -> Result
     .map(|_| ())
 }
 
-async fn insert_identity(
+pub(super) async fn insert_identity(
     connection: impl SqliteExecutor<'_>,
     identity: &IdentityKey,
     user: UserId,

@@ -47,6 +47,8 @@ impl Drop for Process {
 struct Acknowledged {
     id_tokens: Vec<String>,
     spent: Vec<String>,
+    /// Exchanged, and no answer came: it may have been spent or not.
+    unanswered: Option<String>,
     refresh: Option<String>,
     access: Option<String>,
 }
@@ -70,16 +72,19 @@ async fn drive(client: reqwest::Client, base: String, tokens: Vec<String>) -> Ac
         told.id_tokens.push(token);
         told.refresh = body["refresh_token"].as_str().map(str::to_owned);
         told.access = body["access_token"].as_str().map(str::to_owned);
-        let held = told.refresh.clone().unwrap();
-        // From here on it is not known whether the exchange is durable: until the answer, neither is acknowledged.
-        told.refresh = None;
-        let exchange = json!({"refresh_token": held});
-        let Some((status, body)) = post(&client, &format!("{base}/auth/refresh"), &exchange).await else {
-            return told;
-        };
-        assert_eq!(status, 200, "{body}");
-        told.spent.push(held);
-        told.refresh = body["refresh_token"].as_str().map(str::to_owned);
+        for _ in 0..3 {
+            let held = told.refresh.take().unwrap();
+            let exchange = json!({"refresh_token": held});
+            // Until the answer, it is not known whether the exchange is durable.
+            told.unanswered = Some(held.clone());
+            let Some((status, body)) = post(&client, &format!("{base}/auth/refresh"), &exchange).await else {
+                return told;
+            };
+            assert_eq!(status, 200, "{body}");
+            told.unanswered = None;
+            told.spent.push(held);
+            told.refresh = body["refresh_token"].as_str().map(str::to_owned);
+        }
     }
     told
 }
@@ -141,6 +146,15 @@ async fn check(client: &reqwest::Client, base: &str, told: &[Acknowledged]) {
             let (status, body) =
                 post(&client, &format!("{base}/auth/refresh"), &json!({"refresh_token": refresh})).await.unwrap();
             assert_eq!(status, 200, "an acknowledged refresh token is lost: {body}");
+        }
+        if let Some(unanswered) = &one.unanswered {
+            let mut worked = 0;
+            for _ in 0..2 {
+                let exchange = json!({"refresh_token": unanswered});
+                let (status, _) = post(&client, &format!("{base}/auth/refresh"), &exchange).await.unwrap();
+                worked += usize::from(status == 200);
+            }
+            assert!(worked <= 1, "a refresh token works twice");
         }
         for spent in one.spent.iter().rev().take(2) {
             let (status, body) =

@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const GROUND: &[&str] = &["ids", "clock", "codes", "secret", "vault"];
-const CORE: &[&str] = &["signin", "mfa", "session", "admin", "policy"];
-const EDGES: &[&str] = &["http", "store", "oidc", "scripts", "plugin_host", "geo", "deliver", "dev", "config"];
+const CORE: &[&str] = &["signin", "mfa", "session", "people", "admin", "policy"];
+const EDGES: &[&str] =
+    &["http", "store", "oidc", "scripts", "plugin_host", "geo", "hashing", "deliver", "dev", "config"];
 
 /// What the core may not name: the world, and whoever reaches it.
 const NOT_IN_CORE: &[&str] = &[

@@ -80,6 +80,19 @@ fn the_published_names_and_fields_stand() {
 }
 
 #[test]
+fn the_document_describes_every_key_of_a_provider() {
+    let document = openapi_document();
+    let described = document["components"]["schemas"]["dto.ProviderSettings"]["properties"].as_object().unwrap();
+    let mut described: Vec<&str> = described.keys().map(String::as_str).collect();
+    described.sort_unstable();
+    // Tenant and name are told by the address.
+    let mut keys = countersign::config::provider_keys();
+    keys.retain(|key| !matches!(*key, "tenant" | "name"));
+    keys.sort_unstable();
+    assert_eq!(described, keys, "describe new keys in src/http/provider_settings.rs");
+}
+
+#[test]
 fn every_operation_has_id_texts_tag_examples_and_every_status_it_lists() {
     let document = openapi_document();
     let mut ids = std::collections::HashSet::new();
@@ -91,10 +104,8 @@ fn every_operation_has_id_texts_tag_examples_and_every_status_it_lists() {
             assert!(operation["summary"].is_string(), "{place} has no summary");
             assert!(!operation["tags"].as_array().unwrap().is_empty(), "{place} has no tag");
             if let Some(body) = operation.get("requestBody") {
-                assert!(
-                    body.pointer("/content/application~1json/example").is_some(),
-                    "{place}: no example of the body"
-                );
+                let mut media = body["content"].as_object().unwrap().values();
+                assert!(media.all(|m| m.get("example").is_some()), "{place}: no example of the body");
             }
             for (status, response) in operation["responses"].as_object().unwrap() {
                 let Some(media) = response.pointer("/content/application~1json") else { continue };

@@ -17,7 +17,7 @@ use self::stage::{Memory, OneProvider};
 use super::error::SignInError;
 use super::pipeline::{Pipeline, Preview};
 use super::provider::Provider;
-use super::request::{ClientContext, SignInRequest};
+use super::request::{ClientContext, SignInRequest, TokenBinding};
 use super::user::PlannedChange;
 use crate::codes::ErrorCode;
 use crate::ids::RequestId;
@@ -126,6 +126,8 @@ async fn walk(pipeline: &mut Pipeline, provider: &Arc<Provider>, attempt: &Attem
         access_token: attempt.access_token.clone(),
         name_hint: None,
         client: ClientContext::default(),
+        binding: TokenBinding::default(),
+        device_secret_hash: None,
     };
     if attempt.twice {
         pipeline.preview(&request, &memory).await;
@@ -142,6 +144,7 @@ fn token_refusal(preview: &Preview) -> Option<ErrorCode> {
             | SignInError::Verify(_)
             | SignInError::Replayed
             | SignInError::UnknownProvider
+            | SignInError::ProviderDisabled
             | SignInError::NoProviderFits
             | SignInError::MissingToken),
         ) => Some(error.code()),

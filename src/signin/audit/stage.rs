@@ -7,12 +7,14 @@ use async_trait::async_trait;
 
 use crate::clock::UnixTime;
 use crate::ids::{TenantId, UserId};
-use crate::signin::history::History;
-use crate::signin::identity::Profile;
-use crate::signin::ports::{CommitResult, Directory, Outcomes, ReplayGuard, SignInCommit, StoreError, Users};
+use crate::session::SessionLimits;
+use crate::signin::identity::{Profile, UserKind};
+use crate::signin::ports::{
+    CommitResult, Directory, EnabledNames, NewLinkOffer, Outcomes, ReplayGuard, SignInCommit, StoreError, Users,
+};
 use crate::signin::provider::{Provider, Tenant};
 use crate::signin::record::SignInRecord;
-use crate::signin::user::{IdentityKey, KnownUser, User, UserStatus};
+use crate::signin::user::{IdentityKey, Invited, KnownUser, User, UserStatus};
 
 /// A tenant with one user, the victim, who holds a verified address. Nothing can be written to it.
 pub struct Stage {
@@ -38,9 +40,12 @@ impl Stage {
             locale: None,
             attributes: BTreeMap::new(),
             groups: Vec::new(),
+            roles: Vec::new(),
+            kind: UserKind::Person,
         };
         let tenant = provider.tenant.clone();
-        let victim = User { id: Self::VICTIM, tenant, status: UserStatus::Active, profile, created_at: now };
+        let status = UserStatus::Active;
+        let victim = User { id: Self::VICTIM, tenant, status, profile, created_at: now, password: None };
         Self { victim }
     }
 
@@ -61,12 +66,21 @@ impl Users for Stage {
         address: &str,
         _: UnixTime,
     ) -> Result<Option<KnownUser>, StoreError> {
-        let known = || KnownUser { user: self.victim.clone(), factors: Vec::new(), history: History::default() };
+        let known = || KnownUser::new(self.victim.clone());
         Ok(self.holds(tenant, address).then(known))
     }
 
     async fn find_verified_holder(&self, tenant: &TenantId, address: &str) -> Result<Option<UserId>, StoreError> {
         Ok(self.holds(tenant, address).then_some(Self::VICTIM))
+    }
+
+    async fn find_invitation(
+        &self,
+        _: &IdentityKey,
+        _: Option<&str>,
+        _: UnixTime,
+    ) -> Result<Option<Invited>, StoreError> {
+        Ok(None)
     }
 
     async fn has_other_subject(&self, _: UserId, _: &IdentityKey) -> Result<bool, StoreError> {
@@ -80,6 +94,10 @@ impl Outcomes for Stage {
         Err(StoreError("an audit writes nothing".into()))
     }
 
+    async fn offer_link(&self, _: NewLinkOffer) -> Result<(), StoreError> {
+        Err(StoreError("an audit writes nothing".into()))
+    }
+
     fn record_refusal(&self, _: SignInRecord) {}
 }
 
@@ -87,12 +105,16 @@ impl Outcomes for Stage {
 pub(super) struct OneProvider {
     tenant: Arc<Tenant>,
     enabled: Vec<Arc<Provider>>,
+    disabled: Vec<Arc<Provider>>,
 }
 
 impl OneProvider {
     pub(super) fn new(provider: &Arc<Provider>, enabled: bool) -> Self {
-        let tenant = Arc::new(Tenant { id: provider.tenant.clone(), hosts: Vec::new() });
-        Self { tenant, enabled: if enabled { vec![Arc::clone(provider)] } else { Vec::new() } }
+        let tenant =
+            Arc::new(Tenant { id: provider.tenant.clone(), hosts: Vec::new(), sessions: SessionLimits::default() });
+        let (one, none) = (vec![Arc::clone(provider)], Vec::new());
+        let (enabled, disabled) = if enabled { (one, none) } else { (none, one) };
+        Self { tenant, enabled, disabled }
     }
 }
 
@@ -103,6 +125,14 @@ impl Directory for OneProvider {
 
     fn providers(&self, tenant: &TenantId) -> Vec<Arc<Provider>> {
         if *tenant == self.tenant.id { self.enabled.clone() } else { Vec::new() }
+    }
+
+    fn disabled_providers(&self, tenant: &TenantId) -> Vec<Arc<Provider>> {
+        if *tenant == self.tenant.id { self.disabled.clone() } else { Vec::new() }
+    }
+
+    fn enabled_names(&self, tenant: &TenantId) -> EnabledNames {
+        Arc::new(self.providers(tenant).iter().map(|p| Arc::clone(&p.name)).collect())
     }
 }
 

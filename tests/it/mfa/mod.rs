@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::support::service::{Answer, JsonBody, Service, Setup};
 
-const DEMAND: &str =
+pub const DEMAND: &str =
     r#"fn assess(s, risk) { if s.history.sign_ins_total > 0 { risk.require_mfa("new_device"); } }"#;
 
 /// Signs in once and enrols an authenticator; gives its secret.
@@ -20,7 +20,7 @@ pub async fn enrol(service: &Service) -> Secret {
     enrol_with(service, &access).await
 }
 
-async fn enrol_with(service: &Service, access: &str) -> Secret {
+pub async fn enrol_with(service: &Service, access: &str) -> Secret {
     let begun = service.post_with("/auth/me/mfa/totp", access, json!({})).await;
     assert_eq!(begun.status, 200, "{}", begun.text);
     let secret = data_encoding::BASE32_NOPAD.decode(begun.body["secret"].as_str().unwrap().as_bytes()).unwrap();
@@ -31,16 +31,16 @@ async fn enrol_with(service: &Service, access: &str) -> Secret {
     secret
 }
 
-fn code(service: &Service, secret: &Secret, shift_s: i64) -> String {
+pub fn code(service: &Service, secret: &Secret, shift_s: i64) -> String {
     code_at(secret, UnixTime::from_secs(service.clock.now_s() + shift_s)).unwrap()
 }
 
-async fn verify(service: &Service, challenge: &Value, code: &str) -> Answer {
+pub async fn verify(service: &Service, challenge: &Value, code: &str) -> Answer {
     service.post("/auth/mfa/verify-challenge", json!({"challenge_token": challenge, "code": code})).await
 }
 
 /// A server whose second sign-in of a user is challenged, with one enrolled user.
-async fn enrolled() -> (TempDir, Service, Secret) {
+pub async fn enrolled() -> (TempDir, Service, Secret) {
     let dir = TempDir::new().unwrap();
     let service = Service::start_with(Setup::with_policies(dir.path(), &[("risk/_default.rhai", DEMAND)])).await;
     let secret = enrol(&service).await;
@@ -48,7 +48,7 @@ async fn enrolled() -> (TempDir, Service, Secret) {
     (dir, service, secret)
 }
 
-async fn challenge(service: &Service) -> Value {
+pub async fn challenge(service: &Service) -> Value {
     let answer = service.sign_in(&service.issuer.token().sign()).await;
     answer.challenged()["challenge_token"].clone()
 }

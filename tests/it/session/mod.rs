@@ -1,5 +1,9 @@
 //! Refresh, logout and bearer tokens.
 
+mod keys;
+mod lifetimes;
+mod machine;
+
 use std::collections::HashSet;
 use std::time::Duration;
 

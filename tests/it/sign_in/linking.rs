@@ -131,6 +131,17 @@ async fn thirty_first_sign_ins_at_once_make_one_user() {
 }
 
 #[tokio::test]
+async fn thirty_first_sign_ins_at_once_with_a_verified_address_make_one_user() {
+    let service = Service::start().await;
+    let tokens: Vec<String> =
+        (0..30).map(|_| mail(service.issuer.token(), "ada@example.com", true).sign()).collect();
+    let answers = futures_util::future::join_all(tokens.iter().map(|t| service.sign_in(t))).await;
+    let users: std::collections::HashSet<String> =
+        answers.iter().map(|a| a.signed_in()["user_id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(users.len(), 1);
+}
+
+#[tokio::test]
 async fn a_disabled_or_locked_user_is_refused_on_every_path() {
     let service = Service::start().await;
     let body = service.sign_in(&service.issuer.token().sign()).await.signed_in().clone();

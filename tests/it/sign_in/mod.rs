@@ -1,10 +1,12 @@
 //! The sign-in path through the front door.
 
 mod happy;
+mod keys_on_disk;
 mod linking;
 mod outages;
 mod plugin_ports;
 mod plugins;
+mod providers;
 mod replay;
 mod risk;
 mod test_mode;

@@ -137,7 +137,13 @@ impl TestIssuer {
             make_sync(move |_| {
                 let served = served.lock().unwrap();
                 let issuer = served.document_issuer.clone().unwrap_or_else(|| url.clone());
-                answer(served.fail, json!({"issuer": issuer, "jwks_uri": format!("{url}/jwks")}))
+                let algorithms = ["none", "HS256", "RS256"];
+                let document = json!({
+                    "issuer": issuer,
+                    "jwks_uri": format!("{url}/jwks"),
+                    "id_token_signing_alg_values_supported": algorithms,
+                });
+                answer(served.fail, document)
             })
         };
         let jwks = {

@@ -10,7 +10,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
+use countersign::clock::UnixTime;
 use countersign::config;
+use countersign::mfa::totp::code_at;
+use countersign::secret::Secret;
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -127,8 +130,8 @@ async fn cve_2026_1486_a_disabled_provider_is_refused_on_every_path() {
     service.sign_in(&service.issuer.token().sign()).await.signed_in();
     let service = service.restart(Setup::provider("enabled = false")).await;
     let before = service.issuer.fetches.load(Ordering::SeqCst);
-    service.sign_in(&service.issuer.token().sign()).await.expect(404, "unknown_provider");
-    unnamed(&service, &service.issuer.token().sign()).await.expect(401, "no_provider_fits");
+    service.sign_in(&service.issuer.token().sign()).await.expect(403, "provider_disabled");
+    unnamed(&service, &service.issuer.token().sign()).await.expect(403, "provider_disabled");
     assert_eq!(service.issuer.fetches.load(Ordering::SeqCst), before, "its keys were asked for");
 }
 
@@ -377,4 +380,41 @@ fn the_signature_library_is_newer_than_its_advisories_and_the_linter_keeps_it_so
     assert!(versions.len() == 1 && versions[0].trim_matches('"').starts_with("11."), "{versions:?}");
     let deny = std::fs::read_to_string(root.join("deny.toml")).unwrap();
     assert!(deny.contains(r#"name = "jsonwebtoken", version = "<11""#));
+}
+
+fn code(service: &Service, secret: &Secret) -> String {
+    code_at(secret, UnixTime::from_secs(service.clock.now_s())).unwrap()
+}
+
+async fn enrolled(service: &Service, subject: &str) -> Secret {
+    let answer = service.sign_in(&service.issuer.token().subject(subject).sign()).await;
+    let access = answer.signed_in()["access_token"].as_str().unwrap().to_owned();
+    let begun = service.post_with("/auth/me/mfa/totp", &access, json!({})).await.body;
+    let secret = data_encoding::BASE32_NOPAD.decode(begun["secret"].as_str().unwrap().as_bytes()).unwrap();
+    let secret = Secret::new(secret);
+    let confirm = json!({"factor_id": begun["factor_id"], "code": code(service, &secret)});
+    assert_eq!(service.post_with("/auth/me/mfa/totp/confirm", &access, confirm).await.status, 200);
+    secret
+}
+
+async fn answer_challenge(service: &Service, subject: &str, code: &str) -> Answer {
+    let challenge = service.sign_in(&service.issuer.token().subject(subject).sign()).await;
+    let token = challenge.challenged()["challenge_token"].clone();
+    service.post("/auth/mfa/verify-challenge", json!({"challenge_token": token, "code": code})).await
+}
+
+#[tokio::test]
+async fn django_allauth_65_8_1_the_success_of_one_user_does_not_forgive_anothers_failures() {
+    let dir = TempDir::new().unwrap();
+    let demand = r#"fn assess(s, risk) { if s.history.sign_ins_total > 0 { risk.require_mfa("new_device"); } }"#;
+    let setup = Setup::with_policies(dir.path(), &[("risk/_default.rhai", demand)]);
+    let service = Service::start_with(setup).await;
+    let (ada, _bob) = (enrolled(&service, "ada").await, enrolled(&service, "bob").await);
+    service.clock.advance(Duration::from_secs(60));
+    for _ in 0..9 {
+        answer_challenge(&service, "bob", "000000").await.expect(400, "invalid_mfa_code");
+    }
+    answer_challenge(&service, "ada", &code(&service, &ada)).await.signed_in();
+    answer_challenge(&service, "bob", "000000").await;
+    answer_challenge(&service, "bob", "000000").await.expect(429, "mfa_locked");
 }

@@ -223,7 +223,7 @@ async fn without_a_key_id_the_only_fitting_key_counts_and_twins_of_one_name_coun
     service.issuer.rotate_to(vec![("same", Arc::clone(&other)), ("same", Arc::clone(&ec))]);
     service.clock.advance(Duration::from_secs(3601));
     for key in [&ec, &other] {
-        service.sign_in(&token().key("ES256", "same", key).sign()).await.expect(401, "key_unfit");
+        service.sign_in(&token().key("ES256", "same", key).sign()).await.expect(401, "key_ambiguous");
         service
             .sign_in(&token().key("ES256", "same", key).without_header("kid").sign())
             .await

@@ -1,0 +1,205 @@
+//! Tenants and providers of the administration API.
+
+use async_trait::async_trait;
+use serde_json::{Map, Value, json};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Connection, Row, SqliteConnection, SqliteExecutor};
+
+use super::rows::{from_json, tenant};
+use super::{Store, audit, failed};
+use crate::admin::audit::{Author, Change};
+use crate::admin::directory::{
+    Applied, DirectoryChange, DirectoryStore, StoredDirectory, StoredProvider, StoredTenant, Times, audited_tenant,
+};
+use crate::clock::UnixTime;
+use crate::ids::TenantId;
+use crate::signin::ports::StoreError;
+
+#[async_trait]
+impl DirectoryStore for Store {
+    async fn version(&self) -> Result<i64, StoreError> {
+        version(&self.pool).await.map_err(failed)
+    }
+
+    async fn load(&self) -> Result<StoredDirectory, StoreError> {
+        let mut connection = self.pool.acquire().await.map_err(failed)?;
+        load(&mut connection).await.map_err(failed)
+    }
+
+    async fn apply(&self, version: i64, change: DirectoryChange, author: Author) -> Result<Applied, StoreError> {
+        self.write(move |connection| Box::pin(apply(connection, version, change, author))).await
+    }
+}
+
+async fn version(executor: impl SqliteExecutor<'_>) -> Result<i64, sqlx::Error> {
+    sqlx::query("SELECT version FROM directory_version").fetch_one(executor).await?.try_get(0)
+}
+
+/// In one read transaction, so that all tables are of one version.
+async fn load(connection: &mut SqliteConnection) -> Result<StoredDirectory, sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    let version = version(&mut *transaction).await?;
+    let tenants = sqlx::query("SELECT id, hosts, created_at, updated_at FROM tenants ORDER BY id")
+        .fetch_all(&mut *transaction)
+        .await?;
+    let providers =
+        sqlx::query("SELECT tenant, name, settings, created_at, updated_at FROM providers ORDER BY tenant, name")
+            .fetch_all(&mut *transaction)
+            .await?;
+    let off = sqlx::query("SELECT tenant, name FROM providers_off").fetch_all(&mut *transaction).await?;
+    transaction.rollback().await?;
+    let read_tenant = |row: &SqliteRow| -> Result<StoredTenant, sqlx::Error> {
+        Ok(StoredTenant { id: tenant(row.try_get(0)?)?, hosts: from_json(row.try_get(1)?)?, times: times(row, 2)? })
+    };
+    let read_provider = |row: &SqliteRow| -> Result<StoredProvider, sqlx::Error> {
+        Ok(StoredProvider {
+            tenant: tenant(row.try_get(0)?)?,
+            name: row.try_get(1)?,
+            settings: from_json(row.try_get(2)?)?,
+            times: times(row, 3)?,
+        })
+    };
+    let read_off = |row: &SqliteRow| -> Result<(TenantId, String), sqlx::Error> {
+        Ok((tenant(row.try_get(0)?)?, row.try_get(1)?))
+    };
+    Ok(StoredDirectory {
+        version,
+        tenants: tenants.iter().map(read_tenant).collect::<Result<_, _>>()?,
+        providers: providers.iter().map(read_provider).collect::<Result<_, _>>()?,
+        switched_off: off.iter().map(read_off).collect::<Result<_, _>>()?,
+    })
+}
+
+fn times(row: &SqliteRow, from: usize) -> Result<Times, sqlx::Error> {
+    Ok(Times {
+        created_at: UnixTime::from_millis(row.try_get(from)?),
+        updated_at: UnixTime::from_millis(row.try_get(from + 1)?),
+    })
+}
+
+async fn apply(
+    connection: &mut SqliteConnection,
+    judged_by: i64,
+    change: DirectoryChange,
+    author: Author,
+) -> Result<Applied, sqlx::Error> {
+    if version(&mut *connection).await? != judged_by {
+        return Ok(Applied::Outdated);
+    }
+    let audited = match change {
+        DirectoryChange::PutTenant { id, hosts } => put_tenant(connection, &id, &hosts, &author).await?,
+        DirectoryChange::DeleteTenant(id) => match delete_tenant(connection, &id).await? {
+            Some(audited) => audited,
+            None => return Ok(Applied::HasUsers),
+        },
+        DirectoryChange::PutProvider { tenant, name, settings } => {
+            put_provider(connection, &tenant, &name, &settings, &author).await?
+        }
+        DirectoryChange::DeleteProvider { tenant, name } => {
+            let before = find_provider(connection, &tenant, &name).await?;
+            sqlx::query("DELETE FROM providers WHERE tenant = ?1 AND name = ?2")
+                .bind(tenant.as_str())
+                .bind(name.as_str())
+                .execute(&mut *connection)
+                .await?;
+            Change::between("provider.delete", name, &before, &Value::Null)
+        }
+        DirectoryChange::Switch { tenant, name, off } => {
+            switch(connection, &tenant, &name, off, author.at).await?;
+            let action = if off { "provider.disable" } else { "provider.enable" };
+            Change::between(action, name, &json!({"enabled": off}), &json!({"enabled": !off}))
+        }
+    };
+    sqlx::query("UPDATE directory_version SET version = version + 1").execute(&mut *connection).await?;
+    audit::record(connection, &author, &audited).await?;
+    Ok(Applied::Done)
+}
+
+async fn put_tenant(
+    connection: &mut SqliteConnection,
+    id: &TenantId,
+    hosts: &[String],
+    author: &Author,
+) -> Result<Change, sqlx::Error> {
+    let row = sqlx::query("SELECT hosts FROM tenants WHERE id = ?1")
+        .bind(id.as_str())
+        .fetch_optional(&mut *connection)
+        .await?;
+    let before: Option<Vec<String>> = row.map(|row| from_json(row.try_get(0)?)).transpose()?;
+    sqlx::query(
+        "INSERT INTO tenants (id, hosts, created_at, updated_at) VALUES (?1, ?2, ?3, ?3) \
+         ON CONFLICT (id) DO UPDATE SET hosts = excluded.hosts, updated_at = excluded.updated_at",
+    )
+    .bind(id.as_str())
+    .bind(json!(hosts).to_string())
+    .bind(author.at.as_millis())
+    .execute(connection)
+    .await?;
+    let action = if before.is_some() { "tenant.update" } else { "tenant.create" };
+    let before = before.map_or(Value::Null, |hosts| audited_tenant(&hosts));
+    Ok(Change::between(action, id.as_str(), &before, &audited_tenant(hosts)))
+}
+
+/// `None` when it has users.
+async fn delete_tenant(connection: &mut SqliteConnection, id: &TenantId) -> Result<Option<Change>, sqlx::Error> {
+    let row = sqlx::query("SELECT 1 FROM users WHERE tenant = ?1 AND status <> 'deleted' LIMIT 1")
+        .bind(id.as_str())
+        .fetch_optional(&mut *connection)
+        .await?;
+    if row.is_some() {
+        return Ok(None);
+    }
+    sqlx::query("DELETE FROM tenants WHERE id = ?1").bind(id.as_str()).execute(connection).await?;
+    Ok(Some(Change::between("tenant.delete", id.as_str(), &json!({"exists": true}), &json!({"exists": false}))))
+}
+
+async fn find_provider(
+    connection: &mut SqliteConnection,
+    tenant: &TenantId,
+    name: &str,
+) -> Result<Value, sqlx::Error> {
+    let row = sqlx::query("SELECT settings FROM providers WHERE tenant = ?1 AND name = ?2")
+        .bind(tenant.as_str())
+        .bind(name)
+        .fetch_optional(connection)
+        .await?;
+    row.map_or(Ok(Value::Null), |row| from_json(row.try_get(0)?))
+}
+
+async fn put_provider(
+    connection: &mut SqliteConnection,
+    tenant: &TenantId,
+    name: &str,
+    settings: &Map<String, Value>,
+    author: &Author,
+) -> Result<Change, sqlx::Error> {
+    let before = find_provider(connection, tenant, name).await?;
+    let after = Value::Object(settings.clone());
+    sqlx::query(
+        "INSERT INTO providers (tenant, name, settings, created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?4) \
+         ON CONFLICT (tenant, name) DO UPDATE SET settings = excluded.settings, updated_at = excluded.updated_at",
+    )
+    .bind(tenant.as_str())
+    .bind(name)
+    .bind(after.to_string())
+    .bind(author.at.as_millis())
+    .execute(connection)
+    .await?;
+    let action = if before.is_null() { "provider.create" } else { "provider.update" };
+    Ok(Change::between(action, name, &before, &after))
+}
+
+async fn switch(
+    connection: &mut SqliteConnection,
+    tenant: &TenantId,
+    name: &str,
+    off: bool,
+    at: UnixTime,
+) -> Result<(), sqlx::Error> {
+    let query = if off {
+        sqlx::query("INSERT INTO providers_off (tenant, name, at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")
+    } else {
+        sqlx::query("DELETE FROM providers_off WHERE tenant = ?1 AND name = ?2 AND ?3 > 0")
+    };
+    query.bind(tenant.as_str()).bind(name).bind(at.as_millis()).execute(connection).await.map(|_| ())
+}
