@@ -316,9 +316,9 @@ pub struct Problem {
     /// The methods that the address takes, for 405.
     pub allow: Option<HeaderValue>,
     /// The checks of an ID token, in test mode.
-    pub checks: Option<Vec<TokenCheck>>,
+    pub checks: Option<Box<[TokenCheck]>>,
     /// What links the refused identity; see [`ErrorBody::link_token`].
-    pub link_token: Option<OfferedLink>,
+    pub link_token: Option<Box<OfferedLink>>,
     /// What an OAuth endpoint adds; its body has the form of RFC 6749 section 5.2 as well.
     pub oauth: Option<Box<OAuthDetails>>,
 }
@@ -361,7 +361,7 @@ impl Problem {
                 .to_json_string(),
             None => {
                 let link_token = self.link_token.map(|link| link.0);
-                let (message, checks) = (self.message, self.checks);
+                let (message, checks) = (self.message, self.checks.map(Vec::from));
                 ErrorBody { code: row.number, error, message, timestamp, request_id, checks, link_token }
                     .to_json_string()
             }

@@ -302,7 +302,7 @@ impl State {
         let walked = tokio::spawn(async move { pipeline.sign_in_explained(sign_in).await }).await;
         let outcome = walked.map_err(|_| Problem::new(E::InternalError, "the sign-in could not be finished"))?;
         outcome.map_err(|refusal| {
-            let checks: Vec<dto::TokenCheck> = refusal.checks.into_iter().map(Into::into).collect();
+            let checks: Box<[dto::TokenCheck]> = refusal.checks.into_iter().map(Into::into).collect();
             Problem { checks: (!checks.is_empty()).then_some(checks), ..problem(&refusal.error) }
         })
     }
@@ -456,7 +456,7 @@ pub(super) fn problem(error: &SignInError) -> Problem {
     let problem = Problem::new(error.code(), error.to_string());
     match error {
         SignInError::Key(KeyError::Unavailable { retry_after_s, .. }) => problem.retry_after(*retry_after_s),
-        SignInError::LinkOffered(link) => Problem { link_token: Some(link.clone()), ..problem },
+        SignInError::LinkOffered(link) => Problem { link_token: Some(Box::new(link.clone())), ..problem },
         _ => problem,
     }
 }
