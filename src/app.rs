@@ -1,5 +1,6 @@
 //! Joins core and edges: the only file, besides the commands, that names all of them.
 
+mod development;
 pub mod keys;
 pub mod offline;
 mod plugins;
@@ -10,10 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use poem::EndpointExt;
 use poem::endpoint::BoxEndpoint;
-use poem::http::StatusCode;
-use poem::web::{Data, Query};
-use poem::{EndpointExt, Request, get, handler};
 use tokio::net::TcpListener;
 
 use self::keys::Opened;
@@ -21,16 +20,14 @@ use crate::admin::directory::DirectoryService;
 use crate::admin::keys::KeyCheck;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{LiveDirectory, MasterKeyFile, Settings};
-use crate::dev::{self, DevIssuer};
+use crate::dev::{self};
 use crate::geo::GeoDatabases;
 use crate::hashing::{Argon2Hasher, Cost};
-use crate::http::{self, Administration, Assume, Assumed, Readiness, State, serve};
-use crate::ids::{FactorId, TenantId, UserId};
+use crate::http::{self, Administration, Readiness, State, serve};
 use crate::mfa::delivery::CodeSender;
 use crate::mfa::enrol::Enrolment;
-use crate::mfa::ports::{Factors, StoredFactor};
-use crate::mfa::verify::{ChallengeVerifier, TOTP_PURPOSE};
-use crate::mfa::{Factor, MfaMethod, totp};
+use crate::mfa::ports::Factors;
+use crate::mfa::verify::ChallengeVerifier;
 use crate::oidc::{KeyCache, KeyFiles, Probe};
 use crate::people::devices::DeviceService;
 use crate::people::identities::IdentityService;
@@ -43,26 +40,20 @@ use crate::scripts::lab::Lab;
 use crate::scripts::shadow::Shadows;
 use crate::scripts::watch::{WatchGuard, watch};
 use crate::scripts::{PolicyHost, bundle};
-use crate::secret::{Entropy, Secret, SystemEntropy};
+use crate::secret::{Entropy, SystemEntropy};
 use crate::session::bearer::BearerCheck;
 use crate::session::clients::Clients;
 use crate::session::dpop::DpopCheck;
 use crate::session::issue::TokenIssuer;
 use crate::session::refresh::SessionService;
 use crate::session::rotation::KeyKeeper;
-use crate::signin::history::{ContextPrint, PastEnd, Pseudonyms};
-use crate::signin::identity::{Profile, UserKind};
+use crate::signin::history::Pseudonyms;
 use crate::signin::nonce::NonceIssuer;
 use crate::signin::pipeline::Pipeline;
-use crate::signin::ports::{
-    AfterDecision, DecisionLog, Directory, NewOutcome, Outcomes, SignInCommit, StoreError, Users,
-};
-use crate::signin::record::SignInRecord;
-use crate::signin::user::{IdentityKey, PlannedChange, User, UserStatus};
+use crate::signin::ports::{AfterDecision, DecisionLog, Directory, Outcomes, StoreError, Users};
 use crate::store::Store;
 use crate::store::decisions::DecisionRecords;
 use crate::store::policies::OpenedDecisions;
-use crate::vault::Vault;
 
 /// The user that `serve --dev` makes, and its subject at the development issuer.
 pub const DEV_USER: &str = "ada";
@@ -264,7 +255,7 @@ impl App {
         let (extra, assume, watch) = match development {
             Some(development) => {
                 let base = format!("http://{}/dev/issuer", development.address);
-                let parts = start_development(base, &store, &vault, &pseudonyms, &clock, &*entropy).await?;
+                let parts = development::start(base, &store, &vault, &pseudonyms, &clock, &*entropy).await?;
                 let guard = match watch(Arc::clone(&policies)) {
                     Ok(guard) => Some(guard),
                     Err(error) => {
@@ -491,118 +482,6 @@ fn metrics_renderer() -> Result<Box<dyn Fn() -> String + Send + Sync>, StartErro
     });
     let handle = handle.clone().map_err(StartError::Metrics)?;
     Ok(Box::new(move || handle.render()))
-}
-
-/// The loopback issuer with its user, and the reader of development headers.
-async fn start_development(
-    issuer: String,
-    store: &Arc<Store>,
-    vault: &Vault,
-    pseudonyms: &Pseudonyms,
-    clock: &Arc<dyn Clock>,
-    entropy: &dyn Entropy,
-) -> Result<(BoxEndpoint<'static>, Assume), StartError> {
-    let secret = dev_totp_secret(store, vault).await?;
-    seed_dev_user(&issuer, store, vault, &secret, pseudonyms, &**clock, entropy).await?;
-    let totp = DevTotp { secret: Arc::new(secret), clock: Arc::clone(clock) };
-    let issuer = Arc::new(DevIssuer::new(issuer, Arc::clone(clock))?);
-    let routes = issuer.routes().at("/totp", get(dev_totp.data(totp))).boxed();
-    let assume: Assume = Arc::new(|request| {
-        let header = |name: &str| request.header(name).map(str::to_owned);
-        Ok(Assumed { ip: dev::assumed_ip(header)?, location: dev::assumed_location(header)? })
-    });
-    Ok((routes, assume))
-}
-
-/// The development user's TOTP secret: the same at every start, and another in every store.
-async fn dev_totp_secret(store: &Store, vault: &Vault) -> Result<Secret, StoreError> {
-    let key = store.kept_key(vault, keys::DEVELOPMENT_TOTP).await?;
-    Ok(Secret::new(key.expose()[..20].to_vec()))
-}
-
-#[derive(Clone)]
-struct DevTotp {
-    secret: Arc<Secret>,
-    clock: Arc<dyn Clock>,
-}
-
-#[derive(serde::Deserialize)]
-struct DevTotpQuery {
-    /// Steps of 30 s from now: a code is good once, so the next one may be needed.
-    #[serde(default)]
-    step: i64,
-}
-
-#[handler]
-fn dev_totp(request: &Request, totp: Data<&DevTotp>, query: Query<DevTotpQuery>) -> poem::Result<String> {
-    if !dev::is_from_here(request.headers()) {
-        return Err(poem::Error::from_status(StatusCode::FORBIDDEN));
-    }
-    let shift = query.step.clamp(-1, 1) * 30;
-    let at = crate::clock::UnixTime::from_secs(totp.clock.now().as_secs() + shift);
-    Ok(totp::code_at(&totp.secret, at).unwrap_or_default())
-}
-
-async fn seed_dev_user(
-    issuer: &str,
-    store: &Arc<Store>,
-    vault: &Vault,
-    secret: &Secret,
-    pseudonyms: &Pseudonyms,
-    clock: &dyn Clock,
-    entropy: &dyn Entropy,
-) -> Result<(), StoreError> {
-    let now = clock.now();
-    let Ok(tenant) = TenantId::parse(TenantId::DEFAULT) else { return Ok(()) };
-    let identity = IdentityKey {
-        tenant: tenant.clone(),
-        provider: "dev".into(),
-        issuer: issuer.into(),
-        subject: DEV_USER.into(),
-    };
-    if store.find_by_identity(&identity, now).await?.is_some() {
-        return Ok(());
-    }
-    let user = User {
-        id: UserId::generate(now, entropy),
-        tenant: tenant.clone(),
-        status: UserStatus::Active,
-        profile: Profile {
-            kind: UserKind::Person,
-            email: None,
-            email_verified: false,
-            name: Some("Ada".to_owned()),
-            username: Some(DEV_USER.to_owned()),
-            phone: None,
-            phone_verified: false,
-            locale: None,
-            attributes: std::collections::BTreeMap::new(),
-            groups: Vec::new(),
-            roles: Vec::new(),
-        },
-        created_at: now,
-        password: None,
-    };
-    let id = user.id;
-    let record = SignInRecord {
-        id: crate::ids::EventId::generate(now, entropy),
-        at: now,
-        tenant,
-        provider: "dev".into(),
-        user: None,
-        end: PastEnd::Refused,
-        code: Some("development_user_made".into()),
-        context: ContextPrint::of(&Default::default(), TenantId::DEFAULT, pseudonyms),
-        assessment: None,
-        session: None,
-    };
-    let change = PlannedChange::Create { user: Box::new(user), identity };
-    store.commit(SignInCommit { change, outcome: NewOutcome::Denial, record, sealed: None }).await?;
-    let factor = FactorId::generate(now, entropy);
-    let sealed_secret = vault.seal(TOTP_PURPOSE, factor.as_bytes(), secret);
-    let described = Factor { id: factor, method: MfaMethod::Totp, enrolled_at: now, last_used_at: None };
-    store.put_pending(id, StoredFactor { factor: described, sealed_secret, last_step: None }).await?;
-    store.confirm(id, factor, 0, now).await.map(|_| ())
 }
 
 /// Whether only this machine reaches the address.

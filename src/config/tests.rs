@@ -253,8 +253,8 @@ fn every_wrong_value_is_told_once_with_its_line() {
             "4: granted: \"0.0.0.0/0\" would reach everything inside; name the networks of your providers",
         ),
         (
-            format!("{HEAD}[network]\ngrants = []\n"),
-            "4: unknown key \"grants\" in [network]; nearest is \"granted\"",
+            format!("{HEAD}[network]\ngrantet = []\n"),
+            "4: unknown key \"grantet\" in [network]; nearest is \"granted\"",
         ),
         (
             server("trusted_proxies = [\"10.0.0.1\"]"),

@@ -47,6 +47,8 @@ pub struct ProviderSettingsShape {
     pub linking: Option<String>,
     /// What becomes of an identity that nobody has: `create` (default), `invite` or `refuse`.
     pub provisioning: Option<String>,
+    /// For setting a provider up: its refusals list every check of the token. Default false.
+    pub test_mode: Option<bool>,
     /// Upstream `amr` values that count as MFA.
     pub trust_amr: Option<Vec<String>>,
     /// The mapping script.

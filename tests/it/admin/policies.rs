@@ -14,7 +14,7 @@ fn files(over: &[(&str, &str)]) -> Value {
     for name in ["policy.toml", "reasons.toml"] {
         files.insert(name.to_owned(), std::fs::read_to_string(root.join(name)).unwrap().into());
     }
-    for folder in ["mapping", "risk", "lib"] {
+    for folder in ["mapping", "risk", "lib", "lists"] {
         for entry in std::fs::read_dir(root.join(folder)).unwrap().flatten() {
             let name = format!("{folder}/{}", entry.file_name().to_str().unwrap());
             files.insert(name, std::fs::read_to_string(entry.path()).unwrap().into());
@@ -53,8 +53,10 @@ async fn a_draft_is_tried_compared_activated_and_taken_back() {
         "content is the name"
     );
     let to = |what: &str| format!("/admin/policies/{id}/{what}");
-    assert_eq!(fine(service.post_with(&to("check"), &key, json!({})).await)["passed"], true);
-    assert_eq!(fine(service.post_with(&to("test"), &key, json!({})).await)["passed"], true);
+    for what in ["check", "test"] {
+        let report = fine(service.post_with(&to(what), &key, json!({})).await);
+        assert_eq!(report["passed"], true, "{what}: {report}");
+    }
     let simulated = fine(service.post_with(&to("simulate"), &key, json!({"set": {"history.device": "new"}})).await);
     assert_eq!((&simulated["report"]["score"], &simulated["report"]["action"]), (&35.into(), &"mfa".into()));
     let nonsense = json!({"set": {"history.devise": "new"}});

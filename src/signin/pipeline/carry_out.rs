@@ -1,0 +1,287 @@
+//! Steps 11 and 12: the decision is carried out and recorded, and every end leaves one log line.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tracing::Instrument;
+
+use super::{LINK_OFFER_TTL, Outcome, Pipeline, Trail};
+use crate::clock::UnixTime;
+use crate::codes::ErrorCode;
+use crate::ids::{ChallengeId, EventId, LinkId, RequestId, TenantId, UserId};
+use crate::mfa::{CHALLENGE_TTL, MfaMethod, NewChallenge};
+use crate::secret::Secret;
+use crate::session::issue::Holder;
+use crate::session::{Caps, Grant, SessionLimits};
+use crate::signin::assessment::{Assessment, POLICY_ERROR};
+use crate::signin::decision::{Decided, Decision, Denial};
+use crate::signin::error::{OfferedLink, SignInError};
+use crate::signin::facts::LinkMethod;
+use crate::signin::history::PastEnd;
+use crate::signin::logout::upstream_session;
+use crate::signin::ports::{CommitResult, NewLinkOffer, NewOutcome, SignInCommit};
+use crate::signin::record::SignInRecord;
+use crate::signin::request::TokenBinding;
+use crate::signin::rules::{PolicyFault, TokenInput};
+use crate::signin::user::{IdentityKey, PlannedChange, ResolvedUser};
+
+impl Pipeline {
+    /// The refusal of an identity that its address's holder may link: bound to both, good once, short-lived.
+    pub(super) async fn offer_link(
+        &self,
+        user: UserId,
+        identity: IdentityKey,
+        now: UnixTime,
+    ) -> Result<SignInError, SignInError> {
+        let (id, secret) = (LinkId::generate(now, &*self.entropy), Secret::random(32, &*self.entropy));
+        let expires_at = now.plus(LINK_OFFER_TTL);
+        let offer = NewLinkOffer { id, secret_hash: secret.hash(), identity, user, expires_at };
+        self.outcomes.offer_link(offer).await?;
+        Ok(SignInError::LinkOffered(OfferedLink(format!("{id}.{}", secret.to_base64url()))))
+    }
+
+    /// Steps 11 and 12: the planned change, the outcome and the record in one transaction.
+    pub(super) async fn carry_out(
+        &self,
+        decided: Decided,
+        terms: Terms<'_>,
+        now: UnixTime,
+        trail: &mut Trail,
+    ) -> Result<Carried, SignInError> {
+        let assessed = decided.assessed();
+        let (known, assessment) = (assessed.resolved().known(), assessed.assessment().record());
+        let mut change = assessed.resolved().change().clone();
+        let mut record = SignInRecord {
+            id: EventId::generate(now, &*self.entropy),
+            at: now,
+            tenant: known.user.tenant.clone(),
+            provider: Arc::clone(&assessed.facts().provider.id),
+            user: Some(known.user.id),
+            end: PastEnd::Denied,
+            code: None,
+            context: assessed.context().clone(),
+            assessment: Some(assessment.clone()),
+            session: None,
+        };
+        let (decision, claims) = self.shape_tokens(&decided);
+        let (outcome, answer) = match &decision {
+            Decision::Issue { caps } => {
+                let grant = self.grant(&decided, *caps, claims, terms, now);
+                let device = assessed.context().device;
+                let holder = Holder::from(&known.user.profile);
+                let (session, tokens) = self.issuer.issue(grant, holder, device, now, &*self.entropy)?;
+                (record.end, record.session) = (PastEnd::SignedIn, Some(session.id));
+                let user = Box::new(known.user.clone());
+                (NewOutcome::Session(session), Ok(Outcome::SignedIn { tokens, user, assessment }))
+            }
+            Decision::Challenge { methods, reason, caps } => {
+                let grant = self.grant(&decided, *caps, claims, terms, now);
+                let (mut challenge, challenge_token) = self.challenge(&decided, methods, grant, now);
+                if assessed.resolved().link_method() == LinkMethod::ConfirmedByFactor
+                    && let PlannedChange::Link { identity, .. } =
+                        std::mem::replace(&mut change, PlannedChange::None)
+                {
+                    challenge.link = Some(Box::new(identity));
+                }
+                record.end = PastEnd::Challenged;
+                let answer = Outcome::Challenged {
+                    challenge_token,
+                    expires_in: CHALLENGE_TTL,
+                    methods: methods.clone(),
+                    reason: Arc::clone(reason),
+                    user: known.user.id,
+                    assessment,
+                };
+                (NewOutcome::Challenge(challenge), Ok(answer))
+            }
+            Decision::Deny(denial) => {
+                if assessed.resolved().link_method() == LinkMethod::ConfirmedByFactor {
+                    change = PlannedChange::None;
+                }
+                record.code = Some(ErrorCode::SignInDenied.as_str().into());
+                (NewOutcome::Denial, Err(denial.clone()))
+            }
+        };
+        let observed = (!self.observer.is_idle()).then(|| record.clone());
+        let sealed = self.decisions.freeze(record.id, assessed, &decision);
+        let id = record.id;
+        let commit = SignInCommit { change, outcome, record, sealed };
+        let result = self.outcomes.commit(commit).instrument(tracing::debug_span!("signin.commit")).await?;
+        if result == CommitResult::Conflict {
+            return Ok(Carried::Conflict(Box::new(decided.into_assessed().into_resolved())));
+        }
+        trail.recorded = true;
+        if let Some(record) = observed {
+            self.observer.observe(record);
+        }
+        self.after.decided(id, decided.assessed().facts(), decision.action());
+        Ok(Carried::Outcome(Box::new(answer?)))
+    }
+
+    /// What the tenant's script adds to the tokens. If it fails there are none.
+    fn shape_tokens(&self, decided: &Decided) -> (Decision, Map<String, Value>) {
+        let second_factor = match decided.decision() {
+            Decision::Deny(_) => return (decided.decision().clone(), Map::new()),
+            other => matches!(other, Decision::Challenge { .. }),
+        };
+        let (facts, assessment) = (decided.assessed().facts(), decided.assessed().assessment());
+        let reasons = assessment.reasons.iter().map(|(code, _)| Arc::clone(code)).collect();
+        let input = TokenInput { level: assessment.level, score: assessment.score, reasons, second_factor };
+        match self.rules.token_claims(facts, input) {
+            Ok(claims) => (decided.decision().clone(), claims),
+            Err(fault) => {
+                log_policy_fault(&fault, &assessment.policy, &facts.tenant);
+                (Decision::Deny(Denial::Policy { reason: POLICY_ERROR.into() }), Map::new())
+            }
+        }
+    }
+
+    fn grant(
+        &self,
+        decided: &Decided,
+        caps: Caps,
+        claims: Map<String, Value>,
+        terms: Terms<'_>,
+        now: UnixTime,
+    ) -> Grant {
+        let assessed = decided.assessed();
+        let (facts, token) = (assessed.facts(), assessed.resolved().identity().token());
+        let Terms { binding, limits } = terms;
+        let client = binding.client.as_ref().map(|c| Arc::clone(&c.id));
+        let sid = token.claims().get("sid").and_then(Value::as_str);
+        Grant {
+            tenant: facts.tenant.clone(),
+            user: assessed.resolved().known().user.id,
+            provider: Arc::clone(&facts.provider.id),
+            client_id: client.clone().unwrap_or_else(|| Arc::clone(&facts.client_id)),
+            auth_time: token.auth_time().unwrap_or(now),
+            amr: facts.upstream.amr.clone(),
+            acr: facts.upstream.acr.clone(),
+            level: assessed.assessment().level,
+            caps: caps.within(limits),
+            local_mfa: false,
+            client,
+            audience: binding.audience.clone(),
+            jkt: binding.jkt.clone(),
+            upstream_sid: sid.map(|sid| upstream_session(&facts.tenant, &facts.provider.id, token.issuer(), sid)),
+            claims,
+        }
+    }
+
+    fn challenge(
+        &self,
+        decided: &Decided,
+        methods: &[MfaMethod],
+        grant: Grant,
+        now: UnixTime,
+    ) -> (NewChallenge, String) {
+        let assessed = decided.assessed();
+        let id = ChallengeId::generate(now, &*self.entropy);
+        let secret = Secret::random(32, &*self.entropy);
+        let challenge_token = format!("{id}.{}", secret.to_base64url());
+        let challenge = NewChallenge {
+            id,
+            secret_hash: secret.hash(),
+            tenant: assessed.facts().tenant.clone(),
+            user: assessed.resolved().known().user.id,
+            created_at: now,
+            expires_at: now.plus(CHALLENGE_TTL),
+            methods: methods.to_vec(),
+            grant,
+            context: assessed.context().clone(),
+            assessment: assessed.assessment().record(),
+            link: None,
+        };
+        (challenge, challenge_token)
+    }
+
+    /// Refusals of tokens that nobody signed are counted and logged only: else anybody could fill the
+    /// store.
+    pub(super) fn record_refusal(&self, trail: &Trail, error: &SignInError) {
+        let (Some(tenant), Some(provider), true, false) =
+            (&trail.tenant, &trail.provider, trail.verified, trail.recorded)
+        else {
+            return;
+        };
+        let now = self.clock.now();
+        let record = SignInRecord {
+            id: EventId::generate(now, &*self.entropy),
+            at: now,
+            tenant: tenant.clone(),
+            provider: Arc::clone(provider),
+            user: trail.user,
+            end: PastEnd::Refused,
+            code: Some(error.code().as_str().into()),
+            context: trail.context.clone(),
+            assessment: trail.assessment.clone(),
+            session: None,
+        };
+        if !self.observer.is_idle() {
+            self.observer.observe(record.clone());
+        }
+        self.outcomes.record_refusal(record);
+    }
+}
+
+/// What a sign-in's session has to be, whatever the rules say.
+#[derive(Clone, Copy)]
+pub(super) struct Terms<'a> {
+    pub(super) binding: &'a TokenBinding,
+    pub(super) limits: &'a SessionLimits,
+}
+
+/// How carrying out ended.
+pub(super) enum Carried {
+    Outcome(Box<Outcome>),
+    Conflict(Box<ResolvedUser>),
+}
+
+pub(super) fn log_fault(assessment: &Assessment, tenant: &TenantId) {
+    if let Some(fault) = &assessment.fault {
+        log_policy_fault(fault, &assessment.policy, tenant);
+    }
+}
+
+fn log_policy_fault(fault: &PolicyFault, policy: &str, tenant: &TenantId) {
+    metrics::counter!("countersign_policy_errors_total", "tenant" => tenant.to_string()).increment(1);
+    tracing::error!(
+        tenant.id = %tenant,
+        policy.id = policy,
+        policy.file = %fault.file,
+        policy.line = fault.line,
+        policy.column = fault.column,
+        error = %fault.message,
+        "a risk script failed; the failure policy applies"
+    );
+}
+
+/// The one log line and the counts of a sign-in.
+pub(super) fn report(result: &Result<Outcome, SignInError>, trail: &Trail, request: RequestId, elapsed: Duration) {
+    let (outcome, code) = match result {
+        Ok(Outcome::SignedIn { .. }) => ("signed_in", None),
+        Ok(Outcome::Challenged { .. }) => ("challenged", None),
+        Err(SignInError::Denied(_)) => ("denied", Some(ErrorCode::SignInDenied.as_str())),
+        Err(error) => ("refused", Some(error.code().as_str())),
+    };
+    let provider = trail.provider.as_deref().unwrap_or("");
+    metrics::counter!("countersign_sign_ins_total", "outcome" => outcome, "code" => code.unwrap_or(""), "provider" => provider.to_owned())
+        .increment(1);
+    metrics::histogram!("countersign_sign_in_seconds", "outcome" => outcome).record(elapsed.as_secs_f64());
+    if let Err(error) = result {
+        error.log_cause();
+    }
+    let assessment = trail.assessment.as_ref();
+    tracing::info!(
+        request.id = %request,
+        tenant.id = trail.tenant.as_ref().map(TenantId::as_str),
+        provider.name = provider,
+        user.id = trail.user.map(tracing::field::display),
+        outcome,
+        code,
+        score = assessment.map(|a| a.score),
+        level = assessment.map(|a| a.level.as_str()),
+        elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
+        "sign-in"
+    );
+}
