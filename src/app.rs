@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use poem::EndpointExt;
 use poem::endpoint::BoxEndpoint;
 use tokio::net::TcpListener;
 
@@ -26,7 +25,6 @@ use crate::hashing::{Argon2Hasher, Cost};
 use crate::http::{self, Administration, Readiness, State, serve};
 use crate::mfa::delivery::CodeSender;
 use crate::mfa::enrol::Enrolment;
-use crate::mfa::ports::Factors;
 use crate::mfa::verify::ChallengeVerifier;
 use crate::oidc::{KeyCache, KeyFiles, Probe};
 use crate::people::devices::DeviceService;
@@ -50,7 +48,7 @@ use crate::session::rotation::KeyKeeper;
 use crate::signin::history::Pseudonyms;
 use crate::signin::nonce::NonceIssuer;
 use crate::signin::pipeline::Pipeline;
-use crate::signin::ports::{AfterDecision, DecisionLog, Directory, Outcomes, StoreError, Users};
+use crate::signin::ports::{AfterDecision, DecisionLog, Directory, StoreError};
 use crate::store::Store;
 use crate::store::decisions::DecisionRecords;
 use crate::store::policies::OpenedDecisions;
