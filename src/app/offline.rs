@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{StartError, keys};
+use crate::admin::audit::{Author, Change};
 use crate::clock::{Clock, SystemClock, UnixTime};
 use crate::config::{Settings, master_key};
 use crate::geo::GeoDatabases;
@@ -17,7 +18,7 @@ use crate::scripts::PolicyHost;
 use crate::secret::{Entropy, Secret, SystemEntropy};
 use crate::session::issue::TokenIssuer;
 use crate::session::keys::{KeyRing, SigningAlgorithm};
-use crate::session::ports::{SigningKeys, StoredSigningKey};
+use crate::session::ports::{KeyReplacement, SigningKeys, StoredSigningKey};
 use crate::signin::assessment::AssessedSignIn;
 use crate::signin::audit::Stage;
 use crate::signin::decision::Decision;
@@ -252,8 +253,8 @@ impl SigningKeys for Scratch {
         Ok(true)
     }
 
-    async fn set_active_from(&self, _: KeyId, _: UnixTime) -> Result<(), StoreError> {
-        Ok(())
+    async fn replace(&self, _: KeyReplacement, _: Author, _: Change) -> Result<bool, StoreError> {
+        Err(StoreError("the throw-away key of a command is not rotated".into()))
     }
 
     async fn remove(&self, _: Vec<KeyId>) -> Result<(), StoreError> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{ConfigFile, FINE, Failure, UNREACHABLE, runtime};
+use crate::admin::audit::Author;
 use crate::app::keys;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Settings;
@@ -67,7 +68,10 @@ impl Keys {
                     (_, true) => Rotate::Now,
                     _ => Rotate::Soon,
                 };
-                let key = with_keeper(&settings, async |keeper| keeper.rotate(how).await)?;
+                let key = with_keeper(&settings, async |keeper| {
+                    let author = Author::command_line(None, keeper.clock.now(), &*keeper.entropy);
+                    keeper.rotate(how, &author).await
+                })?;
                 print(&[key], rotate.json);
             }
             Self::RotateMaster(rotate) => {

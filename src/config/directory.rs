@@ -254,11 +254,17 @@ impl Snapshot {
 
 impl TenantProviders {
     fn sort(&mut self) {
-        let usable = |entry: &ProviderEntry| Some((entry.enabled, Arc::clone(entry.provider.as_ref()?)));
-        for (enabled, provider) in self.entries.values().filter_map(usable) {
-            if enabled { self.enabled.push(provider) } else { self.disabled.push(provider) }
+        let mut let_in = Vec::with_capacity(self.entries.len());
+        for entry in self.entries.values() {
+            let Some(provider) = entry.provider.as_ref().map(Arc::clone) else { continue };
+            if entry.enabled {
+                let_in.push((Arc::clone(&provider.name), entry.times.map(|times| times.created_at)));
+                self.enabled.push(provider);
+            } else {
+                self.disabled.push(provider);
+            }
         }
-        self.enabled_names = Arc::new(self.enabled.iter().map(|p| Arc::clone(&p.name)).collect());
+        self.enabled_names = Arc::new(let_in.into_iter().collect());
     }
 }
 

@@ -12,6 +12,7 @@ const USER: &str = "usr_034xz6kz0yfp8g3v5t1c9qk7re";
 pub(super) fn request(operation: &str) -> Option<Value> {
     Some(match operation {
         "createAdminKey" => json!({"role": "editor", "note": "support desk", "expires_in": 7_776_000}),
+        "rotateSigningKey" => json!({"how": "soon"}),
         "setUserStatus" => json!({"status": "disabled", "end_sessions": true}),
         "createTenant" => json!({"id": "acme", "hosts": ["id.acme.example"]}),
         "updateTenant" => json!({"hosts": ["id.acme.example", "login.acme.example"]}),
@@ -43,6 +44,8 @@ pub(super) fn success(operation: &str) -> Option<(&'static str, &'static str, Va
             let key = format!("{ADMIN_KEY}.c2VjcmV0LWhhbGYtb2YtdGhlLWFkbWluLWtleS0tLS0");
             ("key", "The key, shown this once", json!({"key": key, "info": admin_key()}))
         }
+        "listSigningKeys" => ("keys", "One key", json!({"items": [signing_key("active")]})),
+        "rotateSigningKey" => ("next", "The key that will sign", signing_key("next")),
         "listUsers" => ("users", "One user", json!({"items": [user()]})),
         "getUser" | "setUserStatus" => ("user", "The user", user()),
         "listUserIdentities" => ("identities", "One identity", json!({"identities": [identity()]})),
@@ -101,6 +104,16 @@ pub(super) fn success(operation: &str) -> Option<(&'static str, &'static str, Va
         }
         "revokeAdminKey" => message("the admin key is revoked"),
         other => return super::policy_examples::success(other),
+    })
+}
+
+fn signing_key(state: &str) -> Value {
+    json!({
+        "id": "key_034xz6kz8xe7f8g9h0jkmnpqrs",
+        "state": state,
+        "algorithm": "EdDSA",
+        "created_at": EXAMPLE_TIME,
+        "active_from": EXAMPLE_TIME,
     })
 }
 

@@ -15,6 +15,7 @@ mod admin_policies;
 mod admin_policy_dto;
 mod admin_providers;
 mod admin_sessions;
+mod admin_signing_keys;
 mod admin_tenants;
 mod admin_user_secrets;
 mod admin_users;
@@ -263,7 +264,11 @@ enum MaybeBearer {
 type Apis = (sign_in::SignInApi, MeApis, my_sessions::MySessionsApi, oauth::OAuthApi, AdminApis, ops::OpsApi);
 type MeApis =
     (me::MeApi, me_identities::IdentitiesApi, me_password::PasswordApi, me_devices::DevicesApi, PeopleAdminApis);
-type PeopleAdminApis = (admin_invitations::AdminInvitationsApi, admin_user_secrets::AdminUserSecretsApi);
+type PeopleAdminApis = (
+    admin_invitations::AdminInvitationsApi,
+    admin_user_secrets::AdminUserSecretsApi,
+    admin_signing_keys::AdminSigningKeysApi,
+);
 type AdminApis = (
     admin_tenants::AdminTenantsApi,
     admin_providers::AdminProvidersApi,
@@ -279,8 +284,11 @@ type AdminApis = (
 
 fn me_apis(state: &Arc<State>) -> MeApis {
     let state = || Arc::clone(state);
-    let administration =
-        (admin_invitations::AdminInvitationsApi(state()), admin_user_secrets::AdminUserSecretsApi(state()));
+    let administration = (
+        admin_invitations::AdminInvitationsApi(state()),
+        admin_user_secrets::AdminUserSecretsApi(state()),
+        admin_signing_keys::AdminSigningKeysApi(state()),
+    );
     (
         me::MeApi(state()),
         me_identities::IdentitiesApi(state()),

@@ -268,11 +268,17 @@ impl OAuthApi {
         }
         let failed = |error| state.refused(E::StoreUnavailable, &error);
         if let Some((claims, living)) = state.bearer.inspect(&tenant, token).await.map_err(failed)? {
-            return Ok(Introspection::of_access(&claims, &living));
+            return Ok(if state.bearer.provider_lets_in(&living) {
+                Introspection::of_access(&claims, &living)
+            } else {
+                Introspection::inactive()
+            });
         }
         let found = state.sessions.find_by_refresh(&tenant, token).await.map_err(failed)?;
         let own = found.filter(|(living, _)| {
-            living.session.grant.client.as_ref() == Some(&client.id) && living.user.status == UserStatus::Active
+            living.session.grant.client.as_ref() == Some(&client.id)
+                && living.user.status == UserStatus::Active
+                && state.bearer.provider_lets_in(living)
         });
         Ok(own.map_or_else(Introspection::inactive, |(living, ends)| {
             Introspection::of_refresh(&living, ends, &state.bearer.issuer.settings.issuer)

@@ -140,6 +140,8 @@ pub enum CompletionResult {
     Done,
     /// Somebody answered the challenge first.
     ChallengeUsed,
+    /// The challenge or its user was ended in the meantime.
+    ChallengeEnded,
     /// The same code was used before; the attempt stays counted.
     CodeUsed,
     /// The identity was linked to another user in the meantime; nothing was written.

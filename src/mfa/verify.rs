@@ -188,6 +188,7 @@ impl ChallengeVerifier {
         match self.challenges.complete(completion).await? {
             CompletionResult::Done => {}
             CompletionResult::ChallengeUsed => return Err(ChallengeError::Used),
+            CompletionResult::ChallengeEnded => return Err(ChallengeError::Expired),
             CompletionResult::CodeUsed => return Err(ChallengeError::WrongCode),
             CompletionResult::IdentityTaken => return Err(ChallengeError::IdentityTaken),
         }

@@ -135,17 +135,21 @@ impl BearerCheck {
         check_claims(&claims, tenant, now)?;
         self.check_key(&claims, presented).await?;
         let living = self.living(&claims, tenant, now).await?;
-        let enabled = self.directory.enabled_names(tenant);
         match living.user.status {
-            UserStatus::Active if !enabled.contains(&living.session.grant.provider) => {
-                Err(BearerError::ProviderDisabled)
-            }
+            UserStatus::Active if !self.provider_lets_in(&living) => Err(BearerError::ProviderDisabled),
             UserStatus::Active => Ok(living),
             UserStatus::Deleted => Err(BearerError::SessionEnded),
             UserStatus::Disabled => Err(BearerError::Disabled),
             UserStatus::Locked => Err(BearerError::Locked),
             UserStatus::Pending => Err(BearerError::Pending),
         }
+    }
+
+    /// Whether the provider that a session came through is there and enabled.
+    #[must_use]
+    pub fn provider_lets_in(&self, living: &SessionUser) -> bool {
+        let SessionUser { session, user } = living;
+        self.directory.enabled_names(&user.tenant).let_in(&session.grant.provider, session.created_at)
     }
 
     /// All claims of an access token of this tenant, whatever its audience, and its session, if both are good:

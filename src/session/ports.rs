@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Grant, NewRefresh};
+use crate::admin::audit::{Author, Change};
 use crate::clock::UnixTime;
 use crate::ids::{EventId, KeyId, RefreshId, SessionId, TenantId, UserId};
 use crate::signin::ports::{EnabledNames, StoreError};
@@ -178,6 +179,37 @@ pub struct StoredSigningKey {
     pub active_from: UnixTime,
 }
 
+/// A key takes over by hand.
+#[derive(Debug, Clone)]
+pub struct KeyReplacement {
+    /// The key that signs last now.
+    pub newest: Option<KeyId>,
+    /// What follows.
+    pub by: Successor,
+    /// Keys that go with all they signed.
+    pub removed: Vec<KeyId>,
+}
+
+/// The key that takes over.
+#[derive(Debug, Clone)]
+pub enum Successor {
+    /// A new one.
+    New(StoredSigningKey),
+    /// The newest one, which waits, from this time on.
+    Waiting(KeyId, UnixTime),
+}
+
+impl Successor {
+    /// Which key it is.
+    #[must_use]
+    pub const fn id(&self) -> KeyId {
+        match self {
+            Self::New(key) => key.id,
+            Self::Waiting(id, _) => *id,
+        }
+    }
+}
+
 /// Signing keys in the store.
 #[async_trait]
 pub trait SigningKeys: Send + Sync {
@@ -186,8 +218,14 @@ pub trait SigningKeys: Send + Sync {
     /// Adds a key, if the one that signs last is still `newest`: of several nodes one wins. `false` for
     /// the others.
     async fn add_after(&self, newest: Option<KeyId>, key: StoredSigningKey) -> Result<bool, StoreError>;
-    /// Lets a key sign from another time on.
-    async fn set_active_from(&self, key: KeyId, at: UnixTime) -> Result<(), StoreError>;
+    /// Replaces the key that signs and writes its audit record, all at once, if the key that signs last is
+    /// still the newest that the change was judged by. `false` when it is not.
+    async fn replace(
+        &self,
+        replacement: KeyReplacement,
+        author: Author,
+        change: Change,
+    ) -> Result<bool, StoreError>;
     /// Removes keys: what they signed is not accepted any more.
     async fn remove(&self, keys: Vec<KeyId>) -> Result<(), StoreError>;
 }

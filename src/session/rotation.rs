@@ -7,10 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::keys::{BadKey, KeyRing, SigningAlgorithm, make};
-use super::ports::{KeyRingError, SigningKeys, StoredSigningKey};
+use super::ports::{KeyReplacement, KeyRingError, SigningKeys, StoredSigningKey, Successor};
+use crate::admin::audit::{Author, Change};
 use crate::clock::{Clock, UnixTime};
-use crate::ids::KeyId;
+use crate::ids::{EventId, KeyId};
 use crate::secret::Entropy;
 use crate::signin::ports::StoreError;
 use crate::vault::Vault;
@@ -32,6 +35,18 @@ pub enum Rotate {
     Now,
     /// The next key signs at once, and what any other key signed is refused from now on.
     Compromised,
+}
+
+impl Rotate {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Soon => "soon",
+            Self::Now => "now",
+            Self::Compromised => "compromised",
+        }
+    }
 }
 
 /// What a key does.
@@ -137,26 +152,31 @@ impl KeyKeeper {
         Ok(described(&self.rows().await?, self.clock.now()))
     }
 
-    /// Replaces the key that signs. A key that waits already is taken. Gives the one that will sign.
+    /// Replaces the key that signs, and leaves an audit record. A key that waits already is taken. Gives the one
+    /// that will sign.
     ///
     /// # Errors
     /// As [`Self::look`].
-    pub async fn rotate(&self, how: Rotate) -> Result<KeyInfo, KeyRingError> {
+    pub async fn rotate(&self, how: Rotate, author: &Author) -> Result<KeyInfo, KeyRingError> {
         let now = self.clock.now();
         let at = if how == Rotate::Soon { now.plus(PUBLISHED_BEFORE) } else { now };
         loop {
             let before = self.rows().await?;
-            let waiting = before.last().filter(|newest| newest.active_from > now && how != Rotate::Compromised);
-            let id = match waiting {
-                Some(next) => {
-                    self.store.set_active_from(next.id, at.min(next.active_from)).await.map_err(stored)?;
-                    Some(next.id)
-                }
-                None => self.add(before.last().map(|newest| newest.id), at, now).await?,
+            let newest = before.last().map(|row| row.id);
+            let waiting = before.last().filter(|row| row.active_from > now && how != Rotate::Compromised);
+            let by = match waiting {
+                Some(next) => Successor::Waiting(next.id, at.min(next.active_from)),
+                None => Successor::New(self.make(at, now).await?),
             };
-            let Some(id) = id else { continue }; // another node was faster: its key is the newest now
-            if how == Rotate::Compromised {
-                self.store.remove(before.iter().map(|row| row.id).collect()).await.map_err(stored)?;
+            let compromised = how == Rotate::Compromised;
+            let removed = if compromised { before.iter().map(|row| row.id).collect() } else { Vec::new() };
+            let id = by.id();
+            let change = audited(&before, how, id, &removed, now);
+            // A record of its own at each try: another node may undo the one before.
+            let author = Author { event: EventId::generate(now, &*self.entropy), ..author.clone() };
+            let replacement = KeyReplacement { newest, by, removed };
+            if !self.store.replace(replacement, author, change).await.map_err(stored)? {
+                continue; // another node was faster: its key is the newest now
             }
             let rows = self.rows().await?;
             self.learn(&rows)?;
@@ -179,15 +199,30 @@ impl KeyKeeper {
         Ok(())
     }
 
-    /// An RSA key takes some 100 ms to make, so it is made beside the tasks that serve requests.
     /// `None` when another node added one behind `newest` first.
     async fn add(&self, newest: Option<KeyId>, at: UnixTime, now: UnixTime) -> Result<Option<KeyId>, KeyRingError> {
-        let (algorithm, vault, entropy) = (self.algorithm, self.vault.clone(), Arc::clone(&self.entropy));
-        let made = tokio::task::spawn_blocking(move || make(algorithm, at, &vault, now, &*entropy)).await;
-        let key = made.map_err(|e| KeyRingError(Box::new(e)))?.map_err(unusable)?;
+        let key = self.make(at, now).await?;
         let id = key.id;
         Ok(self.store.add_after(newest, key).await.map_err(stored)?.then_some(id))
     }
+
+    /// An RSA key takes some 100 ms to make, so it is made beside the tasks that serve requests.
+    async fn make(&self, at: UnixTime, now: UnixTime) -> Result<StoredSigningKey, KeyRingError> {
+        let (algorithm, vault, entropy) = (self.algorithm, self.vault.clone(), Arc::clone(&self.entropy));
+        let made = tokio::task::spawn_blocking(move || make(algorithm, at, &vault, now, &*entropy)).await;
+        made.map_err(|e| KeyRingError(Box::new(e)))?.map_err(unusable)
+    }
+}
+
+/// What the audit log holds of a rotation.
+fn audited(rows: &[StoredSigningKey], how: Rotate, by: KeyId, removed: &[KeyId], now: UnixTime) -> Change {
+    let active = described(rows, now).into_iter().find(|info| info.state == KeyState::Active);
+    let before = json!({"signs": active.map(|info| info.id.to_string())});
+    let mut after = json!({"signs": by.to_string(), "how": how.as_str()});
+    if !removed.is_empty() {
+        after["removed"] = removed.iter().map(ToString::to_string).collect();
+    }
+    Change::between("signing_key.rotate", by.to_string(), &before, &after)
 }
 
 fn stored(error: StoreError) -> KeyRingError {

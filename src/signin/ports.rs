@@ -1,6 +1,6 @@
 //! What the core needs of the world. The edges implement these; the core imports no edge.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -21,8 +21,27 @@ use crate::ids::{EventId, LinkId, TenantId, UserId};
 use crate::mfa::NewChallenge;
 use crate::session::NewSession;
 
-/// The names of a tenant's enabled providers.
-pub type EnabledNames = Arc<HashSet<Arc<str>>>;
+/// A tenant's enabled providers by name, with the moment since when the name means this provider: one that was
+/// deleted and made again is another. `None`: a provider of the file.
+#[derive(Debug, Default)]
+pub struct EnabledProviders(HashMap<Arc<str>, Option<UnixTime>>);
+
+impl EnabledProviders {
+    /// Whether a session or challenge that came through the provider of this name then is let in.
+    #[must_use]
+    pub fn let_in(&self, provider: &str, began_at: UnixTime) -> bool {
+        self.0.get(provider).is_some_and(|since| since.is_none_or(|since| since <= began_at))
+    }
+}
+
+impl FromIterator<(Arc<str>, Option<UnixTime>)> for EnabledProviders {
+    fn from_iter<I: IntoIterator<Item = (Arc<str>, Option<UnixTime>)>>(providers: I) -> Self {
+        Self(providers.into_iter().collect())
+    }
+}
+
+/// See [`EnabledProviders`].
+pub type EnabledNames = Arc<EnabledProviders>;
 
 /// Tenants and providers as they stand now.
 pub trait Directory: Send + Sync {

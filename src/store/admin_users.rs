@@ -7,7 +7,7 @@ use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, SqliteExecutor};
 
 use super::rows::{GrantRow, bytes};
 use super::sessions::read_user;
-use super::{Store, admin_sign_ins, audit, erase, failed};
+use super::{Store, admin_sign_ins, audit, challenges, erase, failed};
 use crate::admin::audit::{Author, Change};
 use crate::admin::page::{Page, Paged};
 use crate::admin::users::{LinkedIdentity, SessionFilter, UserAdmin, UserExport, UserFilter, UserQuery};
@@ -67,6 +67,7 @@ impl UserAdmin for Store {
         );
         query.push_bind(filter.tenant.as_str().to_owned());
         query.push(" AND (s.ends_at IS NULL OR s.ends_at > ").push_bind(filter.now.as_millis()).push(")");
+        query.push(" AND (s.idle_at IS NULL OR s.idle_at > ").push_bind(filter.now.as_millis()).push(")");
         if let Some(user) = filter.user {
             query.push(" AND s.user_id = ").push_bind(user.as_bytes().to_vec());
         }
@@ -192,7 +193,8 @@ async fn sessions_of(
 ) -> Result<Vec<StoredSession>, sqlx::Error> {
     let rows = sqlx::query(
         "SELECT id, \"grant\", created_at, ends_at FROM sessions \
-         WHERE user_id = ?1 AND ended_at IS NULL AND (ends_at IS NULL OR ends_at > ?2) ORDER BY id DESC",
+         WHERE user_id = ?1 AND ended_at IS NULL AND (ends_at IS NULL OR ends_at > ?2) \
+         AND (idle_at IS NULL OR idle_at > ?2) ORDER BY id DESC",
     )
     .bind(user.as_bytes().to_vec())
     .bind(now.as_millis())
@@ -233,6 +235,10 @@ async fn set_status(
         .bind(status.as_str())
         .execute(&mut *connection)
         .await?;
+    if status != UserStatus::Active {
+        // Else it could be answered after the user is let in again.
+        challenges::end_open(connection, user, None).await?;
+    }
     let ended = if end { end_all(connection, user, author.at).await? } else { 0 };
     let before = json!({"status": found.status.as_str()});
     let mut after = json!({"status": status.as_str()});
@@ -248,8 +254,9 @@ async fn end_all(connection: &mut SqliteConnection, user: UserId, at: UnixTime) 
     let ended = sqlx::query("UPDATE sessions SET ended_at = ?2 WHERE user_id = ?1 AND ended_at IS NULL")
         .bind(user.as_bytes().to_vec())
         .bind(at.as_millis())
-        .execute(connection)
+        .execute(&mut *connection)
         .await?;
+    challenges::end_open(connection, user, None).await?;
     Ok(ended.rows_affected())
 }
 
@@ -261,7 +268,7 @@ async fn end_session(
 ) -> Result<bool, sqlx::Error> {
     let ended = sqlx::query(
         "UPDATE sessions SET ended_at = ?2 WHERE id = ?1 AND ended_at IS NULL \
-         AND (ends_at IS NULL OR ends_at > ?2) \
+         AND (ends_at IS NULL OR ends_at > ?2) AND (idle_at IS NULL OR idle_at > ?2) \
          AND EXISTS (SELECT 1 FROM users u WHERE u.id = user_id AND u.tenant = ?3)",
     )
     .bind(session.as_bytes().to_vec())

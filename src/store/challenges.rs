@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use data_encoding::HEXLOWER;
 use sqlx::{Row, SqliteConnection};
 
 use super::batch::insert_records;
@@ -113,7 +114,7 @@ pub(super) async fn find_open(
         return Ok(Err(AttemptStart::Locked { retry_after_s: until.since(now).as_secs().max(1) }));
     }
     let grant = GrantRow::read(row.try_get(4)?)?;
-    if !request.enabled_providers.contains(&grant.provider) {
+    if !request.enabled_providers.let_in(&grant.provider, UnixTime::from_millis(row.try_get(7)?)) {
         return Ok(Err(AttemptStart::ProviderDisabled));
     }
     let assessment: AssessmentRow = from_json(row.try_get(6)?)?;
@@ -132,6 +133,40 @@ pub(super) async fn find_open(
         link: links::read_of_challenge(&request.tenant, row.try_get(17)?)?,
     };
     Ok(Ok((challenge, user)))
+}
+
+/// Ends the open challenges of a user, through one provider or all: whoever ends the sessions means these too.
+pub(super) async fn end_open(
+    connection: &mut SqliteConnection,
+    user: UserId,
+    provider: Option<&str>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE challenges SET expires_at = created_at WHERE user_id = ?1 AND used_at IS NULL \
+         AND (?2 IS NULL OR \"grant\" ->> 'provider' = ?2)",
+    )
+    .bind(user.as_bytes().to_vec())
+    .bind(provider)
+    .execute(connection)
+    .await
+    .map(|_| ())
+}
+
+/// Ends the open challenges that came from one session of a provider, of this user if one is named.
+pub(super) async fn end_upstream(
+    connection: &mut SqliteConnection,
+    session: &[u8; 32],
+    user: Option<UserId>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE challenges SET expires_at = created_at WHERE used_at IS NULL AND \"grant\" ->> 'upstream_sid' = ?1 \
+         AND (?2 IS NULL OR user_id = ?2)",
+    )
+    .bind(HEXLOWER.encode(session))
+    .bind(user.map(|user| user.as_bytes().to_vec()))
+    .execute(connection)
+    .await
+    .map(|_| ())
 }
 
 async fn locked_until(connection: &mut SqliteConnection, user: UserId) -> Result<Option<UnixTime>, sqlx::Error> {
@@ -213,13 +248,22 @@ async fn complete(
     if owner.is_some_and(|owner| owner != user) {
         return Ok(CompletionResult::IdentityTaken);
     }
-    let used = sqlx::query("UPDATE challenges SET used_at = ?2 WHERE id = ?1 AND used_at IS NULL")
-        .bind(challenge.as_bytes().to_vec())
-        .bind(record.at.as_millis())
-        .execute(&mut *connection)
-        .await?;
+    // The code was judged outside of this transaction: what ended the challenge meanwhile counts.
+    let used = sqlx::query(
+        "UPDATE challenges SET used_at = ?2 WHERE id = ?1 AND used_at IS NULL AND expires_at > ?2 \
+         AND EXISTS (SELECT 1 FROM users u WHERE u.id = user_id AND u.status = 'active')",
+    )
+    .bind(challenge.as_bytes().to_vec())
+    .bind(record.at.as_millis())
+    .execute(&mut *connection)
+    .await?;
     if used.rows_affected() != 1 {
-        return Ok(CompletionResult::ChallengeUsed);
+        let ended = sqlx::query("SELECT 1 FROM challenges WHERE id = ?1 AND used_at IS NOT NULL")
+            .bind(challenge.as_bytes().to_vec())
+            .fetch_optional(connection)
+            .await?
+            .is_none();
+        return Ok(if ended { CompletionResult::ChallengeEnded } else { CompletionResult::ChallengeUsed });
     }
     if let Passed::Factor { factor, step } = passed
         && !spend_step(connection, user, factor, step, record.at).await?

@@ -8,7 +8,7 @@ use sqlx::{Row, SqliteConnection};
 
 use super::rows::{bytes, from_json};
 use super::users::{insert_identity, is_active};
-use super::{Store, audit, failed};
+use super::{Store, audit, challenges, failed};
 use crate::admin::audit::{Author, Change};
 use crate::clock::UnixTime;
 use crate::ids::{SessionId, TenantId, UserId};
@@ -96,8 +96,9 @@ impl Identities for Store {
                 .bind(&*identity.provider)
                 .bind(keep.as_bytes().to_vec())
                 .bind(now.as_millis())
-                .execute(connection)
+                .execute(&mut *connection)
                 .await?;
+                challenges::end_open(connection, user, Some(&*identity.provider)).await?;
                 Ok(UnlinkResult::Unlinked)
             })
         })

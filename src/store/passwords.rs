@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
 use super::rows::{ProfileRow, from_json};
-use super::{Store, audit, failed};
+use super::{Store, audit, challenges, failed};
 use crate::admin::audit::{Author, Change};
 use crate::clock::UnixTime;
 use crate::ids::{SessionId, TenantId, UserId};
@@ -203,7 +203,7 @@ async fn end_sessions(
     .bind(user.as_bytes().to_vec())
     .bind(now.as_millis())
     .bind(keep.map(|id| id.as_bytes().to_vec()))
-    .execute(connection)
-    .await
-    .map(|_| ())
+    .execute(&mut *connection)
+    .await?;
+    challenges::end_open(connection, user, None).await
 }

@@ -7,7 +7,7 @@ use sqlx::{Row, SqliteConnection, SqliteExecutor, SqlitePool};
 
 use super::batch::insert_records;
 use super::rows::{GrantRow, ProfileRow, bytes, from_json, tenant};
-use super::{Store, failed, unreadable};
+use super::{Store, challenges, failed, unreadable};
 use crate::clock::UnixTime;
 use crate::codes::ErrorCode;
 use crate::ids::{RefreshId, SessionId, TenantId, UserId};
@@ -109,8 +109,9 @@ impl Sessions for Store {
                 .bind(user.as_bytes().to_vec())
                 .bind(but.map(|id| id.as_bytes().to_vec()))
                 .bind(now.as_millis())
-                .execute(connection)
+                .execute(&mut *connection)
                 .await?;
+                challenges::end_open(connection, user, None).await?;
                 Ok(ended.rows_affected())
             })
         })
@@ -182,7 +183,7 @@ async fn end_upstream(
     ended: &UpstreamEnd,
     now: UnixTime,
 ) -> Result<u64, sqlx::Error> {
-    let user: Option<Vec<u8>> = match &ended.subject {
+    let user: Option<UserId> = match &ended.subject {
         None => None,
         Some(subject) => {
             let row = sqlx::query(
@@ -195,9 +196,15 @@ async fn end_upstream(
             .fetch_optional(&mut *connection)
             .await?;
             let Some(row) = row else { return Ok(0) };
-            Some(row.try_get(0)?)
+            Some(UserId::from_bytes(bytes(row.try_get(0)?)?))
         }
     };
+    match (&ended.session, user) {
+        (Some(session), _) => challenges::end_upstream(connection, session, user).await?,
+        (None, Some(user)) => challenges::end_open(connection, user, Some(&*ended.provider)).await?,
+        (None, None) => return Ok(0),
+    }
+    let user = user.map(|user| user.as_bytes().to_vec());
     let query = match &ended.session {
         Some(session) => sqlx::query(
             "UPDATE sessions SET ended_at = ?3 WHERE ended_at IS NULL AND upstream_sid = ?1 \
@@ -363,7 +370,7 @@ async fn rotate(connection: &mut SqliteConnection, rotation: Rotation) -> Result
     if grant.jkt.is_some() && grant.jkt != rotation.jkt {
         return Ok(RotationResult::KeyNotProved);
     }
-    if !rotation.enabled_providers.contains(&living.session.grant.provider) {
+    if !rotation.enabled_providers.let_in(&grant.provider, living.session.created_at) {
         return Ok(RotationResult::ProviderDisabled);
     }
     if living.user.status != UserStatus::Active {

@@ -132,7 +132,7 @@ impl Directory for OneProvider {
     }
 
     fn enabled_names(&self, tenant: &TenantId) -> EnabledNames {
-        Arc::new(self.providers(tenant).iter().map(|p| Arc::clone(&p.name)).collect())
+        Arc::new(self.providers(tenant).iter().map(|p| (Arc::clone(&p.name), None)).collect())
     }
 }
 

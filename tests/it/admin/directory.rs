@@ -323,3 +323,28 @@ async fn a_provider_is_tried_before_it_is_enabled() {
     assert_eq!(tried.body["ok"], false, "{}", tried.text);
     assert!(tried.body["problem"].is_string());
 }
+
+#[tokio::test]
+async fn a_provider_of_the_same_name_made_again_lets_no_session_of_the_deleted_one_in() {
+    let service = Service::start().await;
+    let editor = service.admin_key(Role::Editor, Some("default")).await;
+    let body = json!({"name": "beta", "settings": settings(&service)});
+    assert_eq!(service.post_with("/admin/providers", &editor, body.clone()).await.status, 200);
+    let old = sign_in_with(&service, "beta", None).await.signed_in().clone();
+    let access = old["access_token"].as_str().unwrap();
+    service.clock.advance(Duration::from_secs(1));
+    let mut changed = settings(&service);
+    changed["clock_leeway"] = json!("30s");
+    assert_eq!(service.put_with("/admin/providers/beta", &editor, changed).await.status, 200);
+    assert_eq!(service.get_with("/auth/me", access).await.status, 200, "a changed one is the same one");
+
+    assert_eq!(service.delete_with("/admin/providers/beta", &editor).await.status, 200);
+    service.get_with("/auth/me", access).await.expect(403, "provider_disabled");
+    service.clock.advance(Duration::from_secs(1));
+    assert_eq!(service.post_with("/admin/providers", &editor, body).await.status, 200);
+    service.get_with("/auth/me", access).await.expect(403, "provider_disabled");
+    let refresh = json!({"refresh_token": old["refresh_token"]});
+    service.post("/auth/refresh", refresh).await.expect(403, "provider_disabled");
+    let fresh = sign_in_with(&service, "beta", None).await.signed_in().clone();
+    assert_eq!(service.get_with("/auth/me", fresh["access_token"].as_str().unwrap()).await.status, 200);
+}

@@ -2,6 +2,7 @@ mod directory;
 mod keys;
 mod matrix;
 mod policies;
+mod signing_keys;
 mod users;
 
 pub use countersign::admin::access::Role;

@@ -1,5 +1,7 @@
 //! Challenges and enrolment.
 
+mod ended;
+
 use std::time::Duration;
 
 use countersign::clock::UnixTime;

@@ -3,6 +3,10 @@
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use countersign::admin::audit::Author;
+use countersign::clock::Clock;
+use countersign::secret::SystemEntropy;
+use countersign::session::rotation::Rotate;
 use serde_json::{Value, json};
 
 use crate::support::service::{Service, Setup};
@@ -111,7 +115,8 @@ async fn of_many_nodes_that_find_a_rotation_due_one_makes_the_key_and_all_sign_w
 async fn a_compromised_key_opens_nothing_any_more_and_sessions_go_on_with_the_new_one() {
     let service = Service::start().await;
     let body = sign_in(&service).await;
-    let info = service.keys().rotate(countersign::session::rotation::Rotate::Compromised).await.unwrap();
+    let author = Author::command_line(None, service.clock.now(), &SystemEntropy);
+    let info = service.keys().rotate(Rotate::Compromised, &author).await.unwrap();
     me(&service, &body).await.expect(401, "invalid_access_token");
     let again = service.post("/auth/refresh", json!({"refresh_token": body["refresh_token"]})).await;
     assert_eq!(kid(&again.signed_in()["access_token"]), info.id.to_string());

@@ -161,3 +161,22 @@ async fn a_reuse_leaves_a_record_that_the_next_sign_in_sees() {
     let codes = service.store.recorded_codes(user).await.unwrap();
     assert_eq!(codes, ["refresh_token_reused"]);
 }
+
+#[tokio::test]
+async fn a_session_past_its_idle_limit_is_listed_nowhere_and_cannot_be_ended_again() {
+    let service = Service::start_with(Setup::tenant("session_idle = \"2h\"")).await;
+    let admin = service.admin_key(Role::Admin, Some("default")).await;
+    let body = sign_in(&service).await;
+    let of_user = format!("/admin/users/{}/sessions", body["user_id"].as_str().unwrap());
+    let count = async |path: &str, member: &str| {
+        let listed = service.get_with(path, &admin).await;
+        listed.body[member].as_array().unwrap_or_else(|| panic!("{}", listed.text)).len()
+    };
+    let listed = service.get_with("/admin/sessions", &admin).await;
+    let id = listed.body["items"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!((count("/admin/sessions", "items").await, count(&of_user, "sessions").await), (1, 1));
+    service.clock.advance(Duration::from_secs(2 * 3600 + 1));
+    assert_eq!((count("/admin/sessions", "items").await, count(&of_user, "sessions").await), (0, 0));
+    let ended = service.delete_with(&format!("/admin/sessions/{id}"), &admin).await;
+    ended.expect(404, "unknown_session");
+}

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use countersign::admin::audit::Author;
+use countersign::clock::Clock;
 use countersign::ids::UserId;
+use countersign::secret::SystemEntropy;
 use countersign::session::rotation::Rotate;
 use countersign::signin::user::UserStatus;
 use proptest::prelude::*;
@@ -210,7 +213,8 @@ impl Model {
             Step::Restart => return service.restart(setup()).await,
             Step::Rotate { compromised } => {
                 let how = if compromised { Rotate::Compromised } else { Rotate::Now };
-                service.keys().rotate(how).await.unwrap();
+                let author = Author::command_line(None, service.clock.now(), &SystemEntropy);
+                service.keys().rotate(how, &author).await.unwrap();
                 self.keys += usize::from(compromised);
             }
             Step::SetActive { user, active } => {
