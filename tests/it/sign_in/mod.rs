@@ -3,6 +3,7 @@
 mod happy;
 mod keys_on_disk;
 mod linking;
+mod mfa_webhook;
 mod outages;
 mod plugin_ports;
 mod plugins;
