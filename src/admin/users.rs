@@ -1,7 +1,10 @@
 //! Users, their identities, factors, sessions and sign-ins, as an administrator sees and changes them.
 //! Every look-up names the tenant: a user of another one is nobody.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
+use serde_json::Value;
 
 use super::audit::Author;
 use super::page::{Page, Paged};
@@ -94,6 +97,9 @@ pub struct UserExport {
     pub sessions: Vec<StoredSession>,
     /// Its sign-ins, newest first, at most [`EXPORTED_SIGN_INS`].
     pub sign_ins: Vec<SignInRecord>,
+    /// Whatever else is kept, by its kind: what the password is like, trusted devices, invitations, offers of
+    /// links, labels of sign-ins, open challenges, tries that failed.
+    pub records: BTreeMap<String, Vec<Value>>,
 }
 
 /// The most sign-ins of an export.

@@ -63,6 +63,7 @@ pub(super) fn success(operation: &str) -> Option<(&'static str, &'static str, Va
                 "factors": [factor()],
                 "sessions": [session()],
                 "sign_ins": [sign_in()],
+                "records": {"passwords": [{"changed_at": EXAMPLE_TIME, "must_change": false}]},
             });
             ("export", "Everything of one user", value)
         }

@@ -1,5 +1,7 @@
 //! Shapes of users, sessions and sign-ins for administrators: what clients never see stands here.
 
+use std::collections::BTreeMap;
+
 use poem_openapi::types::Any;
 use poem_openapi::{Enum, Object};
 use serde_json::{Map, Value};
@@ -341,6 +343,10 @@ pub struct UserExportInfo {
     pub sessions: Vec<SessionInfo>,
     /// Its sign-ins, newest first, at most 10 000.
     pub sign_ins: Vec<SignInInfo>,
+    /// Whatever else is kept, by its kind: `passwords` (when it changed, not its hash), `trusted_devices`,
+    /// `invitations`, `link_offers`, `sign_in_labels`, `challenges`, `mfa_attempts`, `mfa_deliveries`,
+    /// `mfa_locks`, `password_attempts`. Times are RFC 3339 in UTC. A kind without rows is absent.
+    pub records: Any<BTreeMap<String, Vec<Value>>>,
 }
 
 impl From<&UserExport> for UserExportInfo {
@@ -351,6 +357,7 @@ impl From<&UserExport> for UserExportInfo {
             factors: export.factors.iter().map(Into::into).collect(),
             sessions: export.sessions.iter().map(Into::into).collect(),
             sign_ins: export.sign_ins.iter().map(Into::into).collect(),
+            records: Any(export.records.clone()),
         }
     }
 }

@@ -7,7 +7,7 @@ use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, SqliteExecutor};
 
 use super::rows::{GrantRow, bytes};
 use super::sessions::read_user;
-use super::{Store, admin_sign_ins, audit, challenges, erase, failed};
+use super::{Store, admin_sign_ins, audit, challenges, erase, export, failed};
 use crate::admin::audit::{Author, Change};
 use crate::admin::page::{Page, Paged};
 use crate::admin::users::{LinkedIdentity, SessionFilter, UserAdmin, UserExport, UserFilter, UserQuery};
@@ -130,6 +130,7 @@ impl UserAdmin for Store {
             factors: self.factors(user).await?,
             sessions: sessions_of(&self.pool, user, author.at).await.map_err(failed)?,
             sign_ins: admin_sign_ins::of_user(&self.pool, tenant, user).await.map_err(failed)?,
+            records: export::kept_of(&self.pool, user).await.map_err(failed)?,
             user: found,
         };
         let change = Change { action: "user.export", target: user.to_string(), difference: json!({}) };

@@ -17,6 +17,7 @@ mod deliveries;
 mod devices;
 mod directory;
 mod erase;
+mod export;
 mod factors;
 mod frozen;
 mod invitations;

@@ -244,6 +244,10 @@ async fn an_erased_user_leaves_an_identifier_and_nothing_else() {
     assert_eq!(export.body["identities"][0]["subject"], "subject-1");
     assert!(export.body["sign_ins"].as_array().unwrap().len() >= 3);
     assert_eq!(export.body["factors"].as_array().unwrap().len(), 1);
+    let records = &export.body["records"];
+    assert_eq!(records["mfa_attempts"].as_array().map(Vec::len), Some(1), "{}", export.text);
+    assert_eq!(records["challenges"][0]["methods"], "totp", "{}", export.text);
+    assert!(!export.text.contains("hash") && !export.text.contains("sealed"), "{}", export.text);
 
     service.delete_with(&path, &editor).await.expect(403, "admin_role_insufficient");
     assert_eq!(service.delete_with(&path, &admin).await.status, 200);

@@ -329,6 +329,11 @@ async fn introspection_tells_clients_with_a_secret_what_is_good_and_nothing_of_w
     assert_eq!(ask(&API, access.clone()).await.body, nothing);
     service.store.set_user_status(user, countersign::signin::user::UserStatus::Active).await.unwrap();
     assert_eq!(ask(&API, access.clone()).await.body["active"], true);
+    let editor = service.admin_key(countersign::admin::access::Role::Editor, Some("default")).await;
+    for (switch, active) in [("disable", false), ("enable", true)] {
+        service.post_with(&format!("/admin/providers/acme/{switch}"), &editor, json!({})).await;
+        assert_eq!(ask(&API, access.clone()).await.body["active"], active, "the provider: {switch}");
+    }
     service.clock.advance(Duration::from_secs(1800));
     assert_eq!(ask(&API, access).await.body, nothing);
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use countersign::admin::access::Role;
 use serde_json::{Value, json};
 
 use crate::support::service::{Answer, Service, Setup};
