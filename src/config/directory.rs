@@ -256,7 +256,7 @@ impl TenantProviders {
     fn sort(&mut self) {
         let mut let_in = Vec::with_capacity(self.entries.len());
         for entry in self.entries.values() {
-            let Some(provider) = entry.provider.as_ref().map(Arc::clone) else { continue };
+            let Some(provider) = entry.provider.clone() else { continue };
             if entry.enabled {
                 let_in.push((Arc::clone(&provider.name), entry.times.map(|times| times.created_at)));
                 self.enabled.push(provider);
