@@ -245,7 +245,7 @@ async fn an_erased_user_leaves_an_identifier_and_nothing_else() {
     assert!(export.body["sign_ins"].as_array().unwrap().len() >= 3);
     assert_eq!(export.body["factors"].as_array().unwrap().len(), 1);
     let records = &export.body["records"];
-    assert_eq!(records["mfa_attempts"].as_array().map(Vec::len), Some(1), "{}", export.text);
+    assert!(records["mfa_attempts"][0]["at"].is_string(), "{}", export.text);
     assert_eq!(records["challenges"][0]["methods"], "totp", "{}", export.text);
     assert!(!export.text.contains("hash") && !export.text.contains("sealed"), "{}", export.text);
 
