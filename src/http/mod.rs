@@ -38,6 +38,7 @@ mod policy_examples;
 pub mod problem;
 pub mod provider_settings;
 pub mod reply;
+mod security_events;
 pub mod serve;
 mod sign_in;
 pub mod spec;
@@ -260,7 +261,15 @@ enum MaybeBearer {
     Anonymous,
 }
 
-type Apis = (sign_in::SignInApi, MeApis, my_sessions::MySessionsApi, oauth::OAuthApi, AdminApis, ops::OpsApi);
+type Apis = (
+    sign_in::SignInApi,
+    MeApis,
+    my_sessions::MySessionsApi,
+    oauth::OAuthApi,
+    security_events::SecurityEventsApi,
+    AdminApis,
+    ops::OpsApi,
+);
 type MeApis =
     (me::MeApi, me_identities::IdentitiesApi, me_password::PasswordApi, me_devices::DevicesApi, PeopleAdminApis);
 type PeopleAdminApis = (admin_invitations::AdminInvitationsApi, admin_user_secrets::AdminUserSecretsApi);
@@ -333,6 +342,7 @@ pub fn endpoint(
         me,
         my_sessions::MySessionsApi(Arc::clone(&state)),
         oauth::OAuthApi(Arc::clone(&state)),
+        security_events::SecurityEventsApi(Arc::clone(&state)),
         admin,
         ops::OpsApi(state),
     );
