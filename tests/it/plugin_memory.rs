@@ -1,4 +1,4 @@
-//! Plugins of both languages over many calls, loaded, asked, reloaded and destroyed: the run that `tests/memory/run`
+//! Plugins of both languages over many calls, loaded, asked and destroyed: the run that `tests/memory/run`
 //! watches with valgrind. Few calls and long deadlines, for it is fifty times slower there.
 
 use serde_json::json;
