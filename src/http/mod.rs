@@ -39,6 +39,7 @@ mod policy_examples;
 pub mod problem;
 pub mod provider_settings;
 pub mod reply;
+mod security_events;
 pub mod serve;
 mod sign_in;
 pub mod spec;
@@ -261,7 +262,15 @@ enum MaybeBearer {
     Anonymous,
 }
 
-type Apis = (sign_in::SignInApi, MeApis, my_sessions::MySessionsApi, oauth::OAuthApi, AdminApis, ops::OpsApi);
+type Apis = (
+    sign_in::SignInApi,
+    MeApis,
+    my_sessions::MySessionsApi,
+    oauth::OAuthApi,
+    security_events::SecurityEventsApi,
+    AdminApis,
+    ops::OpsApi,
+);
 type MeApis =
     (me::MeApi, me_identities::IdentitiesApi, me_password::PasswordApi, me_devices::DevicesApi, PeopleAdminApis);
 type PeopleAdminApis = (
@@ -341,6 +350,7 @@ pub fn endpoint(
         me,
         my_sessions::MySessionsApi(Arc::clone(&state)),
         oauth::OAuthApi(Arc::clone(&state)),
+        security_events::SecurityEventsApi(Arc::clone(&state)),
         admin,
         ops::OpsApi(state),
     );

@@ -235,7 +235,7 @@ impl OAuthApi {
                 let text = "a second factor is needed: answer the challenge at /auth/mfa/verify-challenge";
                 let mut problem = Problem::new(E::MfaRequired, text);
                 let challenge = ChallengeDetails::of(challenged.into());
-                problem.oauth = Some(Box::new(OAuthDetails { reason: None, challenge }));
+                problem.oauth = Some(Box::new(OAuthDetails { challenge, ..OAuthDetails::default() }));
                 Err(problem)
             }
         }

@@ -14,6 +14,8 @@ pub struct OAuthDetails {
     pub reason: Option<ErrorCode>,
     /// The challenge of `mfa_required`.
     pub challenge: Option<ChallengeDetails>,
+    /// Whether the members of RFC 8935 section 2.3 are there too.
+    pub event: bool,
 }
 
 /// A challenge inside a refusal. Holds a secret.
@@ -58,6 +60,10 @@ pub struct OAuthErrorBody {
     pub message: String,
     /// The finer word, one of the table of errors, such as `id_token_expired`.
     pub reason: Option<String>,
+    /// Of a security event token: the word of RFC 8935, such as `invalid_key`.
+    pub err: Option<String>,
+    /// Of a security event token: the same text as `message`.
+    pub description: Option<String>,
     /// When, RFC 3339 in UTC.
     pub timestamp: String,
     /// The request, for support and logs.
@@ -87,6 +93,8 @@ impl OAuthErrorBody {
         Self {
             code,
             error,
+            err: details.event.then(|| event_word(details.reason).to_owned()),
+            description: details.event.then(|| message.clone()),
             error_description: Some(described(&message)),
             message,
             reason: details.reason.map(|code| code.as_str().to_owned()),
@@ -97,6 +105,16 @@ impl OAuthErrorBody {
             mfa_check_reason: challenge.as_ref().map(|c| c.mfa_check_reason.clone()),
             challenge_token: challenge.map(|c| c.challenge_token),
         }
+    }
+}
+
+/// The word of RFC 8935 section 2.4 for a refusal.
+fn event_word(reason: Option<ErrorCode>) -> &'static str {
+    match reason {
+        Some(ErrorCode::UnknownKey | ErrorCode::IdTokenSignatureInvalid) => "invalid_key",
+        Some(ErrorCode::IdTokenIssuerMismatch | ErrorCode::NoProviderFits) => "invalid_issuer",
+        Some(ErrorCode::IdTokenAudienceMismatch) => "invalid_audience",
+        _ => "invalid_request",
     }
 }
 
@@ -116,6 +134,13 @@ pub fn refusal(code: ErrorCode, message: impl Into<String>) -> Problem {
 #[must_use]
 pub fn in_oauth_form(mut problem: Problem) -> Problem {
     problem.oauth.get_or_insert_default();
+    problem
+}
+
+/// The same problem in the form of RFC 8935 as well.
+#[must_use]
+pub fn in_event_form(mut problem: Problem) -> Problem {
+    problem.oauth.get_or_insert_default().event = true;
     problem
 }
 

@@ -39,6 +39,7 @@ pub(super) fn request(operation: &str) -> Option<Value> {
         "introspectToken" | "revokeToken" => {
             json!({"token": REFRESH, "client_id": "shop-web", "client_secret": "the-secret-of-shop-web"})
         }
+        "pushSecurityEvent" => JWT.into(),
         "backchannelLogout" => json!({"logout_token": JWT}),
         _ => return None,
     })

@@ -70,7 +70,7 @@ impl<T: ToJSON, R: Refusals> ApiResponse for Reply<T, R> {
 }
 
 /// One response for each status, whose description lists its codes; `spec.rs` makes an example of each.
-fn refusals_meta(codes: &[ErrorCode], oauth: bool) -> Vec<MetaResponse> {
+pub(super) fn refusals_meta(codes: &[ErrorCode], oauth: bool) -> Vec<MetaResponse> {
     let mut by_status: BTreeMap<u16, Vec<ErrorCode>> = BTreeMap::new();
     for code in codes {
         by_status.entry(row(*code).status().as_u16()).or_default().push(*code);

@@ -162,6 +162,8 @@ pub struct UpstreamEnd {
     pub subject: Option<Arc<str>>,
     /// The digest of one session of the provider; absent: all of the subject.
     pub session: Option<[u8; 32]>,
+    /// Sessions that began later go on.
+    pub begun_until: Option<UnixTime>,
 }
 
 /// A signing key as it is stored.

@@ -57,16 +57,7 @@ impl Pipeline {
     pub async fn verify_logout(&self, tenant: &TenantId, raw: &str) -> Result<Vec<UpstreamEnd>, SignInError> {
         let now = self.clock.now();
         let shape = UnverifiedToken::parse_logout(raw)?;
-        let issuer = shape.unverified_issuer().unwrap_or_default();
-        let audiences = shape.unverified_audiences();
-        let mut providers = self.directory.providers(tenant);
-        providers.retain(|p| {
-            // A provider whose tokens a plugin verifies has no keys here that a logout token could be checked by.
-            !self.verifiers.verifies(p) && p.issuer.may_match(issuer) && audiences.iter().any(|a| p.knows_client(a))
-        });
-        if providers.is_empty() {
-            return Err(SignInError::NoProviderFits);
-        }
+        let providers = self.speakers(tenant, &shape)?;
         let mut ended = Vec::with_capacity(providers.len());
         for provider in providers {
             let (kid, algorithm) = (shape.unverified_kid(), shape.algorithm());
@@ -80,6 +71,22 @@ impl Pipeline {
             ended.push(end);
         }
         Ok(ended)
+    }
+
+    /// The providers that may have signed a token which is no ID token.
+    pub(super) fn speakers(
+        &self,
+        tenant: &TenantId,
+        token: &UnverifiedToken,
+    ) -> Result<Vec<Arc<Provider>>, SignInError> {
+        let issuer = token.unverified_issuer().unwrap_or_default();
+        let audiences = token.unverified_audiences();
+        let mut providers = self.directory.providers(tenant);
+        providers.retain(|p| {
+            // A provider whose tokens a plugin verifies has no keys here that the token could be checked by.
+            !self.verifiers.verifies(p) && p.issuer.may_match(issuer) && audiences.iter().any(|a| p.knows_client(a))
+        });
+        if providers.is_empty() { Err(SignInError::NoProviderFits) } else { Ok(providers) }
     }
 }
 
@@ -116,5 +123,6 @@ fn verify(
     let jti = needed_text(claims, "jti", 256)?.to_owned();
     let session = sid.map(|sid| upstream_session(&provider.tenant, &provider.name, &issuer, sid));
     let (tenant, provider) = (provider.tenant.clone(), Arc::clone(&provider.name));
-    Ok((UpstreamEnd { tenant, provider, issuer, subject, session }, jti, expires_at))
+    let end = UpstreamEnd { tenant, provider, issuer, subject, session, begun_until: None };
+    Ok((end, jti, expires_at))
 }

@@ -93,6 +93,7 @@ pub mod record;
 pub mod replay;
 pub mod request;
 pub mod rules;
+pub mod security_events;
 pub mod signals;
 pub mod token;
 pub mod trace;

@@ -92,7 +92,7 @@ impl UnverifiedToken {
     /// # Errors
     /// The first thing that is wrong; nothing of the content is repeated.
     pub fn parse(raw: &str) -> Result<Self, TokenShapeError> {
-        Self::parse_typed(raw, &["JWT"])
+        Self::parse_typed(raw, &["JWT"], false)
     }
 
     /// The same for a logout token (OpenID Connect Back-Channel Logout 1.0 section 2.4), whose type is
@@ -101,10 +101,18 @@ impl UnverifiedToken {
     /// # Errors
     /// As [`Self::parse`].
     pub fn parse_logout(raw: &str) -> Result<Self, TokenShapeError> {
-        Self::parse_typed(raw, &["logout+jwt", "application/logout+jwt", "JWT"])
+        Self::parse_typed(raw, &["logout+jwt", "application/logout+jwt", "JWT"], false)
     }
 
-    fn parse_typed(raw: &str, types: &[&str]) -> Result<Self, TokenShapeError> {
+    /// The same for a security event token (RFC 8417 section 2.3), whose type must be there.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_security_event(raw: &str) -> Result<Self, TokenShapeError> {
+        Self::parse_typed(raw, &["secevent+jwt", "application/secevent+jwt"], true)
+    }
+
+    fn parse_typed(raw: &str, types: &[&str], type_needed: bool) -> Result<Self, TokenShapeError> {
         if raw.len() > MAX_TOKEN_BYTES {
             return Err(TokenShapeError::TooLong);
         }
@@ -125,9 +133,9 @@ impl UnverifiedToken {
             .and_then(SignatureAlgorithm::find)
             .ok_or(TokenShapeError::Algorithm)?;
         match header.get("typ") {
-            None => {}
+            None if !type_needed => {}
             Some(Value::String(typ)) if types.iter().any(|t| typ.eq_ignore_ascii_case(t)) => {}
-            Some(_) => return Err(TokenShapeError::Type),
+            _ => return Err(TokenShapeError::Type),
         }
         let kid = match header.get("kid") {
             None => None,

@@ -208,19 +208,21 @@ async fn end_upstream(
     let query = match &ended.session {
         Some(session) => sqlx::query(
             "UPDATE sessions SET ended_at = ?3 WHERE ended_at IS NULL AND upstream_sid = ?1 \
-             AND (?2 IS NULL OR user_id = ?2)",
+             AND (?2 IS NULL OR user_id = ?2) AND (?4 IS NULL OR created_at <= ?4)",
         )
         .bind(session.to_vec())
         .bind(user),
         None => sqlx::query(
             "UPDATE sessions SET ended_at = ?3 WHERE ended_at IS NULL AND user_id = ?2 \
              AND \"grant\" ->> 'provider' = ?1 \
+             AND (?4 IS NULL OR created_at <= ?4) \
              AND id IN (SELECT session_id FROM sign_ins WHERE user_id = ?2 AND session_id IS NOT NULL)",
         )
         .bind(ended.provider.to_string())
         .bind(user),
     };
-    Ok(query.bind(now.as_millis()).execute(connection).await?.rows_affected())
+    let query = query.bind(now.as_millis()).bind(ended.begun_until.map(UnixTime::as_millis));
+    Ok(query.execute(connection).await?.rows_affected())
 }
 
 pub(super) async fn insert(connection: &mut SqliteConnection, session: &NewSession) -> Result<(), sqlx::Error> {

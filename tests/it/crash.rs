@@ -13,10 +13,10 @@ use crate::support::issuer::TestIssuer;
 use crate::support::service::JsonBody;
 
 /// A server in a process of its own.
-struct Process(Child);
+pub struct Process(pub Child);
 
 impl Process {
-    async fn start(config: &Path, listen: &str, client: &reqwest::Client) -> Self {
+    pub async fn start(config: &Path, listen: &str, client: &reqwest::Client) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
         command
             .args(["serve", "--listen", listen, "--config"])
@@ -53,7 +53,7 @@ struct Acknowledged {
     access: Option<String>,
 }
 
-async fn post(client: &reqwest::Client, url: &str, body: &Value) -> Option<(u16, Value)> {
+pub async fn post(client: &reqwest::Client, url: &str, body: &Value) -> Option<(u16, Value)> {
     let response = client.post(url).json(body).send().await.ok()?;
     let status = response.status().as_u16();
     let text = response.text().await.ok()?;

@@ -11,6 +11,8 @@ mod oauth;
 mod openapi;
 mod people;
 mod plugin_abi;
+mod plugin_crash;
+mod plugin_memory;
 mod plugin_process;
 mod plugin_tools;
 mod policies;

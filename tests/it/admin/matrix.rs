@@ -269,6 +269,14 @@ async fn open_operation(service: &Service, operation: &Operation, own: &Side, fo
             let told = form(service, &operation.path, "third", &[("logout_token", &token)]).await;
             told.expect(404, "unknown_tenant");
         }
+        "pushSecurityEvent" => {
+            let token =
+                service.issuer.token().header("typ", "secevent+jwt").claim("events", json!({"x": {}})).sign();
+            // tests/it/oauth/security_events.rs shows that one tenant's provider ends nothing in another.
+            let request = service.http().post(service.url(&operation.path)).header("x-tenant-id", "third");
+            let told = service.send(request.header("content-type", "application/secevent+jwt").body(token)).await;
+            told.expect(404, "unknown_tenant");
+        }
         "getOpenidConfiguration" | "getServerMetadata" => {}
         // Messages with codes are bound as answers to challenges are, by the same look-up in the store.
         "sendMfaCode" => {}

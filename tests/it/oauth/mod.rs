@@ -2,6 +2,7 @@
 
 mod backchannel;
 mod dpop;
+mod security_events;
 
 use std::time::Duration;
 

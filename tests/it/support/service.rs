@@ -354,6 +354,8 @@ fn check_documented(method: &str, path: &str, answer: &Answer, test_mode: bool) 
         let needed = ["code", "error", "message", "request_id", "timestamp"];
         let oauth = [
             "challenge_token",
+            "description",
+            "err",
             "error_description",
             "expires_in",
             "mfa_check_reason",
