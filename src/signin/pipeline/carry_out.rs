@@ -220,10 +220,11 @@ impl Pipeline {
         if !self.observer.is_idle() {
             self.observer.observe(record.clone());
         }
+        // The record first: the event leads to it.
+        self.outcomes.record_refusal(record.clone());
         if let Some(user) = trail.subject_changed {
             self.note_changed_subject(&record, user, request).await;
         }
-        self.outcomes.record_refusal(record);
     }
 
     /// The sign-in stays refused whether or not this could be written.
