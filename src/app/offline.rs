@@ -8,8 +8,9 @@ use async_trait::async_trait;
 
 use super::{StartError, keys};
 use crate::admin::audit::{Author, Change};
+use crate::admin::directory::{DirectoryRules, DirectoryStore};
 use crate::clock::{Clock, SystemClock, UnixTime};
-use crate::config::{Settings, master_key};
+use crate::config::{LiveDirectory, Settings, master_key};
 use crate::geo::GeoDatabases;
 use crate::ids::{EventId, KeyId};
 use crate::oidc::{FetchSettings, FetchSetupError, Fetcher, KeyCache};
@@ -27,7 +28,7 @@ use crate::signin::history::Pseudonyms;
 use crate::signin::nonce::NonceIssuer;
 use crate::signin::pipeline::{Pipeline, Preview};
 use crate::signin::ports::{
-    AfterDecision, DecisionLog, KeySource, Outcomes, ReplayGuard, SealedDecision, StoreError, Users,
+    AfterDecision, DecisionLog, Directory, KeySource, Outcomes, ReplayGuard, SealedDecision, StoreError, Users,
 };
 use crate::signin::provider::Provider;
 use crate::signin::request::SignInRequest;
@@ -37,6 +38,7 @@ use crate::vault::Vault;
 /// The path with the real store, keys and plugins behind it, for reading.
 pub struct Offline {
     pipeline: Pipeline,
+    directory: Arc<LiveDirectory>,
     store: Arc<Store>,
     peek: Peek,
     _copies: Option<tempfile::TempDir>,
@@ -55,10 +57,12 @@ impl Offline {
         if activated {
             policies.take_over(&*store).await?;
         }
+        let directory = Arc::new(directory_with(settings, &store).await?);
         let (plugins, copies) = load_plugins(settings, Some(&store))?;
         let plugins = Arc::new(plugins);
         let cache = Arc::new(KeyCache::new(fetcher(settings)?, Arc::new(SystemClock)));
         let world = World {
+            directory: Arc::<LiveDirectory>::clone(&directory),
             keys: Arc::new(PluginKeys::new(Arc::clone(&plugins), cache, Arc::new(SystemClock))),
             plugins,
             users: Arc::<Store>::clone(&store),
@@ -71,7 +75,13 @@ impl Offline {
             None => Arc::new(SystemClock),
         };
         let pipeline = pipeline(settings, clock, policies, world).await?;
-        Ok(Self { pipeline, peek: Peek(Arc::clone(&store)), store, _copies: copies })
+        Ok(Self { pipeline, directory, peek: Peek(Arc::clone(&store)), store, _copies: copies })
+    }
+
+    /// Tenants and providers, as the server has them.
+    #[must_use]
+    pub fn directory(&self) -> &LiveDirectory {
+        &self.directory
     }
 
     /// Walks one sign-in up to its decision.
@@ -87,6 +97,8 @@ impl Offline {
 
 /// What differs between walks without a server.
 pub struct World {
+    /// Tenants and providers.
+    pub directory: Arc<dyn Directory>,
     /// Provider keys.
     pub keys: Arc<dyn KeySource>,
     /// Plugins.
@@ -120,7 +132,7 @@ pub async fn pipeline(
     Ok(Pipeline {
         clock,
         entropy: Arc::new(SystemEntropy),
-        directory: Arc::new(settings.directory()),
+        directory: world.directory,
         keys: world.keys,
         replays: Arc::new(Nobody),
         verifiers: Arc::<PluginHost>::clone(&world.plugins),
@@ -165,6 +177,7 @@ pub async fn audited(settings: &Settings, provider: &Provider, activated: bool) 
     let vault = Vault::new(Secret::random(Vault::MASTER_KEY_BYTES, &SystemEntropy));
     let stage = Arc::new(Stage::new(provider, now));
     let world = World {
+        directory: Arc::new(settings.directory()),
         keys: Arc::new(KeyCache::new(fetcher(settings)?, Arc::new(SystemClock))),
         plugins: Arc::new(PluginHost::none()),
         users: Arc::<Stage>::clone(&stage),
@@ -173,6 +186,32 @@ pub async fn audited(settings: &Settings, provider: &Provider, activated: bool) 
         pseudonyms: Pseudonyms::new(vault.derive(keys::PSEUDONYMS)),
     };
     pipeline(settings, Arc::new(Standing(now)), policies, world).await
+}
+
+/// Tenants and providers of the file, and those that administrators made and switched off.
+///
+/// # Errors
+/// When the store cannot be read.
+pub async fn directory_with(settings: &Settings, store: &Store) -> Result<LiveDirectory, StartError> {
+    let directory = settings.directory();
+    directory.install(DirectoryStore::load(store).await.map_err(StartError::Read)?);
+    Ok(directory)
+}
+
+/// The same for a command that needs no store: before the first start there is the file alone.
+///
+/// # Errors
+/// When the store is there and cannot be read.
+pub async fn directory(settings: &Settings) -> Result<LiveDirectory, StartError> {
+    match Store::open_read_only(&StoreOptions { url: settings.store_url.clone() }).await {
+        Ok(store) => {
+            let directory = directory_with(settings, &store).await;
+            store.close().await;
+            directory
+        }
+        Err(OpenError::Absent { .. }) => Ok(settings.directory()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The client for outbound fetches, as the server has it.

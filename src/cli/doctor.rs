@@ -8,9 +8,10 @@ use serde_json::json;
 use super::paint::{Line, Lines, Mark, Paint, chain};
 use super::provider::describe;
 use super::{FINDINGS, FINE, Failure, Place, UNREACHABLE, USAGE, runtime};
+use crate::admin::directory::DirectoryRules;
 use crate::app::offline;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Settings, master_key};
+use crate::config::{LiveDirectory, Settings, master_key};
 use crate::geo::GeoDatabases;
 use crate::oidc::inspect;
 use crate::scripts::PolicyHost;
@@ -77,11 +78,11 @@ impl Doctor {
         let (tenants, providers) = (settings.tenants.len(), settings.providers.len());
         findings.lines.ok("configuration", format!("{tenants} tenants, {providers} enabled providers"));
         let vault = examine_master_key(&settings, &mut findings);
-        examine_store(&settings, vault.as_ref(), &mut findings).await;
+        let directory = examine_store(&settings, vault.as_ref(), &mut findings).await;
         examine_policies(&settings, &mut findings);
         examine_files(&settings, &mut findings);
         examine_permissions(&settings, &mut findings);
-        examine_providers(&settings, &mut findings).await;
+        examine_providers(&settings, &directory, &mut findings).await;
         findings
     }
 }
@@ -101,7 +102,8 @@ fn examine_master_key(settings: &Settings, findings: &mut Findings) -> Option<Va
     }
 }
 
-async fn examine_store(settings: &Settings, vault: Option<&Vault>, findings: &mut Findings) {
+/// Gives tenants and providers as the server would have them; those of the file when the store cannot tell.
+async fn examine_store(settings: &Settings, vault: Option<&Vault>, findings: &mut Findings) -> LiveDirectory {
     let store = match Store::open_read_only(&StoreOptions { url: settings.store_url.clone() }).await {
         Ok(store) => store,
         Err(error) => {
@@ -111,7 +113,7 @@ async fn examine_store(settings: &Settings, vault: Option<&Vault>, findings: &mu
                 error.to_string(),
                 "countersign migrate makes it and brings it up to date",
             );
-            return;
+            return settings.directory();
         }
     };
     findings.lines.ok("store", "opens, and its schema is this build's");
@@ -125,7 +127,16 @@ async fn examine_store(settings: &Settings, vault: Option<&Vault>, findings: &mu
             }
         }
     }
+    let directory = match offline::directory_with(settings, &store).await {
+        Ok(directory) => directory,
+        Err(error) => {
+            let mend = "restore the store from a backup; providers of the administration API are not looked at";
+            findings.fail(UNREACHABLE, "store", chain(&error), mend);
+            settings.directory()
+        }
+    };
     store.close().await;
+    directory
 }
 
 fn examine_policies(settings: &Settings, findings: &mut Findings) {
@@ -207,8 +218,15 @@ fn examine_permissions(settings: &Settings, findings: &mut Findings) {
     }
 }
 
-async fn examine_providers(settings: &Settings, findings: &mut Findings) {
-    if settings.providers.is_empty() {
+async fn examine_providers(settings: &Settings, directory: &LiveDirectory, findings: &mut Findings) {
+    let tenants = directory.tenant_entries();
+    let entries: Vec<_> = tenants.iter().flat_map(|t| directory.provider_entries(&t.tenant.id)).collect();
+    for broken in entries.iter().filter(|entry| !entry.problems.is_empty()) {
+        let what = format!("{}/{}", broken.tenant, broken.name);
+        let mend = "PUT /admin/providers/{name} with settings that fit, or delete it";
+        findings.fail(FINDINGS, &what, broken.problems.join("; "), mend);
+    }
+    if !entries.iter().any(|entry| entry.enabled) {
         findings.lines.warn("providers", "none is enabled: nobody can sign in", "add [[providers]], or enable one");
         return;
     }
@@ -219,7 +237,7 @@ async fn examine_providers(settings: &Settings, findings: &mut Findings) {
             return;
         }
     };
-    for provider in &settings.providers {
+    for provider in entries.iter().filter(|entry| entry.enabled).filter_map(|entry| entry.provider.as_ref()) {
         let inspection = inspect(&fetcher, provider).await;
         for line in describe(provider, &inspection, SystemClock.now()).0 {
             let what = format!("{}/{} {}", provider.tenant, provider.name, line.what);

@@ -7,12 +7,14 @@ use serde_json::json;
 use super::paint::{Lines, Mark, Paint, chain};
 use super::token::unknown;
 use super::{FINDINGS, FINE, Failure, Place, UNREACHABLE, USAGE, runtime};
+use crate::admin::directory::DirectoryRules;
 use crate::app::offline;
 use crate::clock::{Clock, SystemClock, UnixTime};
-use crate::config::Settings;
+use crate::config::{LiveDirectory, Settings};
 use crate::ids::TenantId;
 use crate::oidc::{Inspection, KeyFetchError, KeysFound, inspect};
 use crate::signin::audit::{Verdict, audit};
+use crate::signin::ports::Directory;
 use crate::signin::provider::Provider;
 
 #[derive(clap::Subcommand)]
@@ -49,16 +51,28 @@ pub(super) struct Named {
 }
 
 impl Named {
-    fn find(&self) -> Result<(Settings, Arc<Provider>), Failure> {
+    async fn find(&self) -> Result<(Settings, Arc<Provider>), Failure> {
         let settings = self.place.load()?;
-        let mut ours = settings.providers.iter().filter(|p| p.tenant.as_str() == self.tenant);
-        match ours.clone().find(|p| *p.name == *self.name) {
-            Some(provider) => {
-                let provider = Arc::clone(provider);
-                Ok((settings, provider))
-            }
-            None => Err(unknown("enabled provider", &self.name, ours.by_ref().map(|p| &*p.name))),
-        }
+        let directory = offline::directory(&settings).await?;
+        let provider = enabled_provider(&directory, &self.tenant, &self.name)?;
+        Ok((settings, provider))
+    }
+}
+
+/// A provider that signs users in, whether the file or an administrator made it.
+pub(super) fn enabled_provider(
+    directory: &LiveDirectory,
+    tenant: &str,
+    name: &str,
+) -> Result<Arc<Provider>, Failure> {
+    let tenants = directory.tenant_entries();
+    let Some(entry) = tenants.iter().find(|t| t.tenant.id.as_str() == tenant) else {
+        return Err(unknown("tenant", tenant, tenants.iter().map(|t| t.tenant.id.as_str())));
+    };
+    let providers = directory.providers(&entry.tenant.id);
+    match providers.iter().find(|p| *p.name == *name) {
+        Some(provider) => Ok(Arc::clone(provider)),
+        None => Err(unknown("enabled provider", name, providers.iter().map(|p| &*p.name))),
     }
 }
 
@@ -73,7 +87,7 @@ impl ProviderCommand {
 }
 
 async fn test(named: Named) -> Result<u8, Failure> {
-    let (settings, provider) = named.find()?;
+    let (settings, provider) = named.find().await?;
     let fetcher = offline::fetcher(&settings).map_err(|error| Failure::new(USAGE, chain(&error)))?;
     let inspection = inspect(&fetcher, &provider).await;
     let lines = describe(&provider, &inspection, SystemClock.now());
@@ -211,7 +225,7 @@ fn short(text: &str) -> String {
 }
 
 async fn run_audit(named: Named) -> Result<u8, Failure> {
-    let (settings, provider) = named.find()?;
+    let (settings, provider) = named.find().await?;
     let pipeline = offline::audited(&settings, &provider, !named.place.dev).await?;
     let report = audit(pipeline, &provider).await;
     let mut lines = Lines::default();

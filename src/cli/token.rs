@@ -7,11 +7,13 @@ use poem_openapi::types::ToJSON;
 use serde_json::{Value, json};
 
 use super::paint::{Lines, Mark, Paint};
+use super::provider::enabled_provider;
 use super::{FINDINGS, FINE, Failure, Place, UNREACHABLE, USAGE, runtime};
+use crate::admin::directory::DirectoryRules;
 use crate::app::offline::Offline;
 use crate::clock::UnixTime;
 use crate::codes::ErrorCode;
-use crate::config::Settings;
+use crate::config::LiveDirectory;
 use crate::dev;
 use crate::http::dto::TokenCheck;
 use crate::http::problem;
@@ -90,8 +92,8 @@ impl Try {
     async fn run(self) -> Result<u8, Failure> {
         let settings = self.place.load()?;
         let at = self.at.as_deref().map(moment).transpose()?;
-        let request = self.request(&settings)?;
         let offline = Offline::open(&settings, at, !self.place.dev).await?;
+        let request = self.request(offline.directory())?;
         let preview = offline.preview(&request).await;
         offline.close().await;
         if self.json {
@@ -102,16 +104,13 @@ impl Try {
         Ok(exit_code(&preview))
     }
 
-    fn request(&self, settings: &Settings) -> Result<SignInRequest, Failure> {
-        if !settings.tenants.iter().any(|t| t.id.as_str() == self.tenant) {
-            let known = settings.tenants.iter().map(|t| t.id.as_str());
-            return Err(unknown("tenant", &self.tenant, known));
+    fn request(&self, directory: &LiveDirectory) -> Result<SignInRequest, Failure> {
+        let tenants = directory.tenant_entries();
+        if !tenants.iter().any(|t| t.tenant.id.as_str() == self.tenant) {
+            return Err(unknown("tenant", &self.tenant, tenants.iter().map(|t| t.tenant.id.as_str())));
         }
         if let Some(name) = &self.provider {
-            let mut ours = settings.providers.iter().filter(|p| p.tenant.as_str() == self.tenant);
-            if !ours.clone().any(|p| *p.name == **name) {
-                return Err(unknown("enabled provider", name, ours.by_ref().map(|p| &*p.name)));
-            }
+            enabled_provider(directory, &self.tenant, name)?;
         }
         let country = self.country.clone();
         let location =

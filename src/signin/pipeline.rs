@@ -125,6 +125,7 @@ struct Trail {
     provider: Option<Arc<str>>,
     verified: bool,
     user: Option<UserId>,
+    subject_changed: Option<UserId>,
     context: ContextPrint,
     assessment: Option<AssessmentRecord>,
     recorded: bool,
@@ -183,7 +184,7 @@ impl Pipeline {
         let span = tracing::info_span!("signin", request.id = %request.id);
         let result = self.walk(&request, &mut trail).instrument(span).await;
         if let Err(error) = &result {
-            self.record_refusal(&trail, error);
+            self.record_refusal(&trail, error, request.id).await;
         }
         report(&result, &trail, request.id, started.elapsed());
         match result {
@@ -228,7 +229,7 @@ impl Pipeline {
         for _ in 0..2 {
             let Some(identity) = prepared.identity.take() else { break };
             let decided = match self.judge(identity, &prepared, request, now, trail).await {
-                Err(SignInError::Resolve(ResolveError::AccountExists { may_link: Some(offered) })) => {
+                Err(SignInError::Resolve(ResolveError::AccountExists { may_link: Some(offered), .. })) => {
                     let (user, identity) = *offered;
                     return Err(self.offer_link(user, identity, now).await?);
                 }
@@ -253,7 +254,7 @@ impl Pipeline {
         let span = tracing::info_span!("prove_identity", request.id = %request.id);
         let proved = self.prepare(request, self.clock.now(), &*self.replays, &mut trail).instrument(span).await;
         if let Err(error) = &proved {
-            self.record_refusal(&trail, error);
+            self.record_refusal(&trail, error, request.id).await;
             error.log_cause();
         }
         proved?.identity.ok_or(SignInError::Conflict)
@@ -488,6 +489,9 @@ impl Pipeline {
                     &error
                 {
                     trail.user = Some(*user);
+                }
+                if let ResolveError::AccountExists { subject_changed, .. } = &error {
+                    trail.subject_changed = *subject_changed;
                 }
                 Err(error.into())
             }

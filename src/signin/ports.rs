@@ -13,7 +13,7 @@ use super::facts::{Facts, Location};
 use super::identity::{MappingInput, MappingOutput};
 use super::key::VerificationKey;
 use super::provider::{Provider, SignatureAlgorithm, Tenant};
-use super::record::SignInRecord;
+use super::record::{SignInRecord, SubjectChanged};
 use super::rules::{PolicyFault, PolicySettings, RuleRun, TokenInput};
 use super::user::{IdentityKey, Invited, KnownUser, PlannedChange};
 use crate::clock::UnixTime;
@@ -323,6 +323,8 @@ pub trait Outcomes: Send + Sync {
     async fn commit(&self, commit: SignInCommit) -> Result<CommitResult, StoreError>;
     /// Keeps a link offer, durably.
     async fn offer_link(&self, offer: NewLinkOffer) -> Result<(), StoreError>;
+    /// Tells administrators, at most once a day for one user and provider.
+    async fn note_changed_subject(&self, noted: SubjectChanged) -> Result<(), StoreError>;
     /// Writes the record of a refusal after verification. Not awaited; dropped and counted when the
     /// store cannot keep up.
     fn record_refusal(&self, record: SignInRecord);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::history::{ContextPrint, PastEnd};
 use super::rules::Level;
 use crate::clock::UnixTime;
-use crate::ids::{EventId, SessionId, TenantId, UserId};
+use crate::ids::{EventId, RequestId, SessionId, TenantId, UserId};
 
 /// One row of history, and what `explain` shows.
 #[derive(Debug, Clone)]
@@ -45,4 +45,24 @@ pub struct AssessmentRecord {
     pub reasons: Vec<(Arc<str>, i64)>,
     /// Where the tenant's script failed, if it did.
     pub fault: Option<String>,
+}
+
+/// The provider says by another subject that somebody else has the verified address of a user now. Holds
+/// neither address nor subject.
+#[derive(Debug, Clone)]
+pub struct SubjectChanged {
+    /// Its identifier.
+    pub event: EventId,
+    /// When.
+    pub at: UnixTime,
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The user whose address it is here.
+    pub user: UserId,
+    /// The provider.
+    pub provider: Arc<str>,
+    /// The record of the refused sign-in.
+    pub sign_in: EventId,
+    /// The request.
+    pub request: RequestId,
 }

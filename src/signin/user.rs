@@ -164,6 +164,8 @@ pub enum ResolveError {
     AccountExists {
         /// The user that may link this identity, and the identity.
         may_link: Option<Box<(UserId, IdentityKey)>>,
+        /// That user, when the provider says by another subject that this is somebody else.
+        subject_changed: Option<UserId>,
     },
     /// The user is disabled.
     #[error("this account is disabled")]
@@ -274,18 +276,18 @@ async fn newcomer(
         && let Some(holder) = users.find_by_verified_email(&provider.tenant, address, now).await?
     {
         // The provider itself says that this is somebody else: an address may get a new owner, a subject never.
-        let is_somebody_else = provider.linking != Linking::Never
-            && identity.profile().email_verified
-            && users.has_other_subject(holder.user.id, &key).await?;
-        if is_somebody_else {
-            tracing::warn!(
-                user.id = %holder.user.id,
-                provider.name = &*key.provider,
-                "the address of a user came under another subject of the same provider; not linked by it"
-            );
-        }
-        let proved_by_address = identity.profile().email_verified && !is_somebody_else;
-        return join(holder, key, provider.linking, proved_by_address);
+        let user = holder.user.id;
+        let is_verified = identity.profile().email_verified;
+        let is_somebody_else = is_verified && users.has_other_subject(user, &key).await?;
+        let subject_changed = is_somebody_else.then_some(user);
+        return join(holder, key, provider.linking, is_verified && !is_somebody_else).map_err(
+            |error| match error {
+                ResolveError::AccountExists { may_link, .. } => {
+                    ResolveError::AccountExists { may_link, subject_changed }
+                }
+                other => other,
+            },
+        );
     }
     match provider.provisioning {
         Provisioning::Refuse => Err(ResolveError::NotProvisioned),
@@ -339,11 +341,12 @@ fn join(
             if proved_by_address && holder.factors.iter().any(can_confirm) {
                 Ok((holder, PlannedChange::Link { user, identity }, LinkMethod::ConfirmedByFactor))
             } else {
-                Err(ResolveError::AccountExists { may_link: Some(Box::new((user, identity))) })
+                let may_link = Some(Box::new((user, identity)));
+                Err(ResolveError::AccountExists { may_link, subject_changed: None })
             }
         }
         Linking::Never | Linking::VerifiedEmail | Linking::Confirm => {
-            Err(ResolveError::AccountExists { may_link: None })
+            Err(ResolveError::AccountExists { may_link: None, subject_changed: None })
         }
     }
 }

@@ -1,17 +1,21 @@
 //! The audit log. A change writes its record in its own transaction, through [`record`].
 
 use async_trait::async_trait;
+use serde_json::{Value, json};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use super::rows::{bytes, from_json, tenant};
 use super::{Store, failed, unreadable};
-use crate::admin::audit::{AuditFilter, AuditRecord, Author, Change};
+use crate::admin::audit::{Actor, AuditFilter, AuditRecord, Author, Change};
 use crate::admin::page::{Page, Paged};
 use crate::admin::ports::AuditLog;
 use crate::clock::UnixTime;
 use crate::ids::EventId;
 use crate::signin::ports::StoreError;
+use crate::signin::record::SubjectChanged;
+
+const DAY_MS: i64 = 86_400_000;
 
 /// Writes the record of a change. Call it in the transaction of the change, after it.
 pub(super) async fn record(
@@ -34,6 +38,40 @@ pub(super) async fn record(
     .execute(connection)
     .await
     .map(|_| ())
+}
+
+const SUBJECT_CHANGED: &str = "user.subject_changed";
+
+/// Writes that a user's address came under another subject, unless the day before has told so of this provider:
+/// whoever has the address could fill the log else.
+pub(super) async fn note_changed_subject(
+    connection: &mut SqliteConnection,
+    noted: SubjectChanged,
+) -> Result<(), sqlx::Error> {
+    let target = noted.user.to_string();
+    let told: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM audit WHERE target = ?1 AND tenant = ?2 AND action = ?3 AND at > ?4 \
+         AND json_extract(difference, '$.provider.after') = ?5)",
+    )
+    .bind(target.as_str())
+    .bind(noted.tenant.as_str())
+    .bind(SUBJECT_CHANGED)
+    .bind(noted.at.as_millis().saturating_sub(DAY_MS))
+    .bind(&*noted.provider)
+    .fetch_one(&mut *connection)
+    .await?;
+    if told {
+        return Ok(());
+    }
+    let author = Author {
+        event: noted.event,
+        at: noted.at,
+        actor: Actor::System,
+        tenant: Some(noted.tenant),
+        request: Some(noted.request),
+    };
+    let after = json!({"provider": &*noted.provider, "sign_in": noted.sign_in.to_string()});
+    record(connection, &author, &Change::between(SUBJECT_CHANGED, target, &Value::Null, &after)).await
 }
 
 #[async_trait]

@@ -50,7 +50,7 @@ pub use read_only::Peek;
 use crate::clock::UnixTime;
 use crate::ids::{TenantId, UserId};
 use crate::signin::ports::{CommitResult, NewLinkOffer, Outcomes, ReplayGuard, SignInCommit, StoreError, Users};
-use crate::signin::record::SignInRecord;
+use crate::signin::record::{SignInRecord, SubjectChanged};
 use crate::signin::user::{IdentityKey, Invited, KnownUser, UserStatus};
 use reader::Lookup;
 use writer::{Command, Task, Write};
@@ -218,6 +218,10 @@ impl Outcomes for Store {
 
     async fn offer_link(&self, offer: NewLinkOffer) -> Result<(), StoreError> {
         self.write(move |connection| Box::pin(links::insert_offer(connection, offer))).await
+    }
+
+    async fn note_changed_subject(&self, noted: SubjectChanged) -> Result<(), StoreError> {
+        self.write(move |connection| Box::pin(audit::note_changed_subject(connection, noted))).await
     }
 
     fn record_refusal(&self, record: SignInRecord) {

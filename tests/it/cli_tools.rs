@@ -4,11 +4,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, Row};
 use tempfile::TempDir;
 
+use crate::admin::Role;
 use crate::support::service::{Service, Setup};
 
 /// The moment at which the clock of the tests stands.
@@ -248,6 +249,57 @@ async fn provider_audit_withstands_every_attack_by_default_and_finds_a_weak_conf
     let report = run(&["provider", "audit", "entra", "--json"], "", service.dir.path()).await.ended(0).json();
     let foreign = report["attacks"].as_array().unwrap().iter().find(|a| a["check"] == "a foreign tid").unwrap();
     assert_eq!(foreign["found"], "id_token_tenant_not_allowed");
+}
+
+/// Nothing is linked before the account's own factor answers, so there is no way in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn provider_audit_does_not_take_a_link_that_needs_the_accounts_factor_for_a_takeover() {
+    let lines = "linking = \"confirm\"\nemail_trust = \"claim\"";
+    let service = Service::start_with(Setup::provider(lines)).await;
+    let report = run(&["provider", "audit", "acme", "--json"], "", service.dir.path()).await.ended(0).json();
+    let name = "another user's address of a foreign domain, verified by the provider";
+    let attack = report["attacks"].as_array().unwrap().iter().find(|a| a["check"] == name).unwrap().clone();
+    assert_eq!(attack["found"], "not linked without the account's own factor");
+    let unverified = "another user's address, not verified";
+    let attack = report["attacks"].as_array().unwrap().iter().find(|a| a["check"] == unverified).unwrap().clone();
+    assert_eq!(attack["found"], "account_exists");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_know_the_providers_that_administrators_made_and_switched_off() {
+    let service = Service::start().await;
+    let editor = service.admin_key(Role::Editor, Some("default")).await;
+    let dir = service.dir.path().to_owned();
+    let settings = json!({"issuer": service.issuer.url, "client_ids": ["app-beta"]});
+    let token = service.issuer.token().claim("aud", "app-beta").sign();
+    run(&["provider", "test", "beta"], "", &dir).await.ended(2);
+    try_token(&service, &token, &["--provider", "beta"]).await.ended(2);
+
+    let made = service.post_with("/admin/providers", &editor, json!({"name": "beta", "settings": settings})).await;
+    assert_eq!(made.status, 200, "{}", made.text);
+    let before = contents(&service).await;
+    let report = run(&["provider", "test", "beta", "--json"], "", &dir).await.ended(0).json();
+    assert_eq!(report["provider"], "beta");
+    let report = run(&["provider", "audit", "beta", "--json"], "", &dir).await.ended(0).json();
+    assert_eq!(report["succeeded"], 0);
+    for more in [&["--json", "--provider", "beta"][..], &["--json"]] {
+        let report = try_token(&service, &token, more).await.ended(0).json();
+        assert_eq!((&report["provider"], &report["outcome"]), (&json!("beta"), &json!("signed_in")));
+    }
+    let report = run(&["doctor", "--json"], "", &dir).await.ended(0).json();
+    let checks: Vec<&str> =
+        report["checks"].as_array().unwrap().iter().map(|c| c["check"].as_str().unwrap()).collect();
+    assert!(checks.contains(&"default/beta keys") && checks.contains(&"default/acme keys"), "{checks:?}");
+    assert_eq!(contents(&service).await, before, "a command wrote");
+
+    // What an administrator switched off is off for the commands, also when the file made it.
+    for name in ["acme", "beta"] {
+        let off = service.post_with(&format!("/admin/providers/{name}/disable"), &editor, json!({})).await;
+        assert_eq!(off.status, 200, "{}", off.text);
+        run(&["provider", "test", name], "", &dir).await.ended(2);
+    }
+    let report = try_token(&service, &token, &["--json"]).await.ended(1).json();
+    assert_eq!(report["refusal"]["error"], "provider_disabled");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,7 +14,9 @@ use self::attacks::{ATTACKS, Attempt, Goal};
 use self::forge::Forge;
 pub use self::stage::Stage;
 use self::stage::{Memory, OneProvider};
+use super::decision::Decision;
 use super::error::SignInError;
+use super::facts::LinkMethod;
 use super::pipeline::{Pipeline, Preview};
 use super::provider::Provider;
 use super::request::{ClientContext, SignInRequest, TokenBinding};
@@ -100,6 +102,14 @@ async fn run(pipeline: &mut Pipeline, provider: &Arc<Provider>, attempt: Attempt
             Err(error) => Verdict::Withstood { by: error.code().as_str() },
             Ok(decided) => {
                 let resolved = decided.assessed().resolved();
+                // Nothing is linked before the owner of the account answers with the factor.
+                let is_asked = matches!(decided.decision(), Decision::Challenge { .. });
+                if resolved.link_method() == LinkMethod::ConfirmedByFactor && is_asked {
+                    return Verdict::Withstood { by: "not linked without the account's own factor" };
+                }
+                if let Decision::Deny(_) = decided.decision() {
+                    return Verdict::Withstood { by: "denied" };
+                }
                 let linked = matches!(resolved.change(), PlannedChange::Link { .. });
                 if linked || resolved.known().user.id == Stage::VICTIM {
                     let seen = "the identity was linked to the user who holds the address".to_owned();

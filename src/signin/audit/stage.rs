@@ -6,17 +6,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 
 use crate::clock::UnixTime;
-use crate::ids::{TenantId, UserId};
+use crate::ids::{FactorId, TenantId, UserId};
+use crate::mfa::{Factor, MfaMethod};
 use crate::session::SessionLimits;
 use crate::signin::identity::{Profile, UserKind};
 use crate::signin::ports::{
     CommitResult, Directory, EnabledNames, NewLinkOffer, Outcomes, ReplayGuard, SignInCommit, StoreError, Users,
 };
 use crate::signin::provider::{Provider, Tenant};
-use crate::signin::record::SignInRecord;
+use crate::signin::record::{SignInRecord, SubjectChanged};
 use crate::signin::user::{IdentityKey, Invited, KnownUser, User, UserStatus};
 
-/// A tenant with one user, the victim, who holds a verified address. Nothing can be written to it.
+/// A tenant with one user, the victim, who holds a verified address and a second factor. Nothing can be
+/// written to it.
 pub struct Stage {
     victim: User,
 }
@@ -66,7 +68,13 @@ impl Users for Stage {
         address: &str,
         _: UnixTime,
     ) -> Result<Option<KnownUser>, StoreError> {
-        let known = || KnownUser::new(self.victim.clone());
+        let known = || {
+            let mut known = KnownUser::new(self.victim.clone());
+            let id = FactorId::from_bytes([0xee; 16]);
+            let enrolled_at = self.victim.created_at;
+            known.factors.push(Factor { id, method: MfaMethod::Totp, enrolled_at, last_used_at: None });
+            known
+        };
         Ok(self.holds(tenant, address).then(known))
     }
 
@@ -96,6 +104,10 @@ impl Outcomes for Stage {
 
     async fn offer_link(&self, _: NewLinkOffer) -> Result<(), StoreError> {
         Err(StoreError("an audit writes nothing".into()))
+    }
+
+    async fn note_changed_subject(&self, _: SubjectChanged) -> Result<(), StoreError> {
+        Ok(())
     }
 
     fn record_refusal(&self, _: SignInRecord) {}

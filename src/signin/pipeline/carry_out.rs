@@ -21,7 +21,7 @@ use crate::signin::facts::LinkMethod;
 use crate::signin::history::PastEnd;
 use crate::signin::logout::upstream_session;
 use crate::signin::ports::{CommitResult, NewLinkOffer, NewOutcome, SignInCommit};
-use crate::signin::record::SignInRecord;
+use crate::signin::record::{SignInRecord, SubjectChanged};
 use crate::signin::request::TokenBinding;
 use crate::signin::rules::{PolicyFault, TokenInput};
 use crate::signin::user::{IdentityKey, PlannedChange, ResolvedUser};
@@ -198,7 +198,7 @@ impl Pipeline {
 
     /// Refusals of tokens that nobody signed are counted and logged only: else anybody could fill the
     /// store.
-    pub(super) fn record_refusal(&self, trail: &Trail, error: &SignInError) {
+    pub(super) async fn record_refusal(&self, trail: &Trail, error: &SignInError, request: RequestId) {
         let (Some(tenant), Some(provider), true, false) =
             (&trail.tenant, &trail.provider, trail.verified, trail.recorded)
         else {
@@ -220,7 +220,32 @@ impl Pipeline {
         if !self.observer.is_idle() {
             self.observer.observe(record.clone());
         }
-        self.outcomes.record_refusal(record);
+        // The record first: the event leads to it.
+        self.outcomes.record_refusal(record.clone());
+        if let Some(user) = trail.subject_changed {
+            self.note_changed_subject(&record, user, request).await;
+        }
+    }
+
+    /// The sign-in stays refused whether or not this could be written.
+    async fn note_changed_subject(&self, refused: &SignInRecord, user: UserId, request: RequestId) {
+        tracing::warn!(
+            user.id = %user,
+            provider.name = &*refused.provider,
+            "the address of a user came under another subject of the same provider; not linked by it"
+        );
+        let noted = SubjectChanged {
+            event: EventId::generate(refused.at, &*self.entropy),
+            at: refused.at,
+            tenant: refused.tenant.clone(),
+            user,
+            provider: Arc::clone(&refused.provider),
+            sign_in: refused.id,
+            request,
+        };
+        if let Err(error) = self.outcomes.note_changed_subject(noted).await {
+            tracing::error!(error = %error, "a changed subject could not be written to the audit log");
+        }
     }
 }
 

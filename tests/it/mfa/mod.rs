@@ -84,7 +84,7 @@ async fn a_challenge_and_a_code_are_good_once() {
 }
 
 #[tokio::test]
-async fn a_challenge_opens_nothing_else() {
+async fn ghsa_xg6x_h9c9_2m83_a_challenge_opens_nothing_else() {
     let (_dir, service, _) = enrolled().await;
     let token = challenge(&service).await;
     let token = token.as_str().unwrap();
@@ -117,7 +117,7 @@ async fn five_wrong_codes_kill_a_challenge_and_ten_lock_the_user() {
 }
 
 #[tokio::test]
-async fn many_guesses_at_once_do_not_pass_the_limit_together() {
+async fn authquake_many_guesses_at_once_do_not_pass_the_limit_together() {
     let (_dir, service, _) = enrolled().await;
     let mut challenges = Vec::new();
     for _ in 0..11 {

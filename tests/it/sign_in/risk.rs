@@ -47,7 +47,7 @@ async fn a_rule_may_deny_and_the_reason_is_told() {
 }
 
 #[tokio::test]
-async fn scripts_that_fail_never_let_anybody_through_without_a_factor() {
+async fn authentik_6169_scripts_that_fail_never_let_anybody_through_without_a_factor() {
     for script in [
         "fn assess(s, risk) { throw \"boom\"; }",
         "fn assess(s, risk) { loop {} }",

@@ -5,3 +5,5 @@ mod claims;
 mod conformance;
 mod faults;
 mod field;
+mod field_rows;
+mod table;

@@ -1,0 +1,62 @@
+//! `field.tsv` says row by row which test shows a behaviour. This holds it to the truth: every test that it names is
+//! one, every advisory that has a test has a row, and what is not here is told in words.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+const TABLE: &str = include_str!("field.tsv");
+
+/// The names of all tests below a folder.
+fn tests(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            tests(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let mut marked = false;
+            for line in text.lines().map(str::trim) {
+                let name = line.trim_start_matches("async ").strip_prefix("fn ").and_then(|l| l.split('(').next());
+                match name {
+                    Some(name) if marked => drop(found.insert(name.to_owned())),
+                    _ => {}
+                }
+                let is_mark = line.starts_with("#[test") || line.starts_with("#[tokio::test");
+                marked = is_mark || (marked && line.starts_with("#["));
+            }
+        }
+    }
+}
+
+fn rows() -> Vec<[&'static str; 3]> {
+    let lines = TABLE.lines().filter(|line| !line.starts_with('#'));
+    let split = |line: &'static str| {
+        let cells: Vec<&str> = line.split('\t').collect();
+        <[&str; 3]>::try_from(cells).unwrap_or_else(|cells| panic!("three cells, not {cells:?}"))
+    };
+    lines.map(split).collect()
+}
+
+#[test]
+fn every_test_that_the_table_names_is_one_and_every_advisory_has_its_row() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut known = BTreeSet::new();
+    tests(&root.join("tests/it"), &mut known);
+    tests(&root.join("src"), &mut known);
+    let mut named = BTreeSet::new();
+    let mut seen = BTreeSet::new();
+    for [section, row, shown] in rows() {
+        assert!(seen.insert((section, row)), "{row} stands twice");
+        assert!(!shown.is_empty(), "{row} says nothing");
+        if shown.starts_with("- ") {
+            continue;
+        }
+        for test in shown.split(' ') {
+            assert!(known.contains(test), "{row}: there is no test {test}");
+            named.insert(test.to_owned());
+        }
+    }
+    let is_advisory = |name: &&String| name.starts_with("cve_") || name.starts_with("ghsa_");
+    let left_out: Vec<&String> = known.iter().filter(is_advisory).filter(|name| !named.contains(*name)).collect();
+    assert!(left_out.is_empty(), "without a row: {left_out:?}");
+}
