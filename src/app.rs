@@ -2,7 +2,7 @@
 
 mod development;
 pub mod keys;
-mod likelihood;
+pub mod likelihood;
 pub mod offline;
 mod plugins;
 

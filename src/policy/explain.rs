@@ -213,10 +213,8 @@ impl Explanation {
     /// The likelihood signal with the share of each feature; `null` when there was none.
     fn likelihood_json(&self) -> Value {
         let Some(told) = &self.decision.facts.history.likelihood else { return Value::Null };
-        let shares = told
-            .shares
-            .iter()
-            .map(|s| json!({"feature": s.feature.as_str(), "share": s.value(), "seen": s.seen}));
+        let shares =
+            told.shares.iter().map(|s| json!({"feature": s.feature.as_str(), "share": s.value(), "seen": s.seen}));
         json!({
             "value": told.value(),
             "points": told.points,

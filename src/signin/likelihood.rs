@@ -226,9 +226,9 @@ fn thousandths(milli: i64) -> f64 {
     milli as f64 / 1000.0
 }
 
-/// `8 (L + 0.5)`, rounded to the nearest, within 0 and [`MOST_POINTS`].
+/// `10 L`, rounded to the nearest, within 0 and [`MOST_POINTS`]: none for what fits the user as well as anybody.
 fn points(milli: i64) -> i64 {
-    (8 * (milli + 500) + 500).div_euclid(1000).clamp(0, MOST_POINTS)
+    (milli + 50).div_euclid(100).clamp(0, MOST_POINTS)
 }
 
 /// What an earlier sign-in teaches: 1 after a second factor, a half when it went through at a low level, else

@@ -111,7 +111,7 @@ proptest! {
             Some(expected) => {
                 let got = got.unwrap();
                 prop_assert!((got.value() - expected).abs() <= 0.003, "{got:?} is not {expected}");
-                let points = (8.0 * (got.value() + 0.5)).clamp(0.0, 40.0);
+                let points = (10.0 * got.value()).clamp(0.0, 40.0);
                 prop_assert!((points - got.points as f64).abs() <= 0.5 + 1e-9);
             }
         }

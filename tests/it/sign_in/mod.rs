@@ -2,6 +2,7 @@
 
 mod happy;
 mod keys_on_disk;
+mod likelihood;
 mod linking;
 mod outages;
 mod plugin_ports;
