@@ -191,18 +191,18 @@ async fn with_email(bench: Bench, entry: &Entry) -> Running {
     running
 }
 
-async fn challenge(running: &Running) -> Answer {
-    running.service.sign_in(&running.service.issuer.token().sign()).await
+pub async fn challenge(service: &Service) -> Answer {
+    service.sign_in(&service.issuer.token().sign()).await
 }
 
-async fn send(running: &Running, challenge: &Value, method: &str) -> Answer {
+pub async fn send(service: &Service, challenge: &Value, method: &str) -> Answer {
     let body = json!({"challenge_token": challenge, "mfa_method": method});
-    running.service.post("/auth/mfa/challenge", body).await
+    service.post("/auth/mfa/challenge", body).await
 }
 
-async fn verify(running: &Running, challenge: &Value, code: &str) -> Answer {
+pub async fn verify(service: &Service, challenge: &Value, code: &str) -> Answer {
     let body = json!({"challenge_token": challenge, "mfa_method": "email", "code": code});
-    running.service.post("/auth/mfa/verify-challenge", body).await
+    service.post("/auth/mfa/verify-challenge", body).await
 }
 
 fn channel(bench: &Bench, hooks: &[&str], config: &str) -> (Entry, PathBuf) {
@@ -216,23 +216,23 @@ async fn a_code_goes_to_the_address_that_was_verified_before_and_gives_tokens_on
     let bench = Bench::new();
     let (entry, outbox) = channel(&bench, &["mfa.begin"], "");
     let running = with_email(bench, &entry).await;
-    let challenged = challenge(&running).await;
+    let challenged = challenge(&running.service).await;
     let body = challenged.challenged();
     assert_eq!(body["required_mfa_methods"], json!(["email"]));
     let token = &body["challenge_token"];
-    verify(&running, token, "000000").await.expect(400, "invalid_mfa_code");
-    let sent = send(&running, token, "email").await;
+    verify(&running.service, token, "000000").await.expect(400, "invalid_mfa_code");
+    let sent = send(&running.service, token, "email").await;
     assert_eq!(sent.status, 200, "{}", sent.text);
     assert_eq!(sent.body["destination"], "a…@example.com");
     let message = lines(&outbox).remove(0);
     assert_eq!((&message["destination"], &message["method"]), (&json!("ada@example.com"), &json!("email")));
     let code = message["code"].as_str().unwrap();
     let wrong = if code == "123456" { "654321" } else { "123456" };
-    verify(&running, token, wrong).await.expect(400, "invalid_mfa_code");
-    send(&running, token, "email").await.expect(429, "too_many_messages");
-    verify(&running, token, code).await.signed_in();
-    verify(&running, token, code).await.expect(400, "challenge_used");
-    send(&running, token, "email").await.expect(400, "challenge_used");
+    verify(&running.service, token, wrong).await.expect(400, "invalid_mfa_code");
+    send(&running.service, token, "email").await.expect(429, "too_many_messages");
+    verify(&running.service, token, code).await.signed_in();
+    verify(&running.service, token, code).await.expect(400, "challenge_used");
+    send(&running.service, token, "email").await.expect(400, "challenge_used");
 }
 
 #[tokio::test]
@@ -240,24 +240,24 @@ async fn messages_are_limited_and_a_new_code_takes_the_place_of_the_old_one() {
     let bench = Bench::new();
     let (entry, outbox) = channel(&bench, &["mfa.begin"], "");
     let running = with_email(bench, &entry).await;
-    let token = challenge(&running).await.challenged()["challenge_token"].clone();
+    let token = challenge(&running.service).await.challenged()["challenge_token"].clone();
     for _ in 0..3 {
-        assert_eq!(send(&running, &token, "email").await.status, 200);
+        assert_eq!(send(&running.service, &token, "email").await.status, 200);
         running.service.clock.advance(Duration::from_secs(21));
     }
-    send(&running, &token, "email").await.expect(429, "too_many_messages");
+    send(&running.service, &token, "email").await.expect(429, "too_many_messages");
     let messages = lines(&outbox);
     let codes: Vec<&str> = messages.iter().map(|m| m["code"].as_str().unwrap()).collect();
     if codes[0] != codes[2] {
-        verify(&running, &token, codes[0]).await.expect(400, "invalid_mfa_code");
+        verify(&running.service, &token, codes[0]).await.expect(400, "invalid_mfa_code");
     }
-    verify(&running, &token, codes[2]).await.signed_in();
-    send(&running, &json!("chg_x.y"), "email").await.expect(400, "invalid_challenge");
-    let other = challenge(&running).await.challenged()["challenge_token"].clone();
-    send(&running, &other, "sms").await.expect(400, "mfa_method_not_allowed");
-    send(&running, &other, "carrier_pigeon").await.expect(400, "mfa_method_not_allowed");
+    verify(&running.service, &token, codes[2]).await.signed_in();
+    send(&running.service, &json!("chg_x.y"), "email").await.expect(400, "invalid_challenge");
+    let other = challenge(&running.service).await.challenged()["challenge_token"].clone();
+    send(&running.service, &other, "sms").await.expect(400, "mfa_method_not_allowed");
+    send(&running.service, &other, "carrier_pigeon").await.expect(400, "mfa_method_not_allowed");
     running.service.clock.advance(Duration::from_secs(301));
-    send(&running, &other, "email").await.expect(400, "challenge_expired");
+    send(&running.service, &other, "email").await.expect(400, "challenge_expired");
 }
 
 #[tokio::test]
@@ -265,19 +265,19 @@ async fn a_channel_that_judges_codes_itself_is_asked_and_counted() {
     let bench = Bench::new();
     let (entry, outbox) = channel(&bench, &["mfa.begin", "mfa.verify"], "");
     let running = with_email(bench, &entry).await;
-    let token = challenge(&running).await.challenged()["challenge_token"].clone();
-    assert_eq!(send(&running, &token, "email").await.status, 200);
+    let token = challenge(&running.service).await.challenged()["challenge_token"].clone();
+    assert_eq!(send(&running.service, &token, "email").await.status, 200);
     assert_eq!(lines(&outbox)[0]["code"], Value::Null, "the server makes no code");
     for _ in 0..3 {
-        verify(&running, &token, "bad").await.expect(400, "invalid_mfa_code");
+        verify(&running.service, &token, "bad").await.expect(400, "invalid_mfa_code");
     }
-    verify(&running, &token, "good").await.signed_in();
-    let token = challenge(&running).await.challenged()["challenge_token"].clone();
-    assert_eq!(send(&running, &token, "email").await.status, 200);
+    verify(&running.service, &token, "good").await.signed_in();
+    let token = challenge(&running.service).await.challenged()["challenge_token"].clone();
+    assert_eq!(send(&running.service, &token, "email").await.status, 200);
     for _ in 0..5 {
-        verify(&running, &token, "bad").await.expect(400, "invalid_mfa_code");
+        verify(&running.service, &token, "bad").await.expect(400, "invalid_mfa_code");
     }
-    verify(&running, &token, "good").await.expect(400, "challenge_expired");
+    verify(&running.service, &token, "good").await.expect(400, "challenge_expired");
 }
 
 #[tokio::test]
@@ -293,12 +293,12 @@ async fn without_a_channel_or_a_verified_address_there_is_no_challenge() {
     let running = start(bench, &entry, &[("risk/_default.rhai", DEMAND)]).await;
     let unverified = running.service.issuer.token().claim("email", "ada@example.com").sign();
     running.service.sign_in(&unverified).await.signed_in();
-    challenge(&running).await.expect(403, "sign_in_denied");
+    challenge(&running.service).await.expect(403, "sign_in_denied");
     let bench = Bench::new();
     let (entry, _) = channel(&bench, &["mfa.begin"], ", mfa = \"unavailable\"");
     let running = with_email(bench, &entry).await;
-    let token = challenge(&running).await.challenged()["challenge_token"].clone();
-    send(&running, &token, "email").await.expect(503, "channel_unavailable");
+    let token = challenge(&running.service).await.challenged()["challenge_token"].clone();
+    send(&running.service, &token, "email").await.expect(503, "channel_unavailable");
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ pub const TUESDAY_NIGHT_S: i64 = 1_700_000_000;
 
 pub const IP_LIST: &str = "countersign_plugin_ip_list";
 pub const HS256_ISSUER: &str = "countersign_plugin_hs256_issuer";
+pub const MFA_WEBHOOK: &str = "countersign_plugin_mfa_webhook";
 pub const MISBEHAVING: &str = "countersign_plugin_misbehaving";
 
 /// Where cargo puts what it builds for this test.
@@ -43,6 +44,7 @@ pub fn rust_plugin(library: &str) -> PathBuf {
         let packages = [
             "countersign-plugin-sdk",
             "countersign-plugin-ip-list",
+            "countersign-plugin-mfa-webhook",
             "countersign-plugin-misbehaving",
             "countersign-plugin-hs256-issuer",
         ];

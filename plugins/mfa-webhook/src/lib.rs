@@ -1,0 +1,216 @@
+//! Hands codes to an HTTPS endpoint of the tenant, which delivers them: signed as Standard Webhooks 1.0
+//! describes, and with one identifier for all attempts at one message.
+//!
+//! ```toml
+//! hooks = ["mfa.begin"]
+//! method = "sms"
+//! deadline_ms = 10000                       # all attempts together
+//! grants = { http = ["hooks.example.com"], secrets = ["mfa_webhook"] }
+//! config = { endpoints = { "*" = { url = "https://hooks.example.com/codes", secrets = ["mfa_webhook"] } } }
+//! ```
+//!
+//! `endpoints` is by tenant, `"*"` for all others; a tenant without one is declined. A secret is the text
+//! `whsec_` and 24 to 64 bytes in base64; with two, each request carries two signatures, so that the receiver can
+//! change over. The endpoint gets a `POST`:
+//!
+//! ```json
+//! {"type": "mfa.code", "timestamp": "2026-01-01T00:00:00Z", "data": {"tenant": "default", "user_id": "usr_…",
+//!  "locale": "sv", "method": "sms", "destination": "+46…", "code": "123456", "expires_in_s": 300}}
+//! ```
+//!
+//! | it answers | means |
+//! |---|---|
+//! | 2xx | on its way; `reference` of a JSON body is kept |
+//! | 410, 422 | not to this user: the method is not allowed |
+//! | 408, 409, 425, 429, 5xx, nothing | tried again while there is time, at most three times |
+//! | anything else | the channel is out of reach |
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use countersign_plugin_sdk::serde_json::{self, Value, json};
+use countersign_plugin_sdk::{
+    Call, Config, Host, HttpRequest, HttpResponse, Level, Mfa, MfaBegin, Outcome, Plugin, PluginError, export,
+};
+use data_encoding::BASE64;
+use jiff::Timestamp;
+use serde::Deserialize;
+
+const ATTEMPTS: u32 = 3;
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// Less is not worth an attempt: a connection and its TLS take as long.
+const LEAST_TIME_MS: i64 = 100;
+/// Standard Webhooks 1.0, "Signature scheme".
+const SECRET_PREFIX: &str = "whsec_";
+const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+const REFERENCE_LIMIT_BYTES: usize = 256;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    endpoints: BTreeMap<String, EndpointSettings>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EndpointSettings {
+    url: String,
+    secrets: Vec<String>,
+}
+
+struct Endpoint {
+    url: String,
+    keys: Vec<hmac::Key>,
+}
+
+struct Webhook {
+    endpoints: BTreeMap<String, Endpoint>,
+}
+
+impl Plugin for Webhook {
+    fn create(host: &Host, config: Config) -> Result<Self, PluginError> {
+        let settings: Settings =
+            serde_json::from_value(Value::Object(config)).map_err(|e| PluginError::new(format!("config: {e}")))?;
+        let mut endpoints = BTreeMap::new();
+        for (tenant, EndpointSettings { url, secrets }) in settings.endpoints {
+            if !(1..=2).contains(&secrets.len()) {
+                let what = format!("config.endpoints.{tenant}.secrets: name one secret, or two while it changes");
+                return Err(PluginError::new(what));
+            }
+            let keys = secrets.iter().map(|name| read_key(name, &host.secret(name)?)).collect::<Result<_, _>>()?;
+            endpoints.insert(tenant, Endpoint { url, keys });
+        }
+        if endpoints.is_empty() {
+            return Err(PluginError::new("config.endpoints: name a tenant, or \"*\" for all"));
+        }
+        Ok(Self { endpoints })
+    }
+}
+
+fn read_key(name: &str, secret: &[u8]) -> Result<hmac::Key, PluginError> {
+    let encoded = std::str::from_utf8(secret).ok().and_then(|text| text.strip_prefix(SECRET_PREFIX));
+    let key = encoded.and_then(|text| BASE64.decode(text.as_bytes()).ok());
+    let key = key.filter(|key| SECRET_BYTES.contains(&key.len())).ok_or_else(|| {
+        PluginError::new(format!("secret {name} is not whsec_ and the base64 of 24 to 64 random bytes"))
+    })?;
+    Ok(hmac::Key::new(hmac::HMAC_SHA256, &key))
+}
+
+impl Endpoint {
+    /// `webhook-signature`: one `v1,` for each secret, over identifier, time and body.
+    fn sign(&self, id: &str, time_unix_s: i64, body: &str) -> String {
+        let signed = format!("{id}.{time_unix_s}.{body}");
+        let signatures = self.keys.iter().map(|key| {
+            let tag = hmac::sign(key, signed.as_bytes());
+            format!("v1,{}", BASE64.encode(tag.as_ref()))
+        });
+        signatures.collect::<Vec<_>>().join(" ")
+    }
+
+    fn request(&self, id: &str, time_unix_s: i64, body: &Value) -> HttpRequest {
+        let request = HttpRequest::post_json(&self.url, body);
+        let signature = self.sign(id, time_unix_s, request.body.as_deref().unwrap_or_default());
+        request
+            .header("webhook-id", id)
+            .header("webhook-timestamp", time_unix_s.to_string())
+            .header("webhook-signature", signature)
+            .header("idempotency-key", id)
+    }
+}
+
+/// What an answer means.
+enum Told {
+    Sent(Option<String>),
+    Refused(u16),
+    Later { status: u16, after: Option<Duration> },
+    Broken(u16),
+}
+
+fn read_answer(answer: &HttpResponse) -> Told {
+    match answer.status {
+        200..=299 => {
+            let body: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+            let reference = body["reference"].as_str().filter(|r| r.len() <= REFERENCE_LIMIT_BYTES);
+            Told::Sent(reference.map(str::to_owned))
+        }
+        status @ (410 | 422) => Told::Refused(status),
+        status @ (408 | 409 | 425 | 429 | 500..=599) => {
+            let after = answer.headers.get("retry-after").and_then(|s| s.trim().parse().ok());
+            Told::Later { status, after: after.map(Duration::from_secs) }
+        }
+        status => Told::Broken(status),
+    }
+}
+
+impl Mfa for Webhook {
+    fn begin(&self, call: &Call<'_>, request: MfaBegin) -> Outcome {
+        let Some(endpoint) = self.endpoints.get(&request.tenant).or_else(|| self.endpoints.get("*")) else {
+            return Outcome::Declined;
+        };
+        let Some(code) = &request.code else {
+            return Outcome::Invalid("there is no code; strike the hook mfa.verify".to_owned());
+        };
+        let now_s = || call.host().now_unix_ms().map(|ms| ms.div_euclid(1_000));
+        let begun = match now_s() {
+            Ok(now) => now,
+            Err(error) => return Outcome::Unavailable(error.message().to_owned()),
+        };
+        // The same for each attempt, so that one identifier never stands for two bodies.
+        let body = json!({
+            "type": "mfa.code",
+            "timestamp": Timestamp::from_second(begun).map(|t| t.to_string()).unwrap_or_default(),
+            "data": {
+                "tenant": request.tenant,
+                "user_id": request.user.id,
+                "locale": request.user.locale,
+                "method": request.method,
+                "destination": request.destination,
+                "code": code,
+                "expires_in_s": request.expires_in_s,
+            }
+        });
+        let mut pause = FIRST_PAUSE;
+        let mut why = String::new();
+        for attempt in 1..=ATTEMPTS {
+            if call.remaining_ms() < LEAST_TIME_MS {
+                return Outcome::Timeout;
+            }
+            let asked = call.fetch(&endpoint.request(&request.delivery_id, now_s().unwrap_or(begun), &body));
+            let mut wait = pause;
+            match asked.as_ref().map(read_answer) {
+                Ok(Told::Sent(reference)) => {
+                    return Outcome::json(reference.map_or_else(|| json!({}), |r| json!({ "reference": r })));
+                }
+                Ok(Told::Refused(status)) => return Outcome::Reject(format!("status_{status}")),
+                Ok(Told::Broken(status)) => {
+                    return Outcome::Unavailable(format!("the endpoint answered with status {status}"));
+                }
+                Ok(Told::Later { status, after }) => {
+                    why = format!("the endpoint answered with status {status}");
+                    wait = after.unwrap_or(pause).max(pause);
+                }
+                Err(error) => error.message().clone_into(&mut why),
+            }
+            let left = call.remaining_ms().saturating_sub(LEAST_TIME_MS);
+            if attempt == ATTEMPTS || i64::try_from(wait.as_millis()).unwrap_or(i64::MAX) > left {
+                break;
+            }
+            call.log(Level::Info, "a code is handed over once more");
+            thread::sleep(wait);
+            pause *= 2;
+        }
+        Outcome::Unavailable(why)
+    }
+}
+
+export!(
+    Webhook: [mfa],
+    id = "countersign.mfa_webhook",
+    vendor = "Countersign",
+    requests = { http = ["hooks.example.com"], secrets = ["mfa_webhook"] }
+);
+
+#[cfg(test)]
+mod tests;

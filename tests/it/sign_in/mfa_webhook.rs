@@ -1,0 +1,153 @@
+//! Codes that go to the endpoint of a tenant over HTTP and come back as the answer to a challenge.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use countersign::http::serve::serve;
+use data_encoding::BASE64;
+use poem::http::StatusCode;
+use poem::{Endpoint, EndpointExt, IntoResponse, Request, Response};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+use super::plugin_ports::{challenge, send, verify};
+use crate::support::plugins::{Bench, MFA_WEBHOOK};
+use crate::support::service::{Service, Setup};
+
+const KEY: &[u8] = b"a key of thirty-two bytes, random";
+
+#[derive(Clone)]
+struct Received {
+    id: String,
+    idempotency_key: String,
+    time: String,
+    signatures: String,
+    body: String,
+}
+
+/// The endpoint of a tenant: answers as it is told, then with 202.
+#[derive(Clone, Default)]
+struct Receiver {
+    received: Arc<Mutex<Vec<Received>>>,
+    statuses: Arc<Mutex<VecDeque<u16>>>,
+}
+
+impl Endpoint for Receiver {
+    type Output = Response;
+
+    async fn call(&self, mut request: Request) -> poem::Result<Response> {
+        let header = |name: &str| request.header(name).unwrap_or_default().to_owned();
+        let (id, idempotency_key) = (header("webhook-id"), header("idempotency-key"));
+        let (time, signatures) = (header("webhook-timestamp"), header("webhook-signature"));
+        let body = request.take_body().into_string().await?;
+        self.received.lock().unwrap().push(Received { id, idempotency_key, time, signatures, body });
+        let status = self.statuses.lock().unwrap().pop_front().unwrap_or(202);
+        Ok(StatusCode::from_u16(status).unwrap().into_response())
+    }
+}
+
+impl Receiver {
+    async fn start(self) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/codes", listener.local_addr().unwrap());
+        tokio::spawn(serve(listener, self.boxed(), std::future::pending()));
+        url
+    }
+
+    fn received(&self) -> Vec<Received> {
+        self.received.lock().unwrap().clone()
+    }
+}
+
+fn is_signed(message: &Received) -> bool {
+    let signed = format!("{}.{}.{}", message.id, message.time, message.body);
+    let key = hmac::Key::new(hmac::HMAC_SHA256, KEY);
+    message.signatures.split(' ').all(|signature| {
+        let tag = BASE64.decode(signature.strip_prefix("v1,").unwrap().as_bytes()).unwrap();
+        hmac::verify(&key, signed.as_bytes(), &tag).is_ok()
+    })
+}
+
+async fn start(receiver: &Receiver) -> (Service, Bench, TempDir) {
+    let url = receiver.clone().start().await;
+    let bench = Bench::new();
+    bench.secret("mfa_webhook", &format!("whsec_{}", BASE64.encode(KEY)));
+    let entry = bench.rust(MFA_WEBHOOK, "countersign.mfa_webhook").hooks(&["mfa.begin"]);
+    let entry = entry.with("method = \"email\"\ndeadline_ms = 10000");
+    let entry = entry.with("grants = { http = [\"127.0.0.1\"], secrets = [\"mfa_webhook\"] }");
+    let entry = entry.with(&format!(
+        "config = {{ endpoints = {{ default = {{ url = \"{url}\", secrets = [\"mfa_webhook\"] }} }} }}"
+    ));
+    let bench = bench.lock(&entry);
+    let policies = TempDir::new().unwrap();
+    let rules = r#"fn assess(s, risk) { if s.history.sign_ins_total > 0 { risk.require_mfa("new_device"); } }"#;
+    let mut setup = Setup::with_policies(policies.path(), &[("risk/_default.rhai", rules)]);
+    setup.plugins_lock = Some(bench.write());
+    let service = Service::start_with(setup).await;
+    let token = service.issuer.token().claim("email", "ada@example.com").claim("email_verified", true);
+    service.sign_in(&token.sign()).await.signed_in();
+    (service, bench, policies)
+}
+
+async fn open_challenge(service: &Service) -> Value {
+    challenge(service).await.challenged()["challenge_token"].clone()
+}
+
+#[tokio::test]
+async fn a_code_reaches_the_endpoint_signed_and_finishes_the_sign_in() {
+    let receiver = Receiver::default();
+    receiver.statuses.lock().unwrap().extend([503, 409]);
+    let (service, _bench, _policies) = start(&receiver).await;
+    let token = open_challenge(&service).await;
+    let sent = send(&service, &token, "email").await;
+    assert_eq!(sent.status, 200, "{}", sent.text);
+    let received = receiver.received();
+    assert_eq!(received.len(), 3, "tried until it was taken");
+    assert!(received.iter().all(is_signed));
+    assert!(received.iter().all(|r| r.id == received[0].id && r.idempotency_key == r.id));
+    assert!(received.iter().all(|r| r.body == received[0].body));
+    let body: Value = serde_json::from_str(&received[0].body).unwrap();
+    assert_eq!(body["data"]["destination"], "ada@example.com");
+    let code = body["data"]["code"].as_str().unwrap();
+    verify(&service, &token, if code == "123456" { "654321" } else { "123456" })
+        .await
+        .expect(400, "invalid_mfa_code");
+    verify(&service, &token, code).await.signed_in();
+}
+
+#[tokio::test]
+async fn another_message_has_another_identifier() {
+    let receiver = Receiver::default();
+    let (service, _bench, _policies) = start(&receiver).await;
+    let token = open_challenge(&service).await;
+    assert_eq!(send(&service, &token, "email").await.status, 200);
+    service.clock.advance(Duration::from_secs(21));
+    assert_eq!(send(&service, &token, "email").await.status, 200);
+    let received = receiver.received();
+    assert_eq!(received.len(), 2);
+    assert_ne!(received[0].id, received[1].id);
+}
+
+#[tokio::test]
+async fn what_the_endpoint_answers_is_told_apart() {
+    for (statuses, status, error, requests) in [
+        (vec![422], 400, "mfa_method_not_allowed", 1),
+        (vec![410], 400, "mfa_method_not_allowed", 1),
+        (vec![401], 503, "channel_unavailable", 1),
+        (vec![302], 503, "channel_unavailable", 1),
+        (vec![500, 500, 500, 500], 503, "channel_unavailable", 3),
+    ] {
+        let receiver = Receiver::default();
+        receiver.statuses.lock().unwrap().extend(&statuses);
+        let (service, _bench, _policies) = start(&receiver).await;
+        let token = open_challenge(&service).await;
+        send(&service, &token, "email").await.expect(status, error);
+        assert_eq!(receiver.received().len(), requests, "{statuses:?}");
+        let guess = json!({"challenge_token": token, "mfa_method": "email", "code": "000000"});
+        let answer = service.post("/auth/mfa/verify-challenge", guess).await;
+        assert_ne!(answer.status, 200, "a code that nobody got opens nothing");
+    }
+}
