@@ -459,9 +459,9 @@ async fn a_candidate_of_more_than_30_days_is_told_everywhere() {
         let status = service.get_with("/admin/policies/status", &key).await;
         status.body["shadows"][0].get("overdue_days").cloned()
     };
-    service.clock.advance(std::time::Duration::from_secs(30 * 86_400));
+    service.clock.advance(Duration::from_secs(30 * 86_400));
     assert_eq!(overdue().await, None);
-    service.clock.advance(std::time::Duration::from_secs(86_400));
+    service.clock.advance(Duration::from_secs(86_400));
     assert_eq!(overdue().await, Some(31.into()));
 
     let days = json(&policy(&service, &["shadow", "--json"]))[0]["overdue_days"].as_u64();
@@ -491,7 +491,7 @@ async fn a_replay_whose_time_is_up_says_so() {
     let tenant = countersign::ids::TenantId::parse("default").unwrap();
     let candidate = policies.deciding(&tenant).await.unwrap();
     let since = countersign::clock::UnixTime::from_secs(0);
-    for (limit, looked_at) in [(None, 1), (Some(std::time::Duration::ZERO), 0)] {
+    for (limit, looked_at) in [(None, 1), (Some(Duration::ZERO), 0)] {
         let report = policies.replay(&tenant, &candidate, since, limit, &|_, _| {}).await.unwrap();
         let told = report.to_json();
         assert_eq!((told["sign_ins"].as_u64(), told["recorded"].as_u64()), (Some(looked_at), Some(1)));

@@ -337,7 +337,7 @@ async fn a_replay_knows_the_channels_that_the_user_had() {
     let bench = Bench::new();
     let (entry, _outbox) = channel(&bench, &["mfa.begin"], "");
     let running = with_email(bench, &entry).await;
-    challenge(&running).await.challenged();
+    challenge(&running.service).await.challenged();
     let policies = running.policies.path().join("policies");
     let out = std::process::Command::new(env!("CARGO_BIN_EXE_countersign"))
         .args(["policy", "replay", "--json", "--since", "4000d", "--candidate"])
