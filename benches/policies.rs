@@ -107,7 +107,7 @@ async fn replay(bundle: &Bundle, records: usize) {
         folder: Arc::new(move || Ok(folder.clone())),
     };
     let started = Instant::now();
-    let report = service.replay(&tenant, &candidate, UnixTime::from_secs(0), &|_, _| {}).await.unwrap();
+    let report = service.replay(&tenant, &candidate, UnixTime::from_secs(0), None, &|_, _| {}).await.unwrap();
     println!("replay of {} records, two bundles each, two threads: {:?}", report.total, started.elapsed());
     println!("{report}");
     read_only(&*service.decisions, &tenant).await;

@@ -123,6 +123,7 @@ fn facts() -> Facts {
             groups: Vec::new(),
             privileged: false,
             password: None,
+            channels: Vec::new(),
             mfa_methods: Vec::new(),
             link_method: LinkMethod::Existing,
         },

@@ -2,6 +2,7 @@
 
 mod development;
 pub mod keys;
+pub mod likelihood;
 pub mod offline;
 mod plugins;
 
@@ -15,6 +16,7 @@ use poem::endpoint::BoxEndpoint;
 use tokio::net::TcpListener;
 
 use self::keys::Opened;
+use self::likelihood::CountKeeper;
 use crate::admin::directory::DirectoryService;
 use crate::admin::keys::KeyCheck;
 use crate::clock::{Clock, SystemClock};
@@ -135,9 +137,10 @@ pub struct App {
     policies: Arc<PolicyHost>,
     plugins: Arc<PluginHost>,
     keeper: Arc<KeyKeeper>,
+    counts: Arc<CountKeeper>,
     watch: (Option<WatchGuard>, Option<plugin_host::WatchGuard>),
-    /// What looks for changes beside the requests: keys, the directory, policies.
-    running: (AbortOnDrop, AbortOnDrop, Option<AbortOnDrop>),
+    /// What looks for changes beside the requests: keys, the directory, counts of sign-ins, policies.
+    running: (AbortOnDrop, AbortOnDrop, AbortOnDrop, Option<AbortOnDrop>),
     _master_key: MasterKeyFile,
 }
 
@@ -203,6 +206,7 @@ impl App {
         let provider_keys = Arc::new(provider_keys);
         let issuer = Arc::new(TokenIssuer { settings: settings.tokens.clone(), ring });
         let records = Arc::new(DecisionRecords::new(vault.clone(), pseudonyms.clone(), settings.keep_records));
+        let counts = CountKeeper::new(Arc::clone(&store), Arc::clone(&clock));
         let shadows = Shadows::start().map_err(StartError::Thread)?;
         let pipeline = Arc::new(Pipeline {
             clock: Arc::clone(&clock),
@@ -222,6 +226,7 @@ impl App {
             signals: Arc::<PluginHost>::clone(&plugins),
             observer: Arc::<PluginHost>::clone(&plugins),
             channels: Arc::<PluginHost>::clone(&plugins),
+            counts: Arc::<CountKeeper>::clone(&counts),
             rules: Arc::<PolicyHost>::clone(&policies),
             outcomes: Arc::<Store>::clone(&store),
             decisions: Arc::clone(&records) as Arc<dyn DecisionLog>,
@@ -365,6 +370,7 @@ impl App {
         let endpoint = http::endpoint(state, &server.base_path, &server.cors_origins, extra);
         let look = AbortOnDrop(tokio::spawn(keys::look_always(Arc::clone(&keeper))));
         let follow = AbortOnDrop(tokio::spawn(follow_directory(managed)));
+        let count = AbortOnDrop(tokio::spawn(Arc::clone(&counts).run()));
         Ok(Self {
             endpoint,
             store,
@@ -372,7 +378,8 @@ impl App {
             plugins,
             keeper,
             watch: (watch, plugin_watch),
-            running: (look, follow, follow_policies),
+            counts,
+            running: (look, follow, count, follow_policies),
             _master_key: master_key,
         })
     }
@@ -393,6 +400,12 @@ impl App {
     #[must_use]
     pub fn policies(&self) -> &Arc<PolicyHost> {
         &self.policies
+    }
+
+    /// What is common in each tenant.
+    #[must_use]
+    pub fn counts(&self) -> &Arc<CountKeeper> {
+        &self.counts
     }
 
     /// The plugins.

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::likelihood::CountKeeper;
 use super::{StartError, keys};
 use crate::admin::audit::{Author, Change};
 use crate::admin::directory::{DirectoryRules, DirectoryStore};
 use crate::clock::{Clock, SystemClock, UnixTime};
 use crate::config::{LiveDirectory, Settings, master_key};
 use crate::geo::GeoDatabases;
-use crate::ids::{EventId, KeyId};
+use crate::ids::{EventId, KeyId, TenantId};
 use crate::oidc::{FetchSettings, FetchSetupError, Fetcher, KeyCache};
 use crate::plugin_host::{PluginHost, PluginKeys, Services};
 use crate::scripts::PolicyHost;
@@ -25,10 +26,12 @@ use crate::signin::audit::Stage;
 use crate::signin::decision::Decision;
 use crate::signin::facts::Facts;
 use crate::signin::history::Pseudonyms;
+use crate::signin::likelihood::Commonness;
 use crate::signin::nonce::NonceIssuer;
 use crate::signin::pipeline::{Pipeline, Preview};
 use crate::signin::ports::{
-    AfterDecision, DecisionLog, Directory, KeySource, Outcomes, ReplayGuard, SealedDecision, StoreError, Users,
+    AfterDecision, DecisionLog, Directory, KeySource, Outcomes, ReplayGuard, SealedDecision, StoreError, TenantCounts,
+    Users,
 };
 use crate::signin::provider::Provider;
 use crate::signin::request::SignInRequest;
@@ -61,11 +64,15 @@ impl Offline {
         let (plugins, copies) = load_plugins(settings, Some(&store))?;
         let plugins = Arc::new(plugins);
         let cache = Arc::new(KeyCache::new(fetcher(settings)?, Arc::new(SystemClock)));
+        let counts = CountKeeper::new(Arc::clone(&store), Arc::new(SystemClock));
+        settings.providers.iter().for_each(|provider| drop(counts.find(&provider.tenant)));
+        counts.refresh().await?;
         let world = World {
             directory: Arc::<LiveDirectory>::clone(&directory),
             keys: Arc::new(PluginKeys::new(Arc::clone(&plugins), cache, Arc::new(SystemClock))),
             plugins,
             users: Arc::<Store>::clone(&store),
+            counts,
             outcomes: Arc::<Store>::clone(&store),
             nonces: NonceIssuer::new(store.kept_key(&vault, keys::NONCES).await?),
             pseudonyms: Pseudonyms::new(store.kept_key(&vault, keys::PSEUDONYMS).await?),
@@ -105,6 +112,8 @@ pub struct World {
     pub plugins: Arc<PluginHost>,
     /// Users.
     pub users: Arc<dyn Users>,
+    /// What is common in a tenant.
+    pub counts: Arc<dyn TenantCounts>,
     /// Writes; a preview never comes to them.
     pub outcomes: Arc<dyn Outcomes>,
     /// Server-issued nonces.
@@ -139,6 +148,7 @@ pub async fn pipeline(
         enricher: Arc::<PluginHost>::clone(&world.plugins),
         mapper: Arc::<PolicyHost>::clone(&policies),
         users: world.users,
+        counts: world.counts,
         geo: Arc::new(geo),
         signals: Arc::<PluginHost>::clone(&world.plugins),
         // Nobody is told: a preview is no sign-in.
@@ -181,6 +191,7 @@ pub async fn audited(settings: &Settings, provider: &Provider, activated: bool) 
         keys: Arc::new(KeyCache::new(fetcher(settings)?, Arc::new(SystemClock))),
         plugins: Arc::new(PluginHost::none()),
         users: Arc::<Stage>::clone(&stage),
+        counts: Arc::new(Nobody),
         outcomes: stage,
         nonces: NonceIssuer::new(vault.derive(keys::NONCES)),
         pseudonyms: Pseudonyms::new(vault.derive(keys::PSEUDONYMS)),
@@ -269,6 +280,12 @@ impl ReplayGuard for Nobody {
 /// A preview keeps no decision.
 impl DecisionLog for Nobody {
     fn freeze(&self, _: EventId, _: &AssessedSignIn, _: &Decision) -> Option<SealedDecision> {
+        None
+    }
+}
+
+impl TenantCounts for Nobody {
+    fn find(&self, _: &TenantId) -> Option<Arc<Commonness>> {
         None
     }
 }

@@ -14,6 +14,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{LiveDirectory, Settings, master_key};
 use crate::geo::GeoDatabases;
 use crate::oidc::inspect;
+use crate::policy::ports::PolicyStore;
 use crate::scripts::PolicyHost;
 use crate::scripts::cases::run_cases;
 use crate::secret::SystemEntropy;
@@ -126,6 +127,16 @@ async fn examine_store(settings: &Settings, vault: Option<&Vault>, findings: &mu
                 findings.fail(USAGE, "signing keys", error.0.to_string(), mend);
             }
         }
+    }
+    match PolicyStore::shadows(&*store, None).await {
+        Ok(shadows) => {
+            let now = SystemClock.now();
+            for (shadow, days) in shadows.iter().filter_map(|s| Some((s, s.overdue_days(now)?))) {
+                let told = format!("{} has been a candidate of {} for {days} days", shadow.bundle, shadow.tenant);
+                findings.lines.warn("shadow policies", told, "activate it, or countersign policy shadow --clear");
+            }
+        }
+        Err(error) => findings.fail(UNREACHABLE, "shadow policies", chain(&error), "see the store above"),
     }
     let directory = match offline::directory_with(settings, &store).await {
         Ok(directory) => directory,

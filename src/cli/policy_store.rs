@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{ConfigFile, FINDINGS, FINE, Failure, UNREACHABLE, USAGE, runtime};
 use crate::admin::audit::Author;
 use crate::app::open_policies;
+use crate::clock::UnixTime;
 use crate::ids::{EventId, TenantId};
 use crate::policy::bundle::Bundle;
 use crate::policy::diff::unified;
@@ -162,7 +163,7 @@ impl Replay {
                 bar.set_length(total);
                 bar.set_position(done);
             };
-            Ok(service.replay(&self.tenant, &candidate, since, &progress).await?)
+            Ok(service.replay(&self.tenant, &candidate, since, None, &progress).await?)
         })?;
         bar.finish_and_clear();
         if self.json {
@@ -215,7 +216,7 @@ pub(super) struct Shadow {
 impl Shadow {
     pub(super) fn run(self) -> Result<u8, Failure> {
         let scope = Scope::Tenant(self.tenant.clone());
-        let shadows = with(&self.config, async |service| {
+        let (shadows, now) = with(&self.config, async |service| {
             if self.clear || !self.candidate.is_empty() {
                 let mut ids = Vec::new();
                 for candidate in &self.candidate {
@@ -223,10 +224,11 @@ impl Shadow {
                 }
                 service.shadow(&self.tenant, ids, author(service, &scope)).await?;
             }
-            Ok(service.status(&scope).await?.shadows)
+            let status = service.status(&scope).await?;
+            Ok((status.shadows, status.at))
         })?;
         if self.json {
-            let list: Vec<Value> = shadows.iter().map(shadow_json).collect();
+            let list: Vec<Value> = shadows.iter().map(|s| shadow_json(s, now)).collect();
             println!("{:#}", Value::Array(list));
         } else if shadows.is_empty() {
             println!("no candidate runs beside the active policies of tenant {}", self.tenant);
@@ -242,15 +244,24 @@ impl Shadow {
                 c.faults,
                 c.micros / c.evaluated.max(1)
             );
+            warn_overdue(shadow, now);
         }
         Ok(FINE)
     }
 }
 
-fn shadow_json(shadow: &crate::policy::Shadow) -> Value {
+fn warn_overdue(shadow: &crate::policy::Shadow, now: UnixTime) {
+    if let Some(days) = shadow.overdue_days(now) {
+        let (bundle, tenant) = (&shadow.bundle, &shadow.tenant);
+        println!("warning: {bundle} has been a candidate of {tenant} for {days} days; activate it or take it away");
+    }
+}
+
+fn shadow_json(shadow: &crate::policy::Shadow, now: UnixTime) -> Value {
     json!({
         "tenant": shadow.tenant.as_str(), "bundle": shadow.bundle, "since": shadow.since.to_rfc3339(),
         "evaluated": shadow.counts.evaluated, "differed": shadow.counts.differed, "script_errors": shadow.counts.faults,
+        "overdue_days": shadow.overdue_days(now),
     })
 }
 
@@ -363,7 +374,7 @@ impl Status {
                     "folder": status.folder,
                     "active": status.in_force.iter().map(activation_json).collect::<Vec<_>>(),
                     "nodes": nodes.collect::<Vec<_>>(),
-                    "shadows": status.shadows.iter().map(shadow_json).collect::<Vec<_>>(),
+                    "shadows": status.shadows.iter().map(|s| shadow_json(s, status.at)).collect::<Vec<_>>(),
                     "versions": versions.collect::<Vec<_>>(),
                 })
             );
@@ -385,6 +396,7 @@ impl Status {
                 };
                 println!("{}  at {}, {state}", node.node, node.seq);
             }
+            status.shadows.iter().for_each(|shadow| warn_overdue(shadow, status.at));
             for (info, state) in &versions {
                 println!("{}  {:<8} {}", info.id, state.as_str(), info.created_at.to_rfc3339());
             }

@@ -34,7 +34,8 @@ pub struct ExplanationDto {
     /// The same in sentences.
     pub text: String,
     /// `id`, `bundle`, `file`, `score`, `level`, `action`, `steps` (reasons with points that add up to the score,
-    /// each with the line and the facts that led to it), `core`, `shadow`, `failure`.
+    /// each with the line and the facts that led to it), `core`, `likelihood` (`value`, `points`, and the `shares` of
+    /// each feature that add up to the value; `null` without that signal), `shadow`, `failure`.
     pub explanation: Any<Value>,
 }
 

@@ -145,7 +145,7 @@ pub struct NodeDto {
 
 /// A candidate that runs beside the active bundle.
 #[derive(Debug, Object)]
-#[oai(rename = "dto.PolicyShadow")]
+#[oai(rename = "dto.PolicyShadow", skip_serializing_if_is_none)]
 pub struct ShadowDto {
     /// The candidate.
     pub bundle: String,
@@ -157,6 +157,8 @@ pub struct ShadowDto {
     pub differed: u64,
     /// Its script errors.
     pub script_errors: u64,
+    /// Days for which it has run, when they are more than 30: activate it or take it away.
+    pub overdue_days: Option<u64>,
 }
 
 /// What is active.
@@ -181,7 +183,9 @@ impl From<Status> for StatusDto {
             error: n.error,
             seen_at: n.seen_at.to_rfc3339(),
         });
+        let at = status.at;
         let shadows = status.shadows.into_iter().map(|s| ShadowDto {
+            overdue_days: s.overdue_days(at),
             bundle: s.bundle,
             since: s.since.to_rfc3339(),
             evaluated: s.counts.evaluated,

@@ -306,6 +306,7 @@ mod tests {
                 groups: vec!["the-group".to_owned()],
                 privileged: false,
                 password: None,
+                channels: Vec::new(),
                 mfa_methods: vec![FactorFacts {
                     kind: "the-factor",
                     strength: "strong",

@@ -210,6 +210,38 @@ impl Explanation {
             .collect()
     }
 
+    /// The likelihood signal with the share of each feature; `null` when there was none.
+    fn likelihood_json(&self) -> Value {
+        let Some(told) = &self.decision.facts.history.likelihood else { return Value::Null };
+        let shares =
+            told.shares.iter().map(|s| json!({"feature": s.feature.as_str(), "share": s.value(), "seen": s.seen}));
+        json!({
+            "value": told.value(),
+            "points": told.points,
+            "sign_ins": told.sign_ins,
+            "shares": shares.collect::<Vec<_>>(),
+        })
+    }
+
+    /// The same as a sentence.
+    fn likelihood_text(&self) -> Option<String> {
+        let told = self.decision.facts.history.likelihood.as_ref()?;
+        let shares = told.shares.iter().map(|share| {
+            let (feature, value) = (share.feature.as_str(), share.value());
+            match share.seen {
+                0 => format!("{feature} never seen {value:+.2}"),
+                seen => format!("{feature} seen {seen} times {value:+.2}"),
+            }
+        });
+        Some(format!(
+            "likelihood {:+.2} ({} points), against {} earlier sign-ins: {}",
+            told.value(),
+            told.points,
+            told.sign_ins,
+            shares.collect::<Vec<_>>().join(", ")
+        ))
+    }
+
     /// What the core did with the score.
     #[must_use]
     pub fn core(&self) -> Vec<String> {
@@ -270,6 +302,7 @@ impl Explanation {
             "us": trace.us,
             "steps": steps,
             "core": self.core(),
+            "likelihood": self.likelihood_json(),
             "tags": trace.tags,
             "notes": trace.notes,
             "shadow": shadow,
@@ -317,6 +350,9 @@ impl Explanation {
             text.push_str("  No rule asked for anything.\n");
         }
         for line in self.core() {
+            let _ = writeln!(text, "  {line}");
+        }
+        if let Some(line) = self.likelihood_text() {
             let _ = writeln!(text, "  {line}");
         }
         for note in &trace.notes {

@@ -179,6 +179,9 @@ pub struct ShadowCounts {
     pub micros: u64,
 }
 
+/// A candidate that runs for longer is one that somebody forgot, or dares not activate.
+pub const SHADOW_DAYS: u64 = 30;
+
 /// A candidate that runs beside the active bundle of a tenant.
 #[derive(Debug, Clone)]
 pub struct Shadow {
@@ -190,6 +193,15 @@ pub struct Shadow {
     pub since: UnixTime,
     /// What it did.
     pub counts: ShadowCounts,
+}
+
+impl Shadow {
+    /// Whole days for which it has run, when they are more than [`SHADOW_DAYS`].
+    #[must_use]
+    pub fn overdue_days(&self, now: UnixTime) -> Option<u64> {
+        let days = now.since(self.since).as_secs() / 86_400;
+        (days > SHADOW_DAYS).then_some(days)
+    }
 }
 
 /// A sign-in that a shadowed candidate would have decided otherwise.

@@ -149,9 +149,9 @@ impl Comparison {
         self.slowest = self.slowest.max(other.slowest);
     }
 
-    /// The report.
+    /// The report. `recorded`: how many sign-ins there are, looked at or not.
     #[must_use]
-    pub fn report(mut self, active: &str, candidate: &str) -> ReplayReport {
+    pub fn report(mut self, active: &str, candidate: &str, recorded: u64) -> ReplayReport {
         self.micros.sort_unstable();
         let p99 = self.micros.get(self.micros.len() * 99 / 100).copied().unwrap_or(0);
         let mut causes: Vec<(Arc<str>, i64)> = self.causes.into_iter().filter(|(_, n)| *n != 0).collect();
@@ -162,6 +162,7 @@ impl Comparison {
             active: active.to_owned(),
             candidate: candidate.to_owned(),
             total: self.total,
+            recorded,
             before: side(&|n| changes[n].iter().sum()),
             after: side(&|n| changes.iter().map(|row| row[n]).sum()),
             changes,
@@ -187,8 +188,10 @@ pub struct ReplayReport {
     pub active: String,
     /// The candidate.
     pub candidate: String,
-    /// Sign-ins.
+    /// Sign-ins that were looked at.
     pub total: u64,
+    /// Sign-ins that there are. More than were looked at: time was up, and the newest are left out.
+    pub recorded: u64,
     /// Allowed, asked for a factor, denied, by the active bundle.
     pub before: [u64; 3],
     /// The same by the candidate.
@@ -238,6 +241,8 @@ impl ReplayReport {
             "active": self.active,
             "candidate": self.candidate,
             "sign_ins": self.total,
+            "recorded": self.recorded,
+            "complete": self.total == self.recorded,
             "before": side(self.before),
             "after": side(self.after),
             "script_errors": {"active": self.faults[0], "candidate": self.faults[1]},
@@ -309,6 +314,10 @@ impl fmt::Display for ReplayReport {
         }
         if let Some((us, id)) = self.slowest {
             writeln!(f, "  slowest run of the candidate: {us} µs at {id}")?;
+        }
+        if self.total < self.recorded {
+            let (total, recorded) = (self.total, self.recorded);
+            writeln!(f, "  Time was up: these are the oldest {total} of {recorded} sign-ins.")?;
         }
         writeln!(f, "  Facts are as they were; histories are not simulated anew.")
     }

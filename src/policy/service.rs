@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -83,6 +84,8 @@ pub struct Status {
     pub shadows: Vec<Shadow>,
     /// The identity of the folder, which is in force where nothing was activated.
     pub folder: Option<String>,
+    /// When this was asked.
+    pub at: UnixTime,
 }
 
 impl PolicyService {
@@ -260,6 +263,7 @@ impl PolicyService {
             nodes: self.store.nodes().await?,
             shadows: self.store.shadows(scope.tenant()).await?,
             folder: (self.folder)().ok().map(|bundle| bundle.id()),
+            at: self.clock.now(),
         })
     }
 
@@ -361,7 +365,8 @@ impl PolicyService {
     }
 
     /// Runs a candidate over a tenant's recorded sign-ins, beside the bundle that decides now.
-    /// `progress` is told how many of how many are done.
+    /// `progress` is told how many of how many are done. When `limit` is over, it ends early, with the oldest
+    /// ones looked at, and the report says so.
     ///
     /// # Errors
     /// When one of both does not compile, or a record does not open.
@@ -370,8 +375,10 @@ impl PolicyService {
         tenant: &TenantId,
         candidate: &Bundle,
         since: UnixTime,
+        limit: Option<Duration>,
         progress: &(dyn Fn(u64, u64) + Send + Sync),
     ) -> Result<ReplayReport, PolicyError> {
+        let started = std::time::Instant::now();
         let active = self.deciding(tenant).await?;
         let (active_id, candidate_id) = (active.id(), candidate.id());
         let active = self.lab.prepare(&active).map_err(PolicyError::Unusable)?;
@@ -382,7 +389,8 @@ impl PolicyService {
         let (mut done, mut after, mut last_page) = (0, None, false);
         let mut working = tokio::task::JoinSet::new();
         loop {
-            while !last_page && working.len() < WORKERS {
+            let in_time = limit.is_none_or(|limit| started.elapsed() < limit);
+            while in_time && !last_page && working.len() < WORKERS {
                 let page = self.decisions.page(tenant, since, after).await?;
                 last_page = page.last.is_none();
                 after = page.last.or(after);
@@ -401,7 +409,7 @@ impl PolicyService {
             done += count;
             progress(done, total);
         }
-        Ok(all.report(&active_id, &candidate_id))
+        Ok(all.report(&active_id, &candidate_id, if last_page { done } else { total }))
     }
 
     /// Runs scripts where they keep nobody waiting.

@@ -13,6 +13,7 @@ use crate::signin::facts::{
     RequestFacts, Travel, UpstreamFacts, UserFacts,
 };
 use crate::signin::identity::UserKind;
+use crate::signin::likelihood::{Likelihood, MOST_POINTS};
 
 /// A returning user at home, on a known device, at noon.
 pub(super) fn ordinary(tenant: &TenantId) -> Facts {
@@ -69,6 +70,7 @@ pub(super) fn ordinary(tenant: &TenantId) -> Facts {
                 enrolled_age_days: 300,
                 last_used_age_days: Some(3),
             }],
+            channels: Vec::new(),
             link_method: LinkMethod::Existing,
         },
         history: HistoryFacts {
@@ -169,6 +171,17 @@ pub(super) fn set(facts: &mut Facts, path: &str, value: &Value) -> Result<(), St
         "history.hours_since_last" => h.hours_since_last = maybe_float()?,
         "history.implied_speed_kmh" => h.implied_speed_kmh = maybe_float()?,
         "history.travel" => h.travel = travel(value).ok_or_else(wrong)?,
+        "signals.likelihood" => {
+            #[expect(clippy::cast_possible_truncation, reason = "a float becomes an integer by saturation")]
+            let of = |value: f64| Likelihood::of_milli((value.clamp(-100.0, 100.0) * 1000.0).round() as i64);
+            h.likelihood = maybe_float()?.map(of);
+        }
+        "signals.likelihood_points" => {
+            h.likelihood = maybe_int()?.map(|points| Likelihood {
+                points: points.clamp(0, MOST_POINTS),
+                ..h.likelihood.clone().unwrap_or_else(|| Likelihood::of_milli(0))
+            });
+        }
         _ => return set_open(facts, path, value),
     }
     Ok(())

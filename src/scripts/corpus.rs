@@ -61,6 +61,8 @@ const VALUES: &[(&str, &str)] = &[
     ("history.hours_since_last", "['unknown', 0.1, 2500.0]"),
     ("history.implied_speed_kmh", "['unknown', 700.0, 200000.0]"),
     ("history.travel", "['plausible', 'fast', 'impossible', 'unknown']"),
+    ("signals.likelihood", "[-6.0, 4.5]"),
+    ("signals.likelihood_points", "[0, 12, 40]"),
     ("claims.email", "['']"),
     ("claims.email_verified", "[false, 'true']"),
     ("claims.groups", "[[], ['admin'], 'admin']"),

@@ -13,6 +13,7 @@ use crate::signin::facts::{
     Facts, HistoryFacts, LastSignIn, ProviderFacts, RequestFacts, UpstreamFacts, UserFacts,
 };
 use crate::signin::identity::MappingInput;
+use crate::signin::likelihood::Likelihood;
 
 /// The most claims and plugins that a step can name as its cause.
 const NAMED: usize = 16;
@@ -206,8 +207,8 @@ pub(super) fn register(engine: &mut Engine) {
     register_history(engine);
     getters!(engine, Signals, "signals", {
         "plugin" => |s| Dynamic::from(PluginSignals(Arc::clone(&s.0))),
-        "likelihood" => |_s| Dynamic::UNIT,
-        "likelihood_points" => |_s| Dynamic::UNIT,
+        "likelihood" => |s| known(s.0.facts.history.likelihood.as_ref().map(Likelihood::value)),
+        "likelihood_points" => |s| known(s.0.facts.history.likelihood.as_ref().map(|l| l.points)),
         "credential_compromise" => |_s| false.into(),
         "session_revoked_recently" => |_s| false.into(),
         "ip_reputation" => |_s| Dynamic::UNIT,

@@ -13,6 +13,7 @@ use super::builder::is_code;
 use crate::ids::TenantId;
 use crate::people::passwords::{ExpiredPassword, PasswordPolicy};
 use crate::signin::assessment::{POLICY_ERROR, SCORE_LIMIT};
+use crate::signin::likelihood::{COUNTED_SIGN_INS, LikelihoodMode, LikelihoodRule};
 use crate::signin::rules::{LevelAction, OnError, PolicySettings, Unenrolled};
 
 #[derive(Deserialize)]
@@ -34,6 +35,7 @@ struct FlatTable {
     actions: Option<Actions>,
     failure: Option<Failure>,
     password: Option<Password>,
+    likelihood: Option<LikelihoodTable>,
     gate: Option<Gate>,
     #[serde(default)]
     tenants: BTreeMap<String, Table>,
@@ -50,6 +52,7 @@ struct Table {
     actions: Option<Actions>,
     failure: Option<Failure>,
     password: Option<Password>,
+    likelihood: Option<LikelihoodTable>,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -189,6 +192,45 @@ impl Password {
     }
 }
 
+/// What is left out is as shipped; a tenant's table replaces the shared one as a whole.
+#[derive(Deserialize, Clone, Copy)]
+#[serde(deny_unknown_fields)]
+struct LikelihoodTable {
+    mode: Option<LikelihoodWord>,
+    min_sign_ins: Option<u64>,
+    min_history: Option<u32>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum LikelihoodWord {
+    Off,
+    Auto,
+    On,
+}
+
+impl LikelihoodTable {
+    fn rule(self) -> Result<LikelihoodRule, String> {
+        let shipped = LikelihoodRule::default();
+        let rule = LikelihoodRule {
+            mode: match self.mode {
+                None | Some(LikelihoodWord::Auto) => LikelihoodMode::Auto,
+                Some(LikelihoodWord::Off) => LikelihoodMode::Off,
+                Some(LikelihoodWord::On) => LikelihoodMode::On,
+            },
+            min_sign_ins: self.min_sign_ins.unwrap_or(shipped.min_sign_ins),
+            min_history: self.min_history.unwrap_or(shipped.min_history),
+        };
+        if !(100..=COUNTED_SIGN_INS as u64).contains(&rule.min_sign_ins) {
+            return Err(format!("min_sign_ins is 100 to {COUNTED_SIGN_INS}, not {}", rule.min_sign_ins));
+        }
+        if !(1..=50).contains(&rule.min_history) {
+            return Err(format!("min_history is 1 to 50, not {}", rule.min_history));
+        }
+        Ok(rule)
+    }
+}
+
 /// The settings of one tenant, for core and scripts.
 #[derive(Clone)]
 pub(super) struct TenantSettings {
@@ -225,6 +267,7 @@ impl AllSettings {
             failure: flat.failure,
             trusted_devices: flat.trusted_devices,
             password: flat.password,
+            likelihood: flat.likelihood,
         };
         let reason_coverage = flat.gate.map_or(DEFAULT_COVERAGE, |gate| gate.reason_coverage);
         if reason_coverage > 100 {
@@ -271,6 +314,7 @@ fn over(shared: &Table, own: Table) -> Table {
         failure: own.failure.or(shared.failure),
         trusted_devices: own.trusted_devices.or(shared.trusted_devices),
         password: own.password.or(shared.password),
+        likelihood: own.likelihood.or(shared.likelihood),
     }
 }
 
@@ -310,6 +354,7 @@ fn settings(table: &Table) -> Result<TenantSettings, String> {
         privileged_groups: table.privileged_groups.clone().unwrap_or_default(),
         trusted_devices: table.trusted_devices.unwrap_or(shipped.trusted_devices),
         password: table.password.map_or(Ok(shipped.password), Password::policy)?,
+        likelihood: table.likelihood.map_or(Ok(shipped.likelihood), LikelihoodTable::rule)?,
     };
     let first_sign_in = match table.first_sign_in {
         None | Some(FirstSignIn::Low) => "low",
@@ -320,7 +365,7 @@ fn settings(table: &Table) -> Result<TenantSettings, String> {
 
 /// Unknown keys at the top, which `flatten` would pass over.
 fn check_keys(text: &str) -> Result<(), LoadError> {
-    const KNOWN: [&str; 11] = [
+    const KNOWN: [&str; 12] = [
         "contract",
         "first_sign_in",
         "unenrolled",
@@ -330,6 +375,7 @@ fn check_keys(text: &str) -> Result<(), LoadError> {
         "failure",
         "trusted_devices",
         "password",
+        "likelihood",
         "gate",
         "tenants",
     ];

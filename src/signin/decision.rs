@@ -90,24 +90,24 @@ impl Decided {
     }
 }
 
-/// Decides. Deny before what cannot be met before MFA before tokens. `channels` are those to addresses
-/// that the user had verified before this sign-in: for a user without a factor that would do, if the
-/// tenant's `unenrolled` rule is `known_channel`.
+/// Decides. Deny before what cannot be met before MFA before tokens. Channels to addresses that the user had
+/// verified before this sign-in are for a user without a factor that would do, if the tenant's `unenrolled`
+/// rule is `known_channel`.
 #[must_use]
-pub fn decide(assessed: AssessedSignIn, channels: &[MfaMethod]) -> Decided {
+pub fn decide(assessed: AssessedSignIn) -> Decided {
     let factors = &assessed.resolved().known().factors;
-    let decision = by_facts(assessed.assessment(), assessed.facts(), factors, channels);
+    let decision = by_facts(assessed.assessment(), assessed.facts(), factors);
     Decided { assessed, decision }
 }
 
-fn by_facts(assessment: &Assessment, facts: &Facts, factors: &[Factor], channels: &[MfaMethod]) -> Decision {
+fn by_facts(assessment: &Assessment, facts: &Facts, factors: &[Factor]) -> Decision {
     let who = Who {
         kind: facts.user.kind,
         trusted_upstream_mfa: facts.upstream.trusted_mfa,
         auth_time_age_s: facts.upstream.auth_time_age_s,
         on_trusted_device: facts.history.trusted_device,
         factors,
-        channels,
+        channels: &facts.user.channels,
     };
     let policy = &assessment.settings.password;
     let password = facts.user.password.map(|state| status(state, policy, facts.request.time));
@@ -258,8 +258,7 @@ pub fn demanded_action(assessment: &Assessment) -> &'static str {
     }
 }
 
-/// The decision on facts of an earlier sign-in, with the factors that the user had then. Channels to known
-/// addresses are not among the facts: a user who has nothing else counts as one without a factor.
+/// The decision on facts of an earlier sign-in, with the factors and channels that the user had then.
 #[must_use]
 pub fn decide_again(assessment: &Assessment, facts: &Facts) -> Decision {
     let at = facts.request.time;
@@ -270,7 +269,7 @@ pub fn decide_again(assessment: &Assessment, facts: &Facts) -> Decision {
         .filter_map(|f| MfaMethod::find(f.kind))
         .map(|method| Factor { id: FactorId::from_bytes([0; 16]), method, enrolled_at: at, last_used_at: None })
         .collect();
-    by_facts(assessment, facts, &factors, &[])
+    by_facts(assessment, facts, &factors)
 }
 
 impl Decision {

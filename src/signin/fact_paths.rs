@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::facts::{DeviceMatch, Facts, HistoryFacts};
+use super::likelihood::Likelihood;
 
 /// One fact.
 pub struct FactPath {
@@ -95,8 +96,8 @@ paths! {
         "time_unix_s": last.time.as_secs(), "country": last.country, "level": last.level,
     }))),
     "signals.plugin" => |_f| json!("…"),
-    "signals.likelihood" => |_f| Value::Null,
-    "signals.likelihood_points" => |_f| Value::Null,
+    "signals.likelihood" => |f| json!(f.history.likelihood.as_ref().map(Likelihood::value)),
+    "signals.likelihood_points" => |f| json!(f.history.likelihood.as_ref().map(|l| l.points)),
     "signals.credential_compromise" => |_f| json!(false),
     "signals.session_revoked_recently" => |_f| json!(false),
     "signals.ip_reputation" => |_f| Value::Null,

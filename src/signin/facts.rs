@@ -10,8 +10,10 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::identity::UserKind;
+use super::likelihood::Likelihood;
 use crate::clock::UnixTime;
 use crate::ids::{TenantId, UserId};
+use crate::mfa::MfaMethod;
 use crate::people::passwords::PasswordState;
 
 /// Everything that the rules may look at.
@@ -258,6 +260,8 @@ pub struct UserFacts {
     pub password: Option<PasswordState>,
     /// Usable factors.
     pub mfa_methods: Vec<FactorFacts>,
+    /// Channels to addresses that were verified before this sign-in.
+    pub channels: Vec<MfaMethod>,
     /// How the identity came to the user.
     pub link_method: LinkMethod,
 }
@@ -374,4 +378,6 @@ pub struct HistoryFacts {
     pub travel: Travel,
     /// The last successful one.
     pub last_sign_in: Option<LastSignIn>,
+    /// How unusual the surroundings are for this user, when the tenant has that signal.
+    pub likelihood: Option<Likelihood>,
 }

@@ -180,6 +180,7 @@ impl History {
                 factors: if entry.end == PastEnd::MfaPassed { vec!["mfa".to_owned()] } else { Vec::new() },
                 level: entry.level.unwrap_or(Level::Low).as_str().into(),
             }),
+            likelihood: None,
         }
     }
 

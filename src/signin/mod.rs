@@ -84,6 +84,7 @@ pub mod history;
 pub mod identity;
 pub mod json;
 pub mod key;
+pub mod likelihood;
 pub mod logout;
 pub mod nonce;
 pub mod pipeline;

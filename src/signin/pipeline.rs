@@ -14,23 +14,23 @@ use tracing::Instrument;
 
 use carry_out::{Carried, Terms, log_fault, report};
 
-use super::assessment::{AssessedSignIn, assess};
+use super::assessment::assess;
 use super::decision::{Decided, decide};
 use super::error::SignInError;
-use super::facts::{LinkMethod, ProviderFacts, RequestFacts, UpstreamFacts};
+use super::facts::{ProviderFacts, RequestFacts, UpstreamFacts};
 use super::history::{ContextPrint, Pseudonyms};
 use super::identity::{MappedIdentity, MappingError, MappingInput};
 use super::nonce::NonceIssuer;
 use super::ports::{
     AfterDecision, ClaimMapper, DecisionLog, Directory, Enricher, GeoLookup, KeySource, Observer, Outcomes,
-    ReplayGuard, RiskRules, SignalSource, TokenVerifier, Users,
+    ReplayGuard, RiskRules, SignalSource, TenantCounts, TokenVerifier, Users,
 };
 use super::provider::{EnrichFailure, NoncePolicy, Provider, Tenant};
 use super::record::AssessmentRecord;
 use super::replay::{FreshToken, spend};
 use super::request::SignInRequest;
 use super::rules::PolicySettings;
-use super::signals::{gather, request_facts, upstream_facts};
+use super::signals::{SignalWorld, gather, request_facts, upstream_facts};
 use super::token::{MAX_TOKEN_BYTES, TokenShapeError, UnverifiedToken};
 use super::trace::{Checked, Ending};
 use super::user::{ResolveError, ResolvedUser, User, resolve};
@@ -98,6 +98,8 @@ pub struct Pipeline {
     pub geo: Arc<dyn GeoLookup>,
     /// Plugins that add signals.
     pub signals: Arc<dyn SignalSource>,
+    /// What is common in a tenant.
+    pub counts: Arc<dyn TenantCounts>,
     /// Risk scripts.
     pub rules: Arc<dyn RiskRules>,
     /// Writes.
@@ -303,15 +305,14 @@ impl Pipeline {
             prepared.upstream.clone(),
             trail.context.clone(),
             &prepared.settings,
-            &*self.signals,
+            SignalWorld { plugins: &*self.signals, counts: &*self.counts, channels: &*self.channels },
         )
         .instrument(tracing::debug_span!("signin.signals"))
         .await;
         let assessed = tracing::debug_span!("signin.assess").in_scope(|| assess(signals, &*self.rules));
         trail.assessment = Some(assessed.assessment().record());
         log_fault(assessed.assessment(), &assessed.facts().tenant);
-        let channels = self.known_channels(&assessed);
-        Ok(decide(assessed, &channels))
+        Ok(decide(assessed))
     }
 
     /// Step 2, first half.
@@ -414,14 +415,6 @@ impl Pipeline {
             self.nonces.spend(&provider.tenant, nonce, now, replays).await??;
         }
         Ok(verified)
-    }
-
-    /// Channels to addresses that this user had verified before this sign-in.
-    fn known_channels(&self, assessed: &AssessedSignIn) -> Vec<MfaMethod> {
-        if assessed.resolved().link_method() == LinkMethod::Provisioned {
-            return Vec::new();
-        }
-        self.channels.usable(&assessed.resolved().known().user.profile)
     }
 
     /// Step 6, first half: plugins may add claims under `x.<plugin>`, and never replace one.

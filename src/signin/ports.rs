@@ -12,6 +12,7 @@ use super::decision::Decision;
 use super::facts::{Facts, Location};
 use super::identity::{MappingInput, MappingOutput};
 use super::key::VerificationKey;
+use super::likelihood::Commonness;
 use super::provider::{Provider, SignatureAlgorithm, Tenant};
 use super::record::{SignInRecord, SubjectChanged};
 use super::rules::{PolicyFault, PolicySettings, RuleRun, TokenInput};
@@ -211,6 +212,12 @@ pub trait SignalSource: Send + Sync {
     fn is_empty(&self) -> bool;
     /// Asks all of them side by side; `None` for one that failed or ran too long.
     async fn signals(&self, facts: &Arc<Facts>) -> BTreeMap<String, Option<Value>>;
+}
+
+/// How common surroundings are among a tenant's sign-ins.
+pub trait TenantCounts: Send + Sync {
+    /// The counts of a moment ago; `None` while they are not read yet. Fast, without I/O.
+    fn find(&self, tenant: &TenantId) -> Option<Arc<Commonness>>;
 }
 
 /// Where an address is.

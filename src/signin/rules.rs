@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::fact_paths::Because;
+use super::likelihood::LikelihoodRule;
 use crate::mfa::{MfaMethod, Strength};
 use crate::people::passwords::PasswordPolicy;
 
@@ -239,6 +240,8 @@ pub struct PolicySettings {
     pub trusted_devices: bool,
     /// What is asked of local passwords.
     pub password: PasswordPolicy,
+    /// When the likelihood signal speaks.
+    pub likelihood: LikelihoodRule,
 }
 
 impl Default for PolicySettings {
@@ -253,6 +256,7 @@ impl Default for PolicySettings {
             privileged_groups: Vec::new(),
             trusted_devices: false,
             password: PasswordPolicy::default(),
+            likelihood: LikelihoodRule::default(),
         }
     }
 }

@@ -10,12 +10,14 @@ use super::facts::{
     FactorFacts, Facts, HistoryFacts, LinkMethod, Location, ProviderFacts, RequestFacts, UpstreamFacts, UserFacts,
 };
 use super::history::ContextPrint;
-use super::ports::{GeoLookup, SignalSource};
+use super::likelihood::{Likelihood, LikelihoodMode, likelihood};
+use super::ports::{GeoLookup, SignalSource, TenantCounts};
 use super::replay::FreshToken;
 use super::request::ClientContext;
 use super::rules::PolicySettings;
 use super::user::ResolvedUser;
 use crate::clock::UnixTime;
+use crate::mfa::delivery::CodeChannels;
 
 /// A resolved user with frozen facts. Only [`gather`] can build one.
 #[derive(Debug)]
@@ -80,6 +82,16 @@ pub fn upstream_facts(token: &FreshToken, enrich_missing: Vec<String>) -> Upstre
     }
 }
 
+/// What is asked while facts are gathered.
+pub struct SignalWorld<'a> {
+    /// Plugins that add signals.
+    pub plugins: &'a dyn SignalSource,
+    /// What is common in the tenant.
+    pub counts: &'a dyn TenantCounts,
+    /// Channels that send codes.
+    pub channels: &'a dyn CodeChannels,
+}
+
 /// Freezes the facts, then asks signal plugins side by side. `context` is the print of the request.
 pub async fn gather(
     resolved: ResolvedUser,
@@ -88,7 +100,7 @@ pub async fn gather(
     upstream: UpstreamFacts,
     context: ContextPrint,
     settings: &PolicySettings,
-    plugins: &dyn SignalSource,
+    world: SignalWorld<'_>,
 ) -> Signals {
     let token = resolved.identity().token();
     let provider = token.provider();
@@ -116,6 +128,10 @@ pub async fn gather(
                 last_used_age_days: f.last_used_at.map(days),
             })
             .collect(),
+        channels: match resolved.link_method() {
+            LinkMethod::Provisioned => Vec::new(),
+            _ => world.channels.usable(&known.user.profile),
+        },
         link_method: resolved.link_method(),
     };
     let mut facts = Facts {
@@ -126,16 +142,33 @@ pub async fn gather(
         claims,
         history: HistoryFacts {
             trusted_device: resolved.is_on_trusted_device(),
+            likelihood: likelihood_of(&resolved, &context, settings, world.counts),
             ..known.history.facts(&context, now)
         },
         request,
         user,
         plugin_signals: BTreeMap::new(),
     };
-    if plugins.is_empty() {
+    if world.plugins.is_empty() {
         return Signals { resolved, facts: Arc::new(facts), context };
     }
     let frozen = Arc::new(facts.clone());
-    facts.plugin_signals = plugins.signals(&frozen).await;
+    facts.plugin_signals = world.plugins.signals(&frozen).await;
     Signals { resolved, facts: Arc::new(facts), context }
+}
+
+/// Nothing is looked up when the tenant has the signal off.
+fn likelihood_of(
+    resolved: &ResolvedUser,
+    context: &ContextPrint,
+    settings: &PolicySettings,
+    counts: &dyn TenantCounts,
+) -> Option<Likelihood> {
+    let rule = &settings.likelihood;
+    if rule.mode == LikelihoodMode::Off {
+        return None;
+    }
+    let (known, token) = (resolved.known(), resolved.identity().token());
+    let all = counts.find(&known.user.tenant)?;
+    likelihood(known.user.id, &known.history, context, &all, rule, token.verified_at())
 }

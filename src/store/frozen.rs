@@ -22,6 +22,7 @@ use crate::signin::facts::{
 };
 use crate::signin::history::{ContextPrint, Pseudonym, Pseudonyms};
 use crate::signin::identity::UserKind;
+use crate::signin::likelihood::{Feature, Likelihood, Share};
 use crate::signin::user::UserStatus;
 
 const TOKEN_CLAIMS: [&str; 6] = ["nonce", "jti", "sid", "at_hash", "c_hash", "s_hash"];
@@ -100,6 +101,7 @@ frozen!(FrozenUser {
     factors: Vec<(String, i64, Option<i64>)>,
     link: u8,
     password: Option<(i64, bool)>,
+    channels: Vec<String>,
 });
 
 frozen!(FrozenHistory {
@@ -119,7 +121,11 @@ frozen!(FrozenHistory {
     travel: u8,
     last: Option<(i64, Text, Option<i64>, Arc<str>, Vec<String>, Arc<str>)>,
     trusted_device: bool,
+    likelihood: Option<FrozenLikelihood>,
 });
+
+/// Thousandths, points, sign-ins compared with; of each feature thousandths and sign-ins with the same value.
+type FrozenLikelihood = (i64, i64, u32, Vec<(i64, u32)>);
 
 const NETWORKS: [NetworkKind; 7] = [
     NetworkKind::Unknown,
@@ -161,6 +167,12 @@ fn ip_stand_in(prefix: Option<Pseudonym>, ip: Pseudonym) -> IpAddr {
     octets[1..6].copy_from_slice(&prefix.unwrap_or_default()[..5]);
     octets[8..].copy_from_slice(&ip);
     Ipv6Addr::from(octets).into()
+}
+
+fn thaw_likelihood((milli, points, sign_ins, shares): FrozenLikelihood) -> Likelihood {
+    let shares = Feature::ALL.into_iter().zip(shares);
+    let shares = shares.map(|(feature, (milli, seen))| Share { feature, milli, seen }).collect();
+    Likelihood { milli, points, sign_ins, shares }
 }
 
 impl FrozenFacts {
@@ -217,6 +229,7 @@ impl FrozenFacts {
                     .collect(),
                 link: number(&LINKS, &user.link_method),
                 password: user.password.map(|p| (p.changed_at.as_millis(), p.must_change)),
+                channels: user.channels.iter().map(|m| m.as_str().to_owned()).collect(),
             },
             history: FrozenHistory {
                 total: h.sign_ins_total,
@@ -238,6 +251,10 @@ impl FrozenFacts {
                     (l.time.as_millis(), l.country.clone(), l.asn, provider, l.factors.clone(), level)
                 }),
                 trusted_device: h.trusted_device,
+                likelihood: h
+                    .likelihood
+                    .as_ref()
+                    .map(|l| (l.milli, l.points, l.sign_ins, l.shares.iter().map(|s| (s.milli, s.seen)).collect())),
             },
             plugins: facts.plugin_signals.clone(),
         }
@@ -298,6 +315,7 @@ impl FrozenFacts {
                 groups: user.groups,
                 privileged: user.privileged,
                 mfa_methods: factors.collect(),
+                channels: user.channels.iter().filter_map(|word| MfaMethod::find(word)).collect(),
                 link_method: word(&LINKS, user.link),
                 password: user
                     .password
@@ -327,6 +345,7 @@ impl FrozenFacts {
                     factors,
                     level,
                 }),
+                likelihood: h.likelihood.map(thaw_likelihood),
             },
             plugin_signals: self.plugins,
         })

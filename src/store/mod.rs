@@ -12,6 +12,7 @@ mod admin_users;
 mod audit;
 mod batch;
 mod challenges;
+pub mod commonness;
 pub mod decisions;
 mod deliveries;
 mod devices;

@@ -442,3 +442,61 @@ fn a_new_tenant_script_passes_its_cases_and_nothing_is_overwritten() {
     assert_eq!(run(&["new", "acme"]).status.code(), Some(2));
     assert_eq!(run(&["new", "No Tenant"]).status.code(), Some(2));
 }
+
+#[tokio::test]
+async fn a_candidate_of_more_than_30_days_is_told_everywhere() {
+    let service = Service::start().await;
+    fine(&policy(&service, &["shadow", "--candidate", shipped().to_str().unwrap()]));
+    let young = fine(&policy(&service, &["shadow"]));
+    assert!(!young.contains("warning"), "{young}");
+    let bundle = json(&policy(&service, &["shadow", "--json"]))[0]["bundle"].clone();
+    fine(&policy(&service, &["shadow", "--clear"]));
+
+    // Set at the server's time, which is long before the machine's.
+    let key = service.admin_key(countersign::admin::access::Role::Admin, Some("default")).await;
+    service.post_with("/admin/policies/shadow", &key, serde_json::json!({"bundles": [bundle]})).await;
+    let overdue = async || {
+        let status = service.get_with("/admin/policies/status", &key).await;
+        status.body["shadows"][0].get("overdue_days").cloned()
+    };
+    service.clock.advance(Duration::from_secs(30 * 86_400));
+    assert_eq!(overdue().await, None);
+    service.clock.advance(Duration::from_secs(86_400));
+    assert_eq!(overdue().await, Some(31.into()));
+
+    let days = json(&policy(&service, &["shadow", "--json"]))[0]["overdue_days"].as_u64();
+    if countersign::clock::Clock::now(&countersign::clock::SystemClock)
+        > countersign::clock::Clock::now(&service.clock)
+    {
+        assert!(days.unwrap() > 30);
+        let told = text(&policy(&service, &["status"]));
+        assert!(told.contains("warning: pol_") && told.contains("activate it or take it away"), "{told}");
+        let doctor = Command::new(env!("CARGO_BIN_EXE_countersign"))
+            .arg("doctor")
+            .arg("--config")
+            .arg(service.dir.path().join("countersign.toml"))
+            .output()
+            .unwrap();
+        assert!(text(&doctor).contains("has been a candidate of default for"), "{}", text(&doctor));
+    }
+}
+
+#[tokio::test]
+async fn a_replay_whose_time_is_up_says_so() {
+    let service = Service::start().await;
+    service.sign_in(&service.issuer.token().sign()).await.signed_in();
+    let file = service.dir.path().join("countersign.toml");
+    let settings = countersign::config::load(&file, std::iter::empty()).unwrap();
+    let (store, policies, _key) = countersign::app::open_policies(&settings).await.unwrap();
+    let tenant = countersign::ids::TenantId::parse("default").unwrap();
+    let candidate = policies.deciding(&tenant).await.unwrap();
+    let since = countersign::clock::UnixTime::from_secs(0);
+    for (limit, looked_at) in [(None, 1), (Some(Duration::ZERO), 0)] {
+        let report = policies.replay(&tenant, &candidate, since, limit, &|_, _| {}).await.unwrap();
+        let told = report.to_json();
+        assert_eq!((told["sign_ins"].as_u64(), told["recorded"].as_u64()), (Some(looked_at), Some(1)));
+        assert_eq!(told["complete"], looked_at == 1);
+        assert_eq!(report.to_string().contains("Time was up"), looked_at == 0);
+    }
+    store.close().await;
+}

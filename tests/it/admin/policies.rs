@@ -63,6 +63,7 @@ async fn a_draft_is_tried_compared_activated_and_taken_back() {
     service.post_with(&to("simulate"), &key, nonsense).await.expect(400, "policy_unusable");
     let replayed = fine(service.post_with(&to("replay"), &key, json!({"since_s": 86_400})).await);
     assert_eq!(replayed["report"]["sign_ins"], 1);
+    assert_eq!((&replayed["report"]["recorded"], &replayed["report"]["complete"]), (&1.into(), &true.into()));
     assert_eq!(replayed["report"]["after"]["allow"], 0);
     let differs = fine(service.get_with(&to("diff"), &key).await);
     assert!(differs["report"]["diff"].as_str().unwrap().contains("risk/default.rhai"));

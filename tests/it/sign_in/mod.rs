@@ -2,6 +2,7 @@
 
 mod happy;
 mod keys_on_disk;
+mod likelihood;
 mod linking;
 mod mfa_webhook;
 mod outages;

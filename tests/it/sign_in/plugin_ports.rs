@@ -19,7 +19,7 @@ const DEMAND: &str =
 struct Running {
     service: Service,
     bench: Bench,
-    _policies: TempDir,
+    policies: TempDir,
 }
 
 async fn start(bench: Bench, entry: &Entry, files: &[(&str, &str)]) -> Running {
@@ -27,7 +27,7 @@ async fn start(bench: Bench, entry: &Entry, files: &[(&str, &str)]) -> Running {
     let policies = TempDir::new().unwrap();
     let mut setup = Setup::with_policies(policies.path(), files);
     setup.plugins_lock = Some(bench.write());
-    Running { service: Service::start_with(setup).await, bench, _policies: policies }
+    Running { service: Service::start_with(setup).await, bench, policies }
 }
 
 fn provider_hook(entry: Entry, hook: &str) -> Entry {
@@ -330,4 +330,24 @@ async fn observers_hear_of_every_end_at_least_once_and_after_failures_again() {
     assert_eq!(settled[1]["code"], "sign_in_denied");
     assert_eq!(lines(&outbox).len(), 6, "three failures of the first, then one each");
     drop(running.bench);
+}
+
+#[tokio::test]
+async fn a_replay_knows_the_channels_that_the_user_had() {
+    let bench = Bench::new();
+    let (entry, _outbox) = channel(&bench, &["mfa.begin"], "");
+    let running = with_email(bench, &entry).await;
+    challenge(&running.service).await.challenged();
+    let policies = running.policies.path().join("policies");
+    let out = std::process::Command::new(env!("CARGO_BIN_EXE_countersign"))
+        .args(["policy", "replay", "--json", "--since", "4000d", "--candidate"])
+        .arg(&policies)
+        .arg("--config")
+        .arg(running.service.dir.path().join("countersign.toml"))
+        .output()
+        .unwrap();
+    let report: Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("{out:?}"));
+    for side in ["before", "after"] {
+        assert_eq!(report[side], json!({"allow": 1, "mfa": 1, "deny": 0}), "{report}");
+    }
 }

@@ -266,6 +266,7 @@ pub fn facts(ip: &str) -> Arc<Facts> {
             groups: vec!["staff".to_owned()],
             privileged: false,
             password: None,
+            channels: Vec::new(),
             mfa_methods: Vec::new(),
             link_method: LinkMethod::Existing,
         },

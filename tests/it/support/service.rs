@@ -7,6 +7,7 @@ use countersign::admin::access::{Role, Scope};
 use countersign::admin::audit::Author;
 use countersign::admin::keys::{KeyCheck, NewAdminKey};
 use countersign::app::App;
+use countersign::app::likelihood::CountKeeper;
 use countersign::clock::Clock;
 use countersign::config;
 use countersign::http::{openapi_document, spec};
@@ -42,6 +43,7 @@ pub struct Service {
     pub store: Arc<Store>,
     test_mode: bool,
     keys: Arc<KeyKeeper>,
+    counts: Arc<CountKeeper>,
     base: String,
     client: reqwest::Client,
     stop: Option<oneshot::Sender<()>>,
@@ -177,13 +179,26 @@ impl Service {
         let base = format!("http://{}", listener.local_addr().unwrap());
         let app = App::start_with(settings, None, Arc::new(clock.clone()), Arc::new(SystemEntropy)).await.unwrap();
         let (store, keys) = (Arc::clone(app.store()), Arc::clone(app.keys()));
+        let counts = Arc::clone(app.counts());
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(app.serve(listener, async move {
             let _ = stopped.await;
         }));
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let test_mode = setup.provider.contains("test_mode = true");
-        Self { clock, issuer, dir, store, test_mode, keys, base, client, stop: Some(stop), running: Some(running) }
+        Self {
+            clock,
+            issuer,
+            dir,
+            store,
+            test_mode,
+            keys,
+            counts,
+            base,
+            client,
+            stop: Some(stop),
+            running: Some(running),
+        }
     }
 
     /// Another server on the same files, beside this one.
@@ -217,6 +232,11 @@ impl Service {
     /// The signing keys of this server.
     pub fn keys(&self) -> &KeyKeeper {
         &self.keys
+    }
+
+    /// Counts what is common, as the server does once a minute.
+    pub async fn count(&self) {
+        self.counts.refresh().await.unwrap();
     }
 
     pub fn url(&self, path: &str) -> String {
