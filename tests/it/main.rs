@@ -11,6 +11,7 @@ mod oauth;
 mod openapi;
 mod people;
 mod plugin_abi;
+mod plugin_life;
 mod plugin_process;
 mod plugin_tools;
 mod policies;

@@ -11,6 +11,7 @@ use countersign::clock::Clock;
 use countersign::config;
 use countersign::http::{openapi_document, spec};
 use countersign::ids::TenantId;
+use countersign::plugin_host::PluginHost;
 use countersign::secret::SystemEntropy;
 use countersign::session::rotation::KeyKeeper;
 use countersign::store::Store;
@@ -42,6 +43,7 @@ pub struct Service {
     pub store: Arc<Store>,
     test_mode: bool,
     keys: Arc<KeyKeeper>,
+    plugins: Arc<PluginHost>,
     base: String,
     client: reqwest::Client,
     stop: Option<oneshot::Sender<()>>,
@@ -177,13 +179,26 @@ impl Service {
         let base = format!("http://{}", listener.local_addr().unwrap());
         let app = App::start_with(settings, None, Arc::new(clock.clone()), Arc::new(SystemEntropy)).await.unwrap();
         let (store, keys) = (Arc::clone(app.store()), Arc::clone(app.keys()));
+        let plugins = Arc::clone(app.plugins());
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(app.serve(listener, async move {
             let _ = stopped.await;
         }));
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let test_mode = setup.provider.contains("test_mode = true");
-        Self { clock, issuer, dir, store, test_mode, keys, base, client, stop: Some(stop), running: Some(running) }
+        Self {
+            clock,
+            issuer,
+            dir,
+            store,
+            test_mode,
+            keys,
+            plugins,
+            base,
+            client,
+            stop: Some(stop),
+            running: Some(running),
+        }
     }
 
     /// Another server on the same files, beside this one.
@@ -212,6 +227,11 @@ impl Service {
     /// Another server on the same files, beside this one.
     pub async fn beside(&self, setup: Setup) -> Self {
         Self::start_on(Arc::clone(&self.dir), self.issuer.clone(), self.clock.clone(), setup).await
+    }
+
+    /// The plugins of this server.
+    pub fn plugins(&self) -> &Arc<PluginHost> {
+        &self.plugins
     }
 
     /// The signing keys of this server.
