@@ -123,10 +123,7 @@ async fn keys_of_google_iap_are_located_and_the_server_verifies() {
     let bench = Bench::new();
     let config = format!("kind = \"google_iap\", keys_url = \"{}\"", publisher.url);
     let entry = entry(&bench, HEADER_TOKEN, "countersign.header_token", &["provider.locate_keys"], "", &config);
-    let bench = bench.lock(&entry);
-    let mut setup = Setup::provider("algorithms = [\"ES256\"]");
-    setup.plugins_lock = Some(bench.write());
-    let service = Service::start_with(setup).await;
+    let (service, _bench) = start(bench, &entry, "").await;
     let token = |kid: &str, key: &Arc<TestKey>| service.issuer.token().key("ES256", kid, key).sign();
     service.sign_in(&token("iap-1", &key)).await.signed_in();
     service.sign_in(&token("iap-2", &key)).await.expect(401, "unknown_key");
