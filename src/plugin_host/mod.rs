@@ -42,6 +42,8 @@ mod pool;
 mod process;
 mod reload;
 mod sample;
+#[cfg(test)]
+mod schema_tests;
 mod services;
 pub mod template;
 mod view;

@@ -268,7 +268,7 @@ fn history(history: &HistoryFacts) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
@@ -276,7 +276,7 @@ mod tests {
     use crate::ids::{TenantId, UserId};
     use crate::signin::facts::{FactorFacts, LastSignIn, LinkMethod, ProviderFacts};
 
-    fn facts() -> Facts {
+    pub(in crate::plugin_host) fn facts() -> Facts {
         let claims = json!({ "sub": "the-sub", "email": "the-email", "nonce": "the-nonce", "x": { "a": "the-x" } });
         let Value::Object(claims) = claims else { unreachable!() };
         Facts {

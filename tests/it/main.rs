@@ -13,6 +13,7 @@ mod people;
 mod plugin_abi;
 mod plugin_crash;
 mod plugin_memory;
+mod plugin_life;
 mod plugin_process;
 mod plugin_tools;
 mod policies;

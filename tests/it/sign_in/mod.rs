@@ -8,6 +8,7 @@ mod mfa_webhook;
 mod outages;
 mod plugin_ports;
 mod plugins;
+mod provider_plugins;
 mod providers;
 mod replay;
 mod risk;

@@ -155,7 +155,7 @@ async fn a_small_located_key_is_no_key_and_an_absent_one_is_503() {
 }
 
 /// SubjectPublicKeyInfo of an RSA key.
-fn spki(jwk: &Value) -> Vec<u8> {
+pub fn spki(jwk: &Value) -> Vec<u8> {
     let number = |name: &str| {
         let mut bytes = BASE64URL_NOPAD.decode(jwk[name].as_str().unwrap().as_bytes()).unwrap();
         if bytes[0] & 0x80 != 0 {
@@ -168,7 +168,7 @@ fn spki(jwk: &Value) -> Vec<u8> {
     der(0x30, &[der(0x30, &oid), der(0x03, &[&[0][..], &key].concat())].concat())
 }
 
-fn der(tag: u8, content: &[u8]) -> Vec<u8> {
+pub fn der(tag: u8, content: &[u8]) -> Vec<u8> {
     let length = content.len();
     let mut out = vec![tag];
     match u8::try_from(length) {

@@ -28,6 +28,9 @@ pub const TUESDAY_NIGHT_S: i64 = 1_700_000_000;
 pub const IP_LIST: &str = "countersign_plugin_ip_list";
 pub const HS256_ISSUER: &str = "countersign_plugin_hs256_issuer";
 pub const MFA_WEBHOOK: &str = "countersign_plugin_mfa_webhook";
+pub const HEADER_TOKEN: &str = "countersign_plugin_header_token";
+pub const LINE: &str = "countersign_plugin_line";
+pub const FIREBASE: &str = "countersign_plugin_firebase";
 pub const MISBEHAVING: &str = "countersign_plugin_misbehaving";
 
 /// Where cargo puts what it builds for this test.
@@ -47,6 +50,9 @@ pub fn rust_plugin(library: &str) -> PathBuf {
             "countersign-plugin-mfa-webhook",
             "countersign-plugin-misbehaving",
             "countersign-plugin-hs256-issuer",
+            "countersign-plugin-header-token",
+            "countersign-plugin-line",
+            "countersign-plugin-firebase",
         ];
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--target-dir"]).arg(&target);

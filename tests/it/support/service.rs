@@ -12,6 +12,7 @@ use countersign::clock::Clock;
 use countersign::config;
 use countersign::http::{openapi_document, spec};
 use countersign::ids::TenantId;
+use countersign::plugin_host::PluginHost;
 use countersign::secret::SystemEntropy;
 use countersign::session::rotation::KeyKeeper;
 use countersign::store::Store;
@@ -44,6 +45,7 @@ pub struct Service {
     test_mode: bool,
     keys: Arc<KeyKeeper>,
     counts: Arc<CountKeeper>,
+    plugins: Arc<PluginHost>,
     base: String,
     client: reqwest::Client,
     stop: Option<oneshot::Sender<()>>,
@@ -180,6 +182,7 @@ impl Service {
         let app = App::start_with(settings, None, Arc::new(clock.clone()), Arc::new(SystemEntropy)).await.unwrap();
         let (store, keys) = (Arc::clone(app.store()), Arc::clone(app.keys()));
         let counts = Arc::clone(app.counts());
+        let plugins = Arc::clone(app.plugins());
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(app.serve(listener, async move {
             let _ = stopped.await;
@@ -194,6 +197,7 @@ impl Service {
             test_mode,
             keys,
             counts,
+            plugins,
             base,
             client,
             stop: Some(stop),
@@ -227,6 +231,11 @@ impl Service {
     /// Another server on the same files, beside this one.
     pub async fn beside(&self, setup: Setup) -> Self {
         Self::start_on(Arc::clone(&self.dir), self.issuer.clone(), self.clock.clone(), setup).await
+    }
+
+    /// The plugins of this server.
+    pub fn plugins(&self) -> &Arc<PluginHost> {
+        &self.plugins
     }
 
     /// The signing keys of this server.

@@ -1,0 +1,221 @@
+//! The shipped plugins for providers, through the front door, with keys that a server on loopback publishes.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::hmac;
+use aws_lc_rs::signature::KeyPair;
+use countersign::http::serve::serve;
+use data_encoding::{BASE64, BASE64URL, BASE64URL_NOPAD, Encoding};
+use poem::endpoint::make_sync;
+use poem::http::StatusCode;
+use poem::{EndpointExt, Response};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::plugin_ports::{der, spki};
+use crate::support::issuer::{TestIssuer, TestKey, shared_rsa};
+use crate::support::plugins::{Bench, Entry, FIREBASE, HEADER_TOKEN, LINE};
+use crate::support::service::{Service, Setup};
+
+const KID: &str = "f3d1c2b4-0000-4000-8000-000000000001";
+const SIGNER: &str = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/app/web/50dc6c495c0c9188";
+const CHANNEL_SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// Answers with one text whatever is asked, until it is told to fail.
+struct Publisher {
+    url: String,
+    body: Arc<Mutex<Option<String>>>,
+    fetches: Arc<AtomicUsize>,
+}
+
+impl Publisher {
+    async fn start(body: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (body, fetches) = (Arc::new(Mutex::new(Some(body))), Arc::new(AtomicUsize::new(0)));
+        let endpoint = {
+            let (body, fetches) = (Arc::clone(&body), Arc::clone(&fetches));
+            make_sync(move |_| {
+                fetches.fetch_add(1, Ordering::SeqCst);
+                match &*body.lock().unwrap() {
+                    Some(body) => Response::builder().body(body.clone()),
+                    None => Response::builder().status(StatusCode::SERVICE_UNAVAILABLE).finish(),
+                }
+            })
+        };
+        tokio::spawn(serve(listener, endpoint.boxed(), std::future::pending()));
+        Self { url, body, fetches }
+    }
+
+    fn fail(&self) {
+        *self.body.lock().unwrap() = None;
+    }
+}
+
+fn entry(bench: &Bench, library: &str, id: &str, hooks: &[&str], grants: &str, config: &str) -> Entry {
+    let entry = bench.rust(library, id).hooks(hooks).with("deadline_ms = 10000\nbind = [\"acme\", \"firebase\"]");
+    entry.with(&format!("grants = {{ http = [\"127.0.0.1\"]{grants} }}\nconfig = {{ {config} }}"))
+}
+
+async fn start(bench: Bench, entry: &Entry, more_config: &str) -> (Service, Bench) {
+    let bench = bench.lock(entry);
+    let lock = Some(bench.write());
+    let setup = Setup { plugins_lock: lock, more_config: more_config.to_owned(), ..Setup::default() };
+    (Service::start_with(setup).await, bench)
+}
+
+fn signing_input(encoding: &Encoding, header: &Value, claims: &Value) -> String {
+    let encode = |value: &Value| encoding.encode(value.to_string().as_bytes());
+    format!("{}.{}", encode(header), encode(claims))
+}
+
+#[tokio::test]
+async fn a_token_of_a_load_balancer_signs_in_with_its_padding_and_only_for_its_own_client() {
+    let key = TestKey::new_p256();
+    let TestKey::P256(pair) = &key else { unreachable!("it was made above") };
+    let public: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
+    let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", BASE64.encode(public.as_ref()));
+    let publisher = Publisher::start(pem).await;
+    let bench = Bench::new();
+    let config = format!("kind = \"aws_alb\", signer = \"{SIGNER}\", keys_url = \"{}\"", publisher.url);
+    let entry = entry(&bench, HEADER_TOKEN, "countersign.header_token", &["provider.verify"], "", &config);
+    let (service, _bench) = start(bench, &entry, "").await;
+    let now = service.clock.now_s();
+    let header = json!({
+        "typ": "JWT", "kid": KID, "alg": "ES256", "iss": service.issuer.url, "client": TestIssuer::CLIENT,
+        "signer": SIGNER, "exp": now + 110
+    });
+    let with = |name: &str, value: Value| {
+        let mut header = header.clone();
+        header[name] = value;
+        header
+    };
+    let sign = |header: &Value, key: &TestKey| {
+        let claims = json!({ "sub": "s-1", "email": "ada@example.com", "iss": service.issuer.url });
+        let input = signing_input(&BASE64URL, header, &claims);
+        let signature = key.sign("ES256", input.as_bytes());
+        format!("{input}.{}", BASE64URL.encode(&signature))
+    };
+    for (token, error) in [
+        (sign(&header, &TestKey::new_p256()), "id_token_rejected"),
+        (sign(&with("signer", json!("arn:aws:another")), &key), "id_token_rejected"),
+        (sign(&with("client", json!("another")), &key), "id_token_audience_mismatch"),
+        (sign(&with("exp", json!(now - 120)), &key), "id_token_expired"),
+        (sign(&with("iss", json!("https://other.example")), &key), "id_token_rejected"),
+        (service.issuer.token().sign(), "id_token_rejected"),
+    ] {
+        let answer = service.sign_in(&token).await;
+        assert_eq!(answer.error(), error, "{}", answer.text);
+    }
+    let token = sign(&header, &key);
+    assert!(token.contains('='), "as the load balancer pads it");
+    service.sign_in(&token).await.signed_in();
+    service.sign_in(&token).await.expect(401, "id_token_replayed");
+    assert_eq!(publisher.fetches.load(Ordering::SeqCst), 1, "the key is held");
+}
+
+#[tokio::test]
+async fn keys_of_google_iap_are_located_and_the_server_verifies() {
+    let key = Arc::new(TestKey::new_p256());
+    let publisher = Publisher::start(json!({ "keys": [key.jwk("iap-1")] }).to_string()).await;
+    let bench = Bench::new();
+    let config = format!("kind = \"google_iap\", keys_url = \"{}\"", publisher.url);
+    let entry = entry(&bench, HEADER_TOKEN, "countersign.header_token", &["provider.locate_keys"], "", &config);
+    let (service, _bench) = start(bench, &entry, "").await;
+    let token = |kid: &str, key: &Arc<TestKey>| service.issuer.token().key("ES256", kid, key).sign();
+    service.sign_in(&token("iap-1", &key)).await.signed_in();
+    service.sign_in(&token("iap-2", &key)).await.expect(401, "unknown_key");
+    service
+        .sign_in(&token("iap-1", &Arc::new(TestKey::new_p256())))
+        .await
+        .expect(401, "id_token_signature_invalid");
+    assert_eq!(service.issuer.fetches.load(Ordering::SeqCst), 0, "discovery is not asked");
+}
+
+#[tokio::test]
+async fn line_signs_in_by_channel_secret_and_by_published_key_and_is_503_without_keys() {
+    let key = Arc::new(TestKey::new_p256());
+    let publisher = Publisher::start(json!({ "keys": [key.jwk("line-1")] }).to_string()).await;
+    let bench = Bench::new();
+    bench.secret("line_channel_secret", CHANNEL_SECRET);
+    let config = format!(
+        "keys_url = \"{}\", channels = {{ {} = {{ secret = \"line_channel_secret\", native = true }} }}",
+        publisher.url,
+        TestIssuer::CLIENT
+    );
+    let grants = ", secrets = [\"line_channel_secret\"]";
+    let entry = entry(&bench, LINE, "countersign.line", &["provider.verify"], grants, &config);
+    let (service, _bench) = start(bench, &entry, "").await;
+    let now = service.clock.now_s();
+    let web = |audience: &str, secret: &str| {
+        let claims =
+            json!({ "iss": service.issuer.url, "aud": audience, "sub": "U1", "iat": now, "exp": now + 300 });
+        let input = signing_input(&BASE64URL_NOPAD, &json!({ "alg": "HS256", "typ": "JWT" }), &claims);
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), input.as_bytes());
+        format!("{input}.{}", BASE64URL_NOPAD.encode(tag.as_ref()))
+    };
+    service.sign_in(&web(TestIssuer::CLIENT, CHANNEL_SECRET)).await.signed_in();
+    service.sign_in(&web("another", CHANNEL_SECRET)).await.expect(401, "id_token_rejected");
+    let guess = web(TestIssuer::CLIENT, "another secret of thirty-two bytes");
+    service.sign_in(&guess).await.expect(401, "id_token_rejected");
+    let native = |kid: &str| service.issuer.token().key("ES256", kid, &key);
+    service.sign_in(&native("line-1").sign()).await.signed_in();
+    service.sign_in(&native("line-1").claim("aud", "another").sign()).await.expect(401, "id_token_rejected");
+    let stale = native("line-1").claim("exp", now - 300).claim("iat", now - 600).sign();
+    service.sign_in(&stale).await.expect(401, "id_token_expired");
+    publisher.fail();
+    service.sign_in(&native("line-1").sign()).await.signed_in();
+    service.sign_in(&native("line-2").sign()).await.expect(503, "provider_unavailable");
+}
+
+/// A certificate that nobody signed: who publishes it vouches for it.
+fn certificate(jwk: &Value) -> String {
+    let sha256_with_rsa = [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0b, 0x05, 0x00];
+    let algorithm = der(0x30, &sha256_with_rsa);
+    let name = der(0x30, &[]);
+    let validity = der(0x30, &[der(0x17, b"200101000000Z"), der(0x17, b"491231235959Z")].concat());
+    let version = der(0xa0, &der(0x02, &[2]));
+    let parts = [version, der(0x02, &[1]), algorithm.clone(), name.clone(), validity, name, spki(jwk)];
+    let certificate = der(0x30, &[der(0x30, &parts.concat()), algorithm, der(0x03, &[0, 1])].concat());
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", BASE64.encode(&certificate))
+}
+
+#[tokio::test]
+async fn firebase_signs_in_by_certificate_and_says_how_and_refuses_what_is_not_allowed() {
+    let certificates = json!({ "fb-1": certificate(&shared_rsa().jwk("fb-1")) });
+    let publisher = Publisher::start(certificates.to_string()).await;
+    let bench = Bench::new();
+    let config =
+        format!("projects = [\"shop\"], sign_in_providers = [\"phone\"], certificates_url = \"{}\"", publisher.url);
+    let grants = ", claims = [\"auth_time\", \"firebase\"]";
+    let hooks = ["provider.locate_keys", "provider.enrich"];
+    let entry = entry(&bench, FIREBASE, "firebase", &hooks, grants, &config);
+    let provider = "[[providers]]\ntenant = \"default\"\nname = \"firebase\"\npreset = \"firebase\"\n\
+        issuer = \"https://securetoken.google.com/shop\"\nclient_ids = [\"shop\"]\n";
+    let policies = tempfile::TempDir::new().unwrap();
+    let rules = r#"fn assess(s, risk) {
+        if s.claims.path("x.firebase.sign_in_provider") == "phone" { risk.add(7, "new_network"); }
+    }"#;
+    let bench = bench.lock(&entry);
+    let mut setup = Setup::with_policies(policies.path(), &[("risk/_default.rhai", rules)]);
+    setup.plugins_lock = Some(bench.write());
+    setup.more_config = provider.to_owned();
+    let service = Service::start_with(setup).await;
+    let now = service.clock.now_s();
+    let token = |method: &str| {
+        let token = service.issuer.token().key("RS256", "fb-1", &shared_rsa());
+        let token = token.claim("iss", "https://securetoken.google.com/shop").claim("aud", "shop");
+        token.claim("auth_time", now - 60).claim("firebase", json!({ "sign_in_provider": method }))
+    };
+    let sign_in = async |token: String| {
+        service.post("/auth/id-token/signin", json!({ "id_token": token, "provider": "firebase" })).await
+    };
+    let answer = sign_in(token("phone").sign()).await;
+    assert_eq!(answer.signed_in()["risk_assessment"]["score"], 7);
+    sign_in(token("password").sign()).await.expect(403, "identity_rejected");
+    sign_in(token("phone").without("auth_time").sign()).await.expect(403, "identity_rejected");
+    sign_in(token("phone").header("kid", "fb-2").sign()).await.expect(401, "unknown_key");
+    sign_in(token("phone").with_signature(&[7; 256])).await.expect(401, "id_token_signature_invalid");
+}
