@@ -268,7 +268,7 @@ fn shadow_json(shadow: &crate::policy::Shadow, now: UnixTime) -> Value {
 fn activation_json(a: &Activation) -> Value {
     json!({
         "seq": a.seq, "tenant": a.scope.tenant().map(TenantId::as_str), "bundle": a.bundle, "previous": a.previous,
-        "actor": a.actor, "note": a.note, "at": a.at.to_rfc3339(),
+        "actor": a.actor, "note": a.note, "at": a.at.to_rfc3339(), "goes_back": a.goes_back,
     })
 }
 

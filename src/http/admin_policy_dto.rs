@@ -105,6 +105,8 @@ pub struct ActivationDto {
     pub note: String,
     /// When, RFC 3339 in UTC.
     pub at: String,
+    /// It went back to a bundle that was active before.
+    pub goes_back: bool,
 }
 
 impl From<Activation> for ActivationDto {
@@ -117,6 +119,7 @@ impl From<Activation> for ActivationDto {
             actor: a.actor,
             note: a.note,
             at: a.at.to_rfc3339(),
+            goes_back: a.goes_back,
         }
     }
 }

@@ -111,7 +111,7 @@ fn bundle() -> Value {
 }
 
 fn activation() -> Value {
-    json!({"seq": 12, "tenant": "default", "bundle": POLICY, "previous": OLDER, "actor": ADMIN_KEY,
+    json!({"seq": 12, "tenant": "default", "bundle": POLICY, "previous": OLDER, "goes_back": false, "actor": ADMIN_KEY,
            "note": "hosting networks need a factor", "at": EXAMPLE_TIME})
 }
 

@@ -71,6 +71,25 @@ pub struct Activation {
     pub note: String,
     /// When.
     pub at: UnixTime,
+    /// It goes back to a bundle that was active before, and takes off what came after it.
+    pub goes_back: bool,
+}
+
+/// Where going back leads from the newest of a scope's activations (newest first): to the bundle under
+/// the one in force, the folder (`None`) being under all. A bundle that was taken back is not gone back
+/// to, so that going back twice goes further back. `None`: there is nothing under it.
+#[must_use]
+pub fn before(activations: &[Activation]) -> Option<Option<String>> {
+    let mut standing = vec![None];
+    for activation in activations.iter().rev() {
+        let under = standing.len() - 1;
+        match standing[..under].iter().rposition(|bundle| *bundle == activation.bundle) {
+            Some(found) if activation.goes_back => standing.truncate(found + 1),
+            _ => standing.push(activation.bundle.clone()),
+        }
+    }
+    standing.pop();
+    standing.pop()
 }
 
 /// How far a bundle has come.

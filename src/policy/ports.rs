@@ -25,6 +25,8 @@ pub struct NewActivation {
     pub bundle: Option<String>,
     /// Why.
     pub note: String,
+    /// Whether it goes back ([`Activation::goes_back`]).
+    pub goes_back: bool,
     /// Who, when, by which request.
     pub author: Author,
 }

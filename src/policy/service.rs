@@ -11,7 +11,7 @@ use super::check::{CaseSummary, CheckReport, GateFindings};
 use super::explain::{Explanation, StoredDecision, Trace};
 use super::ports::{Decisions, NewActivation, PolicyLab, PolicyStore};
 use super::replay::{Comparison, Disputes, ReplayReport};
-use super::{Activation, BundleInfo, BundleState, Label, NodeState, Scope, Shadow};
+use super::{Activation, BundleInfo, BundleState, Label, NodeState, Scope, Shadow, before};
 use crate::admin::audit::{Actor, Author};
 use crate::clock::{Clock, UnixTime};
 use crate::ids::{EventId, TenantId};
@@ -43,7 +43,7 @@ pub enum PolicyError {
     #[error("no decision is kept under {0}")]
     UnknownDecision(EventId),
     /// Nothing to go back to.
-    #[error("nothing was activated for {0}: there is nothing to go back to")]
+    #[error("no bundle is active for {0}: there is nothing to go back to")]
     NothingBefore(Scope),
     /// Too many candidates.
     #[error("at most {CANDIDATES} candidates run beside the active policies of a tenant")]
@@ -214,11 +214,11 @@ impl PolicyService {
         author: Author,
     ) -> Result<Activation, PolicyError> {
         self.gate(id, &scope).await?;
-        self.add(scope, Some(id.to_owned()), note, author).await
+        self.add(scope, Some(id.to_owned()), note, false, author).await
     }
 
     /// Goes back to what was active before, or to a certain bundle that was active once. The folder is
-    /// what was before the first activation. No gate: what worked must be reachable at once.
+    /// what was before the first activation. Going back twice goes further back ([`before`]). No gate: what worked must be reachable at once.
     ///
     /// # Errors
     /// When nothing was activated, or the bundle never was.
@@ -230,13 +230,12 @@ impl PolicyService {
         author: Author,
     ) -> Result<Activation, PolicyError> {
         let earlier = self.store.activations(Some(&scope), 1000).await?;
-        let Some(last) = earlier.first() else { return Err(PolicyError::NothingBefore(scope)) };
         let bundle = match to {
-            None => last.previous.clone(),
+            None => before(&earlier).ok_or_else(|| PolicyError::NothingBefore(scope.clone()))?,
             Some(id) if earlier.iter().any(|a| a.bundle.as_deref() == Some(id)) => Some(id.to_owned()),
             Some(id) => return Err(PolicyError::UnknownBundle(id.to_owned())),
         };
-        self.add(scope, bundle, note, author).await
+        self.add(scope, bundle, note, true, author).await
     }
 
     async fn add(
@@ -244,9 +243,11 @@ impl PolicyService {
         scope: Scope,
         bundle: Option<String>,
         note: &str,
+        goes_back: bool,
         author: Author,
     ) -> Result<Activation, PolicyError> {
-        Ok(self.store.activate(NewActivation { scope, bundle, note: note.to_owned(), author }).await?)
+        let new = NewActivation { scope, bundle, note: note.to_owned(), goes_back, author };
+        Ok(self.store.activate(new).await?)
     }
 
     /// What is active where.

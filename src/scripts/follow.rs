@@ -17,7 +17,7 @@ use crate::clock::{Clock, UnixTime};
 use crate::ids::{EventId, TenantId};
 use crate::policy::bundle::Bundle;
 use crate::policy::ports::{NewActivation, PolicyStore};
-use crate::policy::{Activation, NodeState, Scope};
+use crate::policy::{Activation, NodeState, Scope, before};
 use crate::secret::Entropy;
 use crate::signin::ports::StoreError;
 
@@ -216,7 +216,10 @@ impl Follower {
                 continue;
             }
             let in_force = self.store.in_force().await?;
-            let Some(current) = in_force.iter().find(|c| c.scope == scope && c.seq == a.seq) else { continue };
+            if !in_force.iter().any(|c| c.scope == scope && c.seq == a.seq) {
+                continue;
+            }
+            let Some(bundle) = before(&self.store.activations(Some(&scope), 1000).await?) else { continue };
             tracing::error!(policy.id = %snapshot.id, scope = %scope, errors = last - first, "taken back: its scripts fail");
             metrics::counter!("countersign_policy_breaker_total").increment(1);
             self.store
@@ -229,7 +232,8 @@ impl Follower {
                         request: None,
                     },
                     scope,
-                    bundle: current.previous.clone(),
+                    bundle,
+                    goes_back: true,
                     note: format!("{} errors of its scripts within {} s", last - first, breaker.window.as_secs()),
                 })
                 .await?;

@@ -107,6 +107,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (50, "identities by user", include_str!("migrations/sqlite/0050_identities_by_user.sql")),
     (60, "plugins", include_str!("migrations/sqlite/0060_plugins.sql")),
     (73, "open challenges", include_str!("migrations/sqlite/0073_open_challenges.sql")),
+    (85, "goes back", include_str!("migrations/sqlite/0085_goes_back.sql")),
 ];
 
 pub(super) async fn open(options: &StoreOptions) -> Result<Opened, OpenError> {

@@ -53,6 +53,7 @@ fn activation(row: &SqliteRow) -> Result<Activation, sqlx::Error> {
         actor: row.try_get("actor")?,
         note: row.try_get("note")?,
         at: time(row, "at")?,
+        goes_back: row.try_get("goes_back")?,
     })
 }
 
@@ -152,8 +153,8 @@ impl PolicyStore for Store {
         self.write(move |c| {
             Box::pin(async move {
                 let row = sqlx::query(
-                    "INSERT INTO policy_activations (scope, bundle, previous, actor, note, at) VALUES (?1, ?2, \
-                     (SELECT bundle FROM policy_activations WHERE scope = ?1 ORDER BY seq DESC LIMIT 1), ?3, ?4, ?5) \
+                    "INSERT INTO policy_activations (scope, bundle, previous, actor, note, at, goes_back) VALUES (?1, ?2, \
+                     (SELECT bundle FROM policy_activations WHERE scope = ?1 ORDER BY seq DESC LIMIT 1), ?3, ?4, ?5, ?6) \
                      RETURNING *",
                 )
                 .bind(scope_text(&new.scope))
@@ -161,6 +162,7 @@ impl PolicyStore for Store {
                 .bind(new.author.actor.to_string())
                 .bind(&new.note)
                 .bind(new.author.at.as_millis())
+                .bind(new.goes_back)
                 .fetch_one(&mut *c)
                 .await?;
                 let made = activation(&row)?;

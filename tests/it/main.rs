@@ -18,6 +18,7 @@ mod plugin_process;
 mod plugin_tools;
 mod policies;
 mod policy_life;
+mod policy_page;
 mod policy_tokens;
 mod session;
 mod sign_in;

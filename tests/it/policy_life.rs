@@ -249,6 +249,37 @@ async fn an_activation_reaches_a_running_server_and_one_command_takes_it_back() 
     assert!(follows(&service, 7).await);
 }
 
+/// What two servers and a day of changes leave behind: going back never meets what was taken back.
+#[tokio::test]
+async fn going_back_twice_goes_further_back() {
+    let service = Service::start().await;
+    let bundles: Vec<TempDir> = [1, 2, 3, 4].into_iter().map(scoring).collect();
+    let activate = |folder: &TempDir| {
+        let made = json(&policy(&service, &["activate", folder.path().to_str().unwrap(), "--json"]));
+        made["bundle"].as_str().unwrap().to_owned()
+    };
+    let back = |to: Option<&str>| {
+        let to: Vec<&str> = to.into_iter().flat_map(|id| ["--to", id]).collect();
+        let went = json(&policy(&service, &[&["rollback", "--json"], &to[..]].concat()));
+        assert_eq!(went["goes_back"], true);
+        went["bundle"].as_str().map(str::to_owned)
+    };
+    let ids: Vec<String> = bundles.iter().map(activate).collect();
+    assert_eq!(back(None).as_ref(), Some(&ids[2]));
+    assert_eq!(back(None).as_ref(), Some(&ids[1]), "not forward to what was taken back");
+    // A new activation stands on what is in force.
+    assert_eq!(activate(&bundles[3]), ids[3]);
+    assert_eq!(back(None).as_ref(), Some(&ids[1]));
+    // Straight to one that stands below, and to one that was taken back.
+    assert_eq!(back(Some(&ids[0])).as_ref(), Some(&ids[0]));
+    assert_eq!(back(Some(&ids[2])).as_ref(), Some(&ids[2]));
+    assert_eq!(back(None).as_ref(), Some(&ids[0]));
+    assert_eq!(back(None), None, "the folder is under all");
+    let nowhere = policy(&service, &["rollback"]);
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(text(&nowhere).contains("there is nothing to go back to"), "{}", text(&nowhere));
+}
+
 #[tokio::test]
 async fn what_does_not_pass_the_gates_never_becomes_active() {
     let service = Service::start().await;
