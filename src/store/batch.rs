@@ -1,5 +1,5 @@
 //! One transaction's work. What most sign-ins need goes through one statement for each table, whatever
-//! the number of sign-ins: a JSON list goes in, and SQLite takes it apart (`json_each`).
+//! the number of sign-ins: a JSON list goes in, and SQLite takes it apart (`jsonb_each`).
 
 use std::collections::HashSet;
 
@@ -110,7 +110,7 @@ async fn remember(
         wanted.iter().map(|(k, until, now, _)| (HEXLOWER.encode(k), *until, *now)).collect();
     let rows_json = json(&rows)?;
     let row = sqlx::query(
-        "SELECT group_concat(lower(hex(r.key))) FROM json_each(?1) j \
+        "SELECT group_concat(lower(hex(r.key))) FROM jsonb_each(?1) j \
          JOIN replays r ON r.key = unhex(j.value ->> 0) WHERE r.expires_at > (j.value ->> 2)",
     )
     .bind(&rows_json)
@@ -119,7 +119,7 @@ async fn remember(
     let held: Option<String> = row.try_get(0)?;
     let mut seen: HashSet<String> = held.iter().flat_map(|list| list.split(',')).map(str::to_owned).collect();
     sqlx::query(
-        "INSERT INTO replays (key, expires_at) SELECT unhex(value ->> 0), value ->> 1 FROM json_each(?1) WHERE true \
+        "INSERT INTO replays (key, expires_at) SELECT unhex(value ->> 0), value ->> 1 FROM jsonb_each(?1) WHERE true \
          ON CONFLICT (key) DO UPDATE SET expires_at = max(expires_at, excluded.expires_at)",
     )
     .bind(&rows_json)
@@ -147,7 +147,7 @@ async fn commit_fast(
         commits.iter().filter_map(|(c, _)| c.record.user).map(|u| HEXLOWER.encode(u.as_bytes())).collect();
     let row = sqlx::query(
         "SELECT group_concat(lower(hex(id))) FROM users \
-         WHERE id IN (SELECT unhex(value) FROM json_each(?1)) AND status = 'active'",
+         WHERE id IN (SELECT unhex(value) FROM jsonb_each(?1)) AND status = 'active'",
     )
     .bind(json(&users)?)
     .fetch_one(&mut *connection)
@@ -187,7 +187,7 @@ async fn commit_fast(
         sqlx::query(
             "INSERT INTO sessions (id, user_id, \"grant\", created_at, ends_at, device, idle_at, upstream_sid) \
              SELECT unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4, unhex(value ->> 5), \
-             value ->> 6, unhex(value ->> 7) FROM json_each(?1)",
+             value ->> 6, unhex(value ->> 7) FROM jsonb_each(?1)",
         )
         .bind(json(&sessions)?)
         .execute(&mut *connection)
@@ -196,7 +196,7 @@ async fn commit_fast(
     if !refreshes.is_empty() {
         sqlx::query(
             "INSERT INTO refresh_tokens (id, session_id, secret_hash, expires_at) \
-             SELECT unhex(value ->> 0), unhex(value ->> 1), unhex(value ->> 2), value ->> 3 FROM json_each(?1)",
+             SELECT unhex(value ->> 0), unhex(value ->> 1), unhex(value ->> 2), value ->> 3 FROM jsonb_each(?1)",
         )
         .bind(json(&refreshes)?)
         .execute(&mut *connection)
@@ -220,7 +220,7 @@ pub(super) async fn insert_records(
          value ->> '$[1][0]', value ->> '$[1][1]', value ->> '$[1][2]', value ->> '$[1][3]', \
          value ->> '$[2][0]', value ->> '$[2][1]', value ->> '$[2][2]', value ->> '$[2][3]', value ->> '$[2][4]', \
          value ->> '$[2][5]', value ->> '$[2][6]', value ->> '$[2][7]', \
-         value ->> '$[3][0]', value ->> '$[3][1]', value ->> '$[3][2]', unhex(value ->> '$[4]') FROM json_each(?1)",
+         value ->> '$[3][0]', value ->> '$[3][1]', value ->> '$[3][2]', unhex(value ->> '$[4]') FROM jsonb_each(?1)",
     )
     .bind(json(&rows)?)
     .execute(connection)

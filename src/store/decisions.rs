@@ -96,7 +96,7 @@ pub(super) async fn insert(connection: &mut SqliteConnection, rows: &[DecisionRo
     }
     sqlx::query(
         "INSERT INTO decisions (tenant, id, expires_at, sealed) \
-         SELECT value ->> 0, unhex(value ->> 1), value ->> 2, substr(?2, value ->> 3, value ->> 4) FROM json_each(?1)",
+         SELECT value ->> 0, unhex(value ->> 1), value ->> 2, substr(?2, value ->> 3, value ->> 4) FROM jsonb_each(?1)",
     )
     .bind(json(&list)?)
     .bind(bodies)

@@ -76,12 +76,12 @@ async fn find(
     let oldest = newest.minus(std::time::Duration::from_secs(HISTORY_DAYS * 86_400)).as_millis();
     let rows = sqlx::query(
         "WITH wanted AS (
-             SELECT j.key AS position, i.user_id FROM json_each(?1) j JOIN identities i
+             SELECT j.key AS position, i.user_id FROM jsonb_each(?1) j JOIN identities i
              ON i.tenant = j.value ->> 0 AND i.provider = j.value ->> 1
                 AND i.issuer = j.value ->> 2 AND i.subject = j.value ->> 3
              WHERE j.value ->> 4 = ''
              UNION ALL
-             SELECT j.key, unhex(j.value ->> 4) FROM json_each(?1) j WHERE j.value ->> 4 <> ''
+             SELECT j.key, unhex(j.value ->> 4) FROM jsonb_each(?1) j WHERE j.value ->> 4 <> ''
          )
          SELECT w.position, u.id, u.tenant, u.status, u.profile, u.created_at,
              (SELECT json_group_array(json_array(hex(f.id), f.method, f.enrolled_at, f.last_used_at))

@@ -138,7 +138,7 @@ pub(super) async fn keep_within(
         "UPDATE sessions SET ended_at = ?2 WHERE id IN ( \
              SELECT id FROM ( \
                  SELECT s.id, l.most, row_number() OVER (PARTITION BY s.user_id ORDER BY s.id DESC) AS place \
-                 FROM (SELECT unhex(value ->> 0) AS user, min(value ->> 1) AS most FROM json_each(?1) GROUP BY 1) l \
+                 FROM (SELECT unhex(value ->> 0) AS user, min(value ->> 1) AS most FROM jsonb_each(?1) GROUP BY 1) l \
                  JOIN sessions s ON s.user_id = l.user AND s.id IN \
                      (SELECT session_id FROM sign_ins i WHERE i.user_id = l.user AND i.session_id IS NOT NULL) \
                  WHERE s.ended_at IS NULL AND (s.ends_at IS NULL OR s.ends_at > ?2) \
