@@ -17,7 +17,7 @@ pub use keys::{KeyStore, Lookup};
 /// A key, with the one algorithm that it is for.
 pub enum Key {
     /// HMAC with SHA-256 (RFC 7518 section 3.2).
-    Hs256(hmac::Key),
+    Hs256(Box<hmac::Key>),
     /// ECDSA on P-256 with SHA-256: SubjectPublicKeyInfo in DER, or an uncompressed point.
     Es256(Vec<u8>),
     /// ECDSA on P-384 with SHA-384: the same.
@@ -33,7 +33,7 @@ impl Key {
         if secret.len() < 32 {
             return Err(PluginError::new("the secret has fewer than 32 bytes"));
         }
-        Ok(Self::Hs256(hmac::Key::new(hmac::HMAC_SHA256, secret)))
+        Ok(Self::Hs256(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret))))
     }
 
     /// From the PEM text of a `PUBLIC KEY` (RFC 7468 section 13), for ES256 or ES384. Whether the curve is the
