@@ -30,8 +30,8 @@ use crate::signin::likelihood::Commonness;
 use crate::signin::nonce::NonceIssuer;
 use crate::signin::pipeline::{Pipeline, Preview};
 use crate::signin::ports::{
-    AfterDecision, DecisionLog, Directory, KeySource, Outcomes, ReplayGuard, SealedDecision, StoreError, TenantCounts,
-    Users,
+    AfterDecision, DecisionLog, Directory, KeySource, Outcomes, ReplayGuard, SealedDecision, StoreError,
+    TenantCounts, Users,
 };
 use crate::signin::provider::Provider;
 use crate::signin::request::SignInRequest;
@@ -65,7 +65,7 @@ impl Offline {
         let plugins = Arc::new(plugins);
         let cache = Arc::new(KeyCache::new(fetcher(settings)?, Arc::new(SystemClock)));
         let counts = CountKeeper::new(Arc::clone(&store), Arc::new(SystemClock));
-        settings.providers.iter().for_each(|provider| drop(counts.find(&provider.tenant)));
+        directory.tenant_entries().iter().for_each(|entry| drop(counts.find(&entry.tenant.id)));
         counts.refresh().await?;
         let world = World {
             directory: Arc::<LiveDirectory>::clone(&directory),

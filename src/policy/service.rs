@@ -379,7 +379,7 @@ impl PolicyService {
         limit: Option<Duration>,
         progress: &(dyn Fn(u64, u64) + Send + Sync),
     ) -> Result<ReplayReport, PolicyError> {
-        let started = std::time::Instant::now();
+        let started = self.clock.now();
         let active = self.deciding(tenant).await?;
         let (active_id, candidate_id) = (active.id(), candidate.id());
         let active = self.lab.prepare(&active).map_err(PolicyError::Unusable)?;
@@ -390,7 +390,7 @@ impl PolicyService {
         let (mut done, mut after, mut last_page) = (0, None, false);
         let mut working = tokio::task::JoinSet::new();
         loop {
-            let in_time = limit.is_none_or(|limit| started.elapsed() < limit);
+            let in_time = limit.is_none_or(|limit| self.clock.now().since(started) < limit);
             while in_time && !last_page && working.len() < WORKERS {
                 let page = self.decisions.page(tenant, since, after).await?;
                 last_page = page.last.is_none();

@@ -194,9 +194,11 @@ impl Bench {
 
     /// The written lock file.
     pub fn write(&self) -> PathBuf {
-        let lock = self.path("plugins.lock");
-        fs::write(&lock, &self.text).expect("written");
-        fs::set_permissions(&lock, Permissions::from_mode(0o644)).expect("mode set");
+        // Renamed into place: a server that watches it must never read half of it.
+        let (lock, next) = (self.path("plugins.lock"), self.path("plugins.lock.next"));
+        fs::write(&next, &self.text).expect("written");
+        fs::set_permissions(&next, Permissions::from_mode(0o644)).expect("mode set");
+        fs::rename(next, &lock).expect("renamed");
         lock
     }
 
