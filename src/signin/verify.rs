@@ -48,6 +48,14 @@ pub enum VerifyError {
         /// The configured one.
         allowed: String,
     },
+    /// The key that signed is for tokens of another issuer.
+    #[error("the ID token's issuer {seen} is not {allowed}, for which alone its key is published")]
+    IssuerOfKey {
+        /// The token's, shortened.
+        seen: String,
+        /// The key's, shortened.
+        allowed: String,
+    },
     /// `tid` is not in the allow-list.
     #[error("the ID token's tid is not one of this provider's {allowed} allowed tenants")]
     UpstreamTenant {
