@@ -115,8 +115,20 @@ fn check_issuer<'a>(input: &Input<'a>, found: &mut Found<'a>) -> Result<(), Veri
     if !ours {
         return Err(VerifyError::Issuer { seen: shortened(seen), allowed: rule.shown() });
     }
+    if let Some(key) = input.key.filter(|key| key.issuer().is_some()) {
+        check_issuer_of_key(key, claims, seen)?;
+    }
     found.issuer = Some(seen);
     Ok(())
+}
+
+/// A key that names its issuer is for that issuer's tokens alone: one key set may serve several.
+fn check_issuer_of_key(key: &VerificationKey, claims: &Map<String, Value>, seen: &str) -> Result<(), VerifyError> {
+    if key.is_for(seen, optional_text(claims, "tid", 256)?) {
+        return Ok(());
+    }
+    let allowed = shortened(key.issuer().unwrap_or_default());
+    Err(VerifyError::IssuerOfKey { seen: shortened(seen), allowed })
 }
 
 /// The allow-list of a `{tenantid}` template. That `tid` and `iss` name the same tenant was checked there.

@@ -135,7 +135,7 @@ impl SignInError {
                 VerifyError::AlgorithmNotAllowed { .. } => ErrorCode::IdTokenAlgorithmNotAllowed,
                 VerifyError::BadSignature => ErrorCode::IdTokenSignatureInvalid,
                 VerifyError::Claim { .. } => ErrorCode::IdTokenClaimInvalid,
-                VerifyError::Issuer { .. } => ErrorCode::IdTokenIssuerMismatch,
+                VerifyError::Issuer { .. } | VerifyError::IssuerOfKey { .. } => ErrorCode::IdTokenIssuerMismatch,
                 VerifyError::UpstreamTenant { .. } => ErrorCode::IdTokenTenantNotAllowed,
                 VerifyError::Audience { .. } => ErrorCode::IdTokenAudienceMismatch,
                 VerifyError::AuthorizedParty { .. } => ErrorCode::IdTokenAzpMismatch,

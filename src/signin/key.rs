@@ -18,6 +18,9 @@ use crate::secret::sha256;
 /// The most keys that are read of one set.
 const MAX_KEYS: usize = 100;
 
+/// Stands in a key's `issuer` for the upstream tenant.
+const TENANT_ID: &str = "{tenantid}";
+
 /// Members of private and symmetric keys (RFC 7518 sections 6.2.2, 6.3.2 and 6.4.1). One of them alone already
 /// tells that the provider gave away what it should keep.
 const NOT_PUBLIC: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
@@ -52,6 +55,7 @@ pub struct VerificationKey {
     numbers: [u8; 32],
     key_type: KeyType,
     only: Option<SignatureAlgorithm>,
+    issuer: Option<Box<str>>,
     key: DecodingKey,
 }
 
@@ -61,6 +65,7 @@ impl std::fmt::Debug for VerificationKey {
             .field("kid", &self.kid)
             .field("key_type", &self.key_type)
             .field("only", &self.only)
+            .field("issuer", &self.issuer)
             .finish_non_exhaustive()
     }
 }
@@ -75,7 +80,24 @@ impl VerificationKey {
     /// The same numbers for the same use under the same name.
     fn is_same(&self, other: &Self) -> bool {
         (self.numbers, self.key_type, self.only) == (other.numbers, other.key_type, other.only)
-            && self.kid == other.kid
+            && (&self.kid, &self.issuer) == (&other.kid, &other.issuer)
+    }
+
+    /// The issuer whose tokens alone it is for: the member `issuer` that Microsoft adds to its keys, with
+    /// `{tenantid}` where the token's `tid` stands. `None`: every issuer of the provider.
+    #[must_use]
+    pub fn issuer(&self) -> Option<&str> {
+        self.issuer.as_deref()
+    }
+
+    /// Whether it is for tokens with these claims. A template is for none that lacks a `tid`.
+    #[must_use]
+    pub fn is_for(&self, issuer: &str, tid: Option<&str>) -> bool {
+        match (self.issuer(), tid) {
+            (None, _) => true,
+            (Some(template), Some(tid)) => template.replace(TENANT_ID, tid) == issuer,
+            (Some(exact), None) => exact == issuer && !exact.contains(TENANT_ID),
+        }
     }
 
     /// Whether the signature is this key's over the message. `false` also when the algorithm does not fit.
@@ -142,7 +164,8 @@ impl VerificationKey {
             return Err(UnusableKey::Malformed("alg"));
         }
         let kid = text("kid")?.map(str::to_owned);
-        Ok(Self { kid, numbers: sha256(&numbers), key_type, only, key })
+        let issuer = text("issuer")?.map(Box::from);
+        Ok(Self { kid, numbers: sha256(&numbers), key_type, only, issuer, key })
     }
 }
 

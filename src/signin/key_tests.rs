@@ -127,6 +127,8 @@ fn a_key_for_another_use_or_another_algorithm_is_refused() {
         ("alg", json!("EdDSA"), UnusableKey::Malformed("alg")),
         ("alg", json!(256), UnusableKey::Malformed("alg")),
         ("kid", json!(7), UnusableKey::Malformed("kid")),
+        ("issuer", json!(["https://a.example"]), UnusableKey::Malformed("issuer")),
+        ("issuer", json!(null), UnusableKey::Malformed("issuer")),
     ] {
         assert_eq!(left_out(with(rsa(), member, value.clone())), Some(why), "{member} {value}");
     }
@@ -187,4 +189,33 @@ fn without_an_id_exactly_one_key_must_fit() {
     let (keys, _) = set(&[rsa(), with(rsa(), "kid", "other")]);
     assert!(matches!(keys.choose(None, A::Rs256), Err(KeyError::NoKeyId { fitting: 2 })));
     assert!(matches!(keys.choose(Some(""), A::Rs256), Err(KeyError::UnknownKey)));
+}
+
+#[test]
+fn a_key_that_names_its_issuer_is_for_that_issuer_alone() {
+    const TEMPLATE: &str = "https://a.example/{tenantid}/v2.0";
+    const T1: &str = "https://a.example/t1/v2.0";
+    for (named, issuer, tid, fits) in [
+        (None, T1, None, true),
+        (Some(T1), T1, None, true),
+        (Some(T1), T1, Some("t2"), true),
+        (Some(T1), "https://a.example/t2/v2.0", Some("t2"), false),
+        (Some(T1), "https://a.example/t1/v2.0/", None, false),
+        (Some(T1), "HTTPS://a.example/t1/v2.0", None, false),
+        (Some(""), T1, Some("t1"), false),
+        (Some(TEMPLATE), T1, Some("t1"), true),
+        (Some(TEMPLATE), T1, Some("t2"), false),
+        (Some(TEMPLATE), T1, None, false),
+        (Some(TEMPLATE), TEMPLATE, None, false),
+        (Some(TEMPLATE), "https://b.example/t1/v2.0", Some("t1"), false),
+        (Some(TEMPLATE), "https://a.example/t1", Some("t1"), false),
+    ] {
+        let key = named.map_or_else(ed25519, |named| with(ed25519(), "issuer", named));
+        let chosen = set(&[key]).0.choose(Some("e"), A::EdDsa).expect("a usable key");
+        assert_eq!(chosen.is_for(issuer, tid), fits, "{named:?} {issuer} {tid:?}");
+    }
+    let twin = ed25519();
+    let (keys, skipped) = set(&[with(twin.clone(), "issuer", T1), with(twin, "issuer", TEMPLATE)]);
+    assert_eq!((keys.len(), skipped.len()), (2, 0));
+    assert!(matches!(keys.choose(Some("e"), A::EdDsa), Err(KeyError::Ambiguous { fitting: 2 })));
 }

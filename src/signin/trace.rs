@@ -7,14 +7,14 @@
 
 use std::sync::Arc;
 
-use super::checks::{CHECKS, Found, Input, shortened};
+use super::checks::{CHECKS, FIRST_OF_CLAIMS, Found, Input, shortened};
 use super::error::SignInError;
 use super::key::VerificationKey;
 use super::pipeline::Pipeline;
 use super::provider::{NoncePolicy, Provider, ReplayPolicy};
 use super::request::SignInRequest;
 use super::token::UnverifiedToken;
-use super::verify::{Expected, NonceProblem, VerifyError};
+use super::verify::{Expected, NonceProblem, VerifyError, input_of};
 use crate::codes::ErrorCode;
 
 macro_rules! checks {
@@ -189,7 +189,7 @@ impl Pipeline {
     pub(super) async fn examine(&self, request: &SignInRequest, ending: &Ending<'_>) -> Vec<Checked> {
         let mut trace = Trace::default();
         if let Some(provider) = self.foreign_provider(request) {
-            return examine_foreign(&provider, ending, trace);
+            return self.examine_foreign(&provider, request, ending, trace).await;
         }
         let Some(token) = examine_form(request, &mut trace) else { return trace.skip_rest() };
         let Some(provider) = self.examine_provider(request, &token, &mut trace) else { return trace.skip_rest() };
@@ -218,6 +218,43 @@ impl Pipeline {
         let tenant = self.resolve_tenant(request).ok()?;
         let (provider, _) = self.receive(&tenant, request).ok()?;
         self.verifiers.verifies(&provider).then_some(provider)
+    }
+
+    /// A verifier reads these tokens: it is asked once more for the claims that it vouches for, and the rows of
+    /// claims are run on them.
+    async fn examine_foreign(
+        &self,
+        provider: &Provider,
+        request: &SignInRequest,
+        ending: &Ending<'_>,
+        mut trace: Trace,
+    ) -> Vec<Checked> {
+        let seen = "a verifier of the provider reads its tokens";
+        for check in [Check::Shape, Check::Header] {
+            trace.add(check, Status::NotApplicable, ("what the verifier takes", seen), None);
+        }
+        trace.add(Check::Provider, Status::Passed, ("an enabled provider", &*provider.name), None);
+        for check in [Check::Algorithm, Check::Key] {
+            trace.add(check, Status::NotApplicable, ("what the verifier takes", seen), None);
+        }
+        let (now, shown) = (self.clock.now(), ("accepted by the verifier", seen));
+        if let Some(error @ SignInError::Foreign(_)) = ending.error {
+            trace.fail(Check::Signature, error, shown);
+            return trace.skip_rest();
+        }
+        let foreign = match self.verifiers.verify(provider, &request.id_token, now).await {
+            Ok(foreign) => foreign,
+            Err(error) => {
+                trace.fail(Check::Signature, &error.into(), shown);
+                return trace.skip_rest();
+            }
+        };
+        trace.add(Check::Signature, Status::Passed, shown, None);
+        let expected = Expected::of(request);
+        let input = input_of(&foreign, provider, &expected, now);
+        run_rows(&CHECKS[FIRST_OF_CLAIMS..], &input, &mut Found::default(), &mut trace);
+        examine_uses(provider, ending, &mut trace);
+        trace.skip_rest()
     }
 
     fn examine_provider(
@@ -278,26 +315,6 @@ impl Pipeline {
             }
         }
     }
-}
-
-/// A verifier reads these tokens: what it saw is not told, so the walk's end is all there is to show.
-fn examine_foreign(provider: &Provider, ending: &Ending<'_>, mut trace: Trace) -> Vec<Checked> {
-    let seen = "a verifier of the provider reads its tokens";
-    for check in [Check::Shape, Check::Header] {
-        trace.add(check, Status::NotApplicable, ("what the verifier takes", seen), None);
-    }
-    trace.add(Check::Provider, Status::Passed, ("an enabled provider", &*provider.name), None);
-    for check in [Check::Algorithm, Check::Key] {
-        trace.add(check, Status::NotApplicable, ("what the verifier takes", seen), None);
-    }
-    let expected = "accepted by the verifier, and its claims by every check of claims";
-    match ending.error {
-        _ if ending.verified => trace.add(Check::Signature, Status::Passed, (expected, seen), None),
-        Some(error) => trace.fail(Check::Signature, error, (expected, seen)),
-        None => {}
-    }
-    examine_uses(provider, ending, &mut trace);
-    trace.skip_rest()
 }
 
 fn examine_form(request: &SignInRequest, trace: &mut Trace) -> Option<UnverifiedToken> {

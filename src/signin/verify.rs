@@ -48,6 +48,14 @@ pub enum VerifyError {
         /// The configured one.
         allowed: String,
     },
+    /// The key that signed is for tokens of another issuer.
+    #[error("the ID token's issuer {seen} is not {allowed}, for which alone its key is published")]
+    IssuerOfKey {
+        /// The token's, shortened.
+        seen: String,
+        /// The key's, shortened.
+        allowed: String,
+    },
     /// `tid` is not in the allow-list.
     #[error("the ID token's tid is not one of this provider's {allowed} allowed tenants")]
     UpstreamTenant {
@@ -271,20 +279,29 @@ pub fn admit(
     now: UnixTime,
 ) -> Result<VerifiedToken, VerifyError> {
     let digest = sha256(canonical(&Value::Object(foreign.claims.clone())).as_bytes());
-    let hashed_by = match foreign.alg.get(2..) {
-        Some("256") => Some(SignatureAlgorithm::Rs256),
-        Some("384") => Some(SignatureAlgorithm::Rs384),
-        Some("512") => Some(SignatureAlgorithm::Rs512),
-        _ => None,
-    };
-    let input =
-        Input { claims: &foreign.claims, token: None, key: None, hashed_by, provider: &provider, expected, now };
+    let input = input_of(&foreign, &provider, expected, now);
     let mut found = Found::default();
     for row in &CHECKS[FIRST_OF_CLAIMS..] {
         (row.run)(&input, &mut found)?;
     }
     let read = Read::of(found)?;
     Ok(read.into_token(provider, foreign.claims, digest, now))
+}
+
+/// What the rows of claims look at when a verifier of the provider read the token.
+pub(super) fn input_of<'a>(
+    foreign: &'a ForeignClaims,
+    provider: &'a Provider,
+    expected: &'a Expected<'a>,
+    now: UnixTime,
+) -> Input<'a> {
+    let hashed_by = match foreign.alg.get(2..) {
+        Some("256") => Some(SignatureAlgorithm::Rs256),
+        Some("384") => Some(SignatureAlgorithm::Rs384),
+        Some("512") => Some(SignatureAlgorithm::Rs512),
+        _ => None,
+    };
+    Input { claims: &foreign.claims, token: None, key: None, hashed_by, provider, expected, now }
 }
 
 /// What the table read of the claims, on its own feet.

@@ -4,6 +4,7 @@ mod happy;
 mod keys_on_disk;
 mod likelihood;
 mod linking;
+mod located_pem;
 mod mfa_webhook;
 mod outages;
 mod plugin_ports;

@@ -173,7 +173,8 @@ pub fn der(tag: u8, content: &[u8]) -> Vec<u8> {
     let mut out = vec![tag];
     match u8::try_from(length) {
         Ok(short) if short < 0x80 => out.push(short),
-        _ => out.extend([0x82, (length >> 8) as u8, (length & 0xff) as u8]),
+        Ok(length) => out.extend([0x81, length]),
+        Err(_) => out.extend([0x82, (length >> 8) as u8, (length & 0xff) as u8]),
     }
     out.extend_from_slice(content);
     out

@@ -14,7 +14,8 @@ use poem::{EndpointExt, Response};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::plugin_ports::{der, spki};
+use super::located_pem::certificate_pem;
+use super::plugin_ports::spki;
 use crate::support::issuer::{TestIssuer, TestKey, shared_rsa};
 use crate::support::plugins::{Bench, Entry, FIREBASE, HEADER_TOKEN, LINE};
 use crate::support::service::{Service, Setup};
@@ -170,21 +171,9 @@ async fn line_signs_in_by_channel_secret_and_by_published_key_and_is_503_without
     service.sign_in(&native("line-2").sign()).await.expect(503, "provider_unavailable");
 }
 
-/// A certificate that nobody signed: who publishes it vouches for it.
-fn certificate(jwk: &Value) -> String {
-    let sha256_with_rsa = [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0b, 0x05, 0x00];
-    let algorithm = der(0x30, &sha256_with_rsa);
-    let name = der(0x30, &[]);
-    let validity = der(0x30, &[der(0x17, b"200101000000Z"), der(0x17, b"491231235959Z")].concat());
-    let version = der(0xa0, &der(0x02, &[2]));
-    let parts = [version, der(0x02, &[1]), algorithm.clone(), name.clone(), validity, name, spki(jwk)];
-    let certificate = der(0x30, &[der(0x30, &parts.concat()), algorithm, der(0x03, &[0, 1])].concat());
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", BASE64.encode(&certificate))
-}
-
 #[tokio::test]
 async fn firebase_signs_in_by_certificate_and_says_how_and_refuses_what_is_not_allowed() {
-    let certificates = json!({ "fb-1": certificate(&shared_rsa().jwk("fb-1")) });
+    let certificates = json!({ "fb-1": certificate_pem(&spki(&shared_rsa().jwk("fb-1"))) });
     let publisher = Publisher::start(certificates.to_string()).await;
     let bench = Bench::new();
     let config =

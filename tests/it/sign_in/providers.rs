@@ -167,6 +167,46 @@ async fn microsoft_binds_the_issuer_to_an_allowed_tenant() {
 }
 
 #[tokio::test]
+async fn a_key_that_microsoft_publishes_for_one_issuer_verifies_no_token_of_another() {
+    let key = Arc::new(TestKey::new_p256());
+    let lines = format!("{}\nalgorithms = [\"ES256\"]", ENTRA.replace("\"t-ours\"", "\"t-ours\", \"t-too\""));
+    let service = service_with("microsoft", &lines).await;
+    let jwks = |kid_and_issuer: &[(&str, Value)]| -> Vec<Value> {
+        let jwk = |(kid, issuer): &(&str, Value)| {
+            let mut jwk = key.jwk(kid);
+            jwk["issuer"] = issuer.clone();
+            jwk
+        };
+        kid_and_issuer.iter().map(jwk).collect()
+    };
+    let issuer = |tid: &str| json!(format!("{}/{tid}/v2.0", service.issuer.url));
+    service.issuer.served.lock().unwrap().extra_jwks = jwks(&[
+        ("any", issuer("{tenantid}")),
+        ("ours", issuer("t-ours")),
+        ("elsewhere", json!("https://login.example/{tenantid}/v2.0")),
+        ("literal", issuer("{tid}")),
+        ("list", json!([issuer("t-ours")])),
+    ]);
+    for (kid, tid, refusal) in [
+        ("any", "t-ours", None),
+        ("any", "t-too", None),
+        ("ours", "t-ours", None),
+        ("ours", "t-too", Some("id_token_issuer_mismatch")),
+        ("elsewhere", "t-ours", Some("id_token_issuer_mismatch")),
+        ("literal", "t-ours", Some("id_token_issuer_mismatch")),
+        ("list", "t-ours", Some("unknown_key")),
+    ] {
+        let token = entra(&service, tid, tid).claim("uti", kid).key("ES256", kid, &key);
+        let answer = sign_in(&service, "microsoft", &token).await;
+        assert_eq!(answer.error(), refusal.unwrap_or_default(), "{kid} {tid}: {}", answer.text);
+        assert_eq!(answer.status, if refusal.is_some() { 401 } else { 200 });
+    }
+    // Whose key it is says nothing before the signature is valid.
+    let forged = entra(&service, "t-too", "t-too").key("ES256", "ours", &Arc::new(TestKey::new_p256()));
+    sign_in(&service, "microsoft", &forged).await.expect(401, "id_token_signature_invalid");
+}
+
+#[tokio::test]
 async fn microsoft_addresses_are_verified_by_xms_edov_and_only_where_they_are_trusted() {
     for (trust, claim, linked) in [
         ("", Some(json!(true)), false),

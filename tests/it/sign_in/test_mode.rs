@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::support::issuer::TestIssuer;
+use crate::support::plugins::Bench;
 use crate::support::service::{Answer, Service, Setup};
 
 const ORDER: [&str; 21] = [
@@ -199,5 +201,70 @@ async fn the_first_failed_check_is_the_refusal_that_was_answered() {
             assert_eq!(failed["message"], answer.body["message"], "{first} {second}");
             assert_eq!(check(&answer, "replay")["status"], "skipped");
         }
+    }
+}
+
+/// A server in test mode whose tokens are JSON that a plugin believes.
+async fn with_verifier(config: &str) -> (Service, Bench) {
+    let bench = Bench::new();
+    let entry = bench.misbehaving(config).hooks(&["provider.verify"]);
+    let bench = bench.lock(&entry.with("bind = [\"acme\"]\ndeadline_ms = 5000"));
+    let setup = Setup { plugins_lock: Some(bench.write()), ..Setup::provider("test_mode = true") };
+    (Service::start_with(setup).await, bench)
+}
+
+#[tokio::test]
+async fn the_claims_that_a_verifier_read_are_listed_one_by_one() {
+    let (service, _bench) = with_verifier("verify = \"ok\"").await;
+    let now = service.clock.now_s();
+    let good = json!({
+        "iss": service.issuer.url, "aud": TestIssuer::CLIENT, "sub": "sub-4711", "iat": now, "exp": now + 300
+    });
+    service.sign_in(&good.to_string()).await.signed_in();
+    let replayed = service.sign_in(&good.to_string()).await;
+    replayed.expect(401, "id_token_replayed");
+    assert_eq!(statuses(&replayed, "failed"), ["replay"]);
+    assert_eq!(
+        statuses(&replayed, "passed"),
+        ["provider", "signature", "iss", "aud", "azp", "exp", "iat", "age", "sub"]
+    );
+    assert_eq!(statuses(&replayed, "skipped"), Vec::<String>::new());
+    for (claim, value, failed) in [
+        ("iss", json!("https://other.example"), &["iss"][..]),
+        ("aud", json!("app-other"), &["aud"]),
+        ("azp", json!("app-other"), &["azp"]),
+        ("exp", json!(now - 400), &["exp"]),
+        ("exp", Value::Null, &["exp"]),
+        ("iat", json!(now - 4000), &["age"]),
+        ("nbf", json!(now + 4000), &["nbf"]),
+        ("sub", json!(""), &["sub"]),
+        ("jti", json!(7), &["jti"]),
+    ] {
+        let mut claims = good.clone();
+        claims[claim] = value.clone();
+        let answer = service.sign_in(&claims.to_string()).await;
+        assert_eq!(statuses(&answer, "failed"), failed, "{claim} = {value}: {}", answer.text);
+        let row = check(&answer, failed[0]);
+        assert_eq!((&row["error"], &row["message"]), (&answer.body["error"], &answer.body["message"]));
+        assert_eq!(check(&answer, "signature")["status"], "passed");
+        assert_eq!(check(&answer, "replay")["status"], "skipped");
+        assert!(!answer.text.contains("sub-4711"), "{}", answer.text);
+        let names: Vec<&Value> = answer.body["checks"].as_array().unwrap().iter().map(|c| &c["check"]).collect();
+        assert_eq!(names, ORDER);
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_the_verifier_refuses_leaves_its_claims_unlooked_at() {
+    for (mode, status, error) in
+        [("reject", 401, "id_token_rejected"), ("unavailable", 503, "provider_unavailable")]
+    {
+        let (service, _bench) = with_verifier(&format!("verify = \"{mode}\"")).await;
+        let answer = service.sign_in("{\"sub\": \"s-1\"}").await;
+        answer.expect(status, error);
+        assert_eq!(statuses(&answer, "failed"), ["signature"]);
+        assert_eq!(check(&answer, "signature")["message"], answer.body["message"]);
+        assert_eq!(statuses(&answer, "passed"), ["provider"]);
+        assert_eq!(statuses(&answer, "skipped"), ORDER[6..]);
     }
 }

@@ -202,7 +202,7 @@ fn blamed(error: &VerifyError) -> &'static str {
     match error {
         VerifyError::BadSignature => "signature",
         VerifyError::Claim { claim, .. } | VerifyError::NotYetValid { claim, .. } => claim,
-        VerifyError::Issuer { .. } => "iss",
+        VerifyError::Issuer { .. } | VerifyError::IssuerOfKey { .. } => "iss",
         VerifyError::Audience { .. } => "aud",
         VerifyError::AuthorizedParty { .. } => "azp",
         VerifyError::Expired { .. } => "exp",
