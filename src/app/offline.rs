@@ -30,8 +30,8 @@ use crate::signin::likelihood::Commonness;
 use crate::signin::nonce::NonceIssuer;
 use crate::signin::pipeline::{Pipeline, Preview};
 use crate::signin::ports::{
-    AfterDecision, DecisionLog, Directory, KeySource, Outcomes, ReplayGuard, SealedDecision, StoreError, TenantCounts,
-    Users,
+    AfterDecision, DecisionLog, Directory, KeySource, Outcomes, ReplayGuard, SealedDecision, StoreError,
+    TenantCounts, Users,
 };
 use crate::signin::provider::Provider;
 use crate::signin::request::SignInRequest;
