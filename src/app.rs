@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use self::keys::Opened;
 use self::likelihood::CountKeeper;
 use crate::admin::directory::DirectoryService;
+use crate::admin::failures::FailedKeys;
 use crate::admin::keys::KeyCheck;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{LiveDirectory, MasterKeyFile, Settings};
@@ -320,6 +321,7 @@ impl App {
                     clock: Arc::clone(&clock),
                     entropy: Arc::clone(&entropy),
                     keys: Arc::<Store>::clone(&store),
+                    failed: FailedKeys::default(),
                 },
                 audit: Arc::<Store>::clone(&store),
                 directory: Arc::clone(&managed),

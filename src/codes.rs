@@ -167,6 +167,8 @@ codes! {
     MissingAdminKey = "missing_admin_key",
     /// The admin key opens nothing.
     InvalidAdminKey = "invalid_admin_key",
+    /// Too many admin keys were wrong.
+    TooManyAdminKeys = "too_many_admin_keys",
     /// The admin key's role is too low.
     AdminRoleInsufficient = "admin_role_insufficient",
     /// The admin key is for another tenant.

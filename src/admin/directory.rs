@@ -6,6 +6,7 @@
 //! that no two nodes give one host to two tenants.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
@@ -14,6 +15,7 @@ use super::audit::Author;
 use crate::clock::UnixTime;
 use crate::codes::ErrorCode;
 use crate::ids::TenantId;
+use crate::session::SessionLimits;
 use crate::signin::ports::StoreError;
 use crate::signin::provider::{Provider, Tenant};
 
@@ -77,10 +79,32 @@ pub struct Times {
 pub struct StoredTenant {
     /// Its name.
     pub id: TenantId,
-    /// Hosts that select it.
-    pub hosts: Vec<String>,
+    /// What it is.
+    pub terms: TenantTerms,
     /// When.
     pub times: Times,
+}
+
+/// What an administrator says of a tenant, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantTerms {
+    /// Hosts that select it.
+    pub hosts: Vec<String>,
+    /// Limits of its users' sessions.
+    pub sessions: SessionLimits,
+}
+
+/// The same as it is written, in the words of `[[tenants]]`.
+#[derive(Debug, Clone, Default)]
+pub struct WrittenTenant {
+    /// Hosts.
+    pub hosts: Vec<String>,
+    /// A session that is not refreshed for so long ends: a duration such as `7d`.
+    pub session_idle: Option<String>,
+    /// A session ends after so long.
+    pub session_ttl: Option<String>,
+    /// A user has at most so many.
+    pub max_sessions: Option<i64>,
 }
 
 /// A provider in the store.
@@ -112,12 +136,12 @@ pub struct StoredDirectory {
 /// One change of the directory.
 #[derive(Debug, Clone)]
 pub enum DirectoryChange {
-    /// A tenant is made or gets other hosts.
+    /// A tenant is made or becomes another.
     PutTenant {
         /// Its name.
         id: TenantId,
-        /// Its hosts.
-        hosts: Vec<String>,
+        /// What it is.
+        terms: TenantTerms,
     },
     /// A tenant of the API without users and providers goes.
     DeleteTenant(TenantId),
@@ -181,11 +205,11 @@ pub trait DirectoryRules: Send + Sync {
     fn tenant_entries(&self) -> Vec<TenantEntry>;
     /// A tenant's providers, by name.
     fn provider_entries(&self, tenant: &TenantId) -> Vec<ProviderEntry>;
-    /// Judges a tenant: form and hosts, the latter against those of all others.
+    /// Judges a tenant exactly as a table of the file, its hosts against those of all others.
     ///
     /// # Errors
     /// All that is wrong.
-    fn check_tenant(&self, id: &TenantId, hosts: &[String]) -> Result<Vec<String>, Vec<String>>;
+    fn check_tenant(&self, id: &TenantId, written: &WrittenTenant) -> Result<TenantTerms, Vec<String>>;
     /// Judges a provider's settings exactly as a table of the file.
     ///
     /// # Errors
@@ -303,14 +327,14 @@ impl DirectoryService {
         all.find(|entry| *entry.name == *name).ok_or(DirectoryError::UnknownProvider)
     }
 
-    /// Makes a tenant, or gives it other hosts.
+    /// Makes a tenant, or gives it other hosts and limits.
     ///
     /// # Errors
     /// See [`DirectoryError`].
     pub async fn put_tenant(
         &self,
         id: &TenantId,
-        hosts: &[String],
+        written: &WrittenTenant,
         write: Write,
         author: &Author,
     ) -> Result<TenantEntry, DirectoryError> {
@@ -323,8 +347,8 @@ impl DirectoryService {
                 (Err(error), Write::Replace) => return Err(error),
                 (Ok(_), Write::Replace) | (Err(_), Write::Create) => {}
             }
-            let hosts = self.rules.check_tenant(id, hosts).map_err(DirectoryError::Invalid)?;
-            Ok(DirectoryChange::PutTenant { id: id.clone(), hosts })
+            let terms = self.rules.check_tenant(id, written).map_err(DirectoryError::Invalid)?;
+            Ok(DirectoryChange::PutTenant { id: id.clone(), terms })
         })
         .await?;
         self.tenant(id)
@@ -453,6 +477,13 @@ impl DirectoryService {
 
 /// What the audit log holds of a tenant.
 #[must_use]
-pub fn audited_tenant(hosts: &[String]) -> Value {
-    json!({"hosts": hosts})
+pub fn audited_tenant(terms: &TenantTerms) -> Value {
+    let TenantTerms { hosts, sessions: SessionLimits { idle, absolute, per_user } } = terms;
+    let seconds = |limit: &Option<Duration>| limit.map(|duration| duration.as_secs());
+    json!({
+        "hosts": hosts,
+        "session_idle_s": seconds(idle),
+        "session_ttl_s": seconds(absolute),
+        "max_sessions": per_user,
+    })
 }

@@ -1,5 +1,6 @@
 //! Admin keys: `csk_….secret`, shown once; the store has a hash.
 
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::access::{Caller, Role, Scope};
 use super::audit::Author;
+use super::failures::FailedKeys;
 use super::page::{Page, Paged};
 use super::ports::AdminKeys;
 use crate::clock::{Clock, UnixTime};
@@ -92,6 +94,12 @@ pub enum KeyError {
     /// Unknown, revoked or expired, or its secret differs.
     #[error("the admin key is not known, was revoked, or has expired")]
     Invalid,
+    /// Too many were wrong.
+    #[error("too many wrong admin keys came from this address; the next is looked at in {retry_after_s} s")]
+    TooMany {
+        /// Seconds until then.
+        retry_after_s: u64,
+    },
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -104,6 +112,7 @@ impl KeyError {
         match self {
             Self::Missing => ErrorCode::MissingAdminKey,
             Self::Invalid => ErrorCode::InvalidAdminKey,
+            Self::TooMany { .. } => ErrorCode::TooManyAdminKeys,
             Self::Store(_) => ErrorCode::StoreUnavailable,
         }
     }
@@ -117,21 +126,37 @@ pub struct KeyCheck {
     pub entropy: Arc<dyn Entropy>,
     /// The store.
     pub keys: Arc<dyn AdminKeys>,
+    /// Keys that failed of late.
+    pub failed: FailedKeys,
 }
 
 impl KeyCheck {
-    /// The caller that holds a key.
+    /// The caller that holds a key. Whoever failed too often is held off before the key is looked at, so
+    /// that nothing tells whether it was the right one; requests that are under way together count afterwards.
     ///
     /// # Errors
     /// See [`KeyError`].
-    pub async fn check(&self, token: &str, request: RequestId) -> Result<Caller, KeyError> {
+    pub async fn check(
+        &self,
+        token: &str,
+        address: Option<IpAddr>,
+        request: RequestId,
+    ) -> Result<Caller, KeyError> {
         let now = self.clock.now();
         let (id, secret_hash) = parse(token).ok_or(KeyError::Invalid)?;
-        let StoredAdminKey { key, secret_hash: stored } = self.keys.find(id).await?.ok_or(KeyError::Invalid)?;
-        let lives = key.revoked_at.is_none() && key.expires_at.is_none_or(|end| now < end);
-        if !same(&secret_hash, &stored) || !lives {
-            return Err(KeyError::Invalid);
+        if let Some(wait) = self.failed.wait(id, address, now) {
+            let retry_after_s = u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
+            return Err(KeyError::TooMany { retry_after_s });
         }
+        let opens = |stored: &StoredAdminKey| {
+            let StoredAdminKey { key, secret_hash: hash } = stored;
+            let lives = key.revoked_at.is_none() && key.expires_at.is_none_or(|end| now < end);
+            same(&secret_hash, hash) && lives
+        };
+        let Some(StoredAdminKey { key, .. }) = self.keys.find(id).await?.filter(opens) else {
+            self.failed.add(id, address, now);
+            return Err(KeyError::Invalid);
+        };
         if key.last_used_at.is_none_or(|at| now.since(at) >= USE_GRAIN) {
             self.keys.touch(id, now).await?;
         }

@@ -8,6 +8,7 @@
 pub mod access;
 pub mod audit;
 pub mod directory;
+pub mod failures;
 pub mod keys;
 pub mod page;
 pub mod plugins;

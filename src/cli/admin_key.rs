@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{ConfigFile, FINDINGS, FINE, Failure, UNREACHABLE, USAGE, runtime};
 use crate::admin::access::{Role, Scope};
 use crate::admin::audit::Author;
+use crate::admin::failures::FailedKeys;
 use crate::admin::keys::{AdminKey, KeyCheck, MAX_NOTE_BYTES, NewAdminKey};
 use crate::admin::page::{MAX_LIMIT, Page};
 use crate::clock::{Clock, SystemClock, UnixTime};
@@ -111,7 +112,12 @@ impl Place {
         let settings = self.settings()?;
         let store = Store::open(&StoreOptions { url: settings.store_url.clone() }).await?;
         let clock = Arc::new(SystemClock);
-        let keys = KeyCheck { clock, entropy: Arc::new(SystemEntropy), keys: Arc::<Store>::clone(&store) };
+        let keys = KeyCheck {
+            clock,
+            entropy: Arc::new(SystemEntropy),
+            keys: Arc::<Store>::clone(&store),
+            failed: FailedKeys::default(),
+        };
         Ok(Open { store, keys })
     }
 }

@@ -11,9 +11,10 @@ use serde_json::{Map, Value};
 use super::layers::Layers;
 use super::problem::{ConfigError, Findings};
 use super::values::{self, Upstream};
-use super::{Settings, providers};
+use super::{Settings, providers, session_count, session_duration};
 use crate::admin::directory::{
-    DirectoryRules, ManagedBy, ProviderEntry, StoredDirectory, StoredProvider, TenantEntry,
+    DirectoryRules, ManagedBy, ProviderEntry, StoredDirectory, StoredProvider, TenantEntry, TenantTerms,
+    WrittenTenant,
 };
 use crate::ids::TenantId;
 use crate::session::SessionLimits;
@@ -158,7 +159,7 @@ impl DirectoryRules for LiveDirectory {
             times: None,
         };
         let of_api = stored.tenants.into_iter().map(|t| TenantEntry {
-            tenant: Arc::new(Tenant { id: t.id, hosts: t.hosts, sessions: SessionLimits::default() }),
+            tenant: Arc::new(Tenant { id: t.id, hosts: t.terms.hosts, sessions: t.terms.sessions }),
             managed_by: ManagedBy::Api,
             times: Some(t.times),
         });
@@ -191,11 +192,11 @@ impl DirectoryRules for LiveDirectory {
         now.providers.get(tenant).map(|p| p.entries.values().cloned().collect()).unwrap_or_default()
     }
 
-    fn check_tenant(&self, id: &TenantId, hosts: &[String]) -> Result<Vec<String>, Vec<String>> {
+    fn check_tenant(&self, id: &TenantId, written: &WrittenTenant) -> Result<TenantTerms, Vec<String>> {
         let now = self.now.load();
         let mut problems = Vec::new();
-        let mut fine: Vec<String> = Vec::with_capacity(hosts.len());
-        for host in hosts {
+        let mut fine: Vec<String> = Vec::with_capacity(written.hosts.len());
+        for host in &written.hosts {
             match values::host(host) {
                 Err(problem) => problems.push(problem),
                 Ok(host) => match now.by_host.get(&host) {
@@ -207,7 +208,17 @@ impl DirectoryRules for LiveDirectory {
                 },
             }
         }
-        if problems.is_empty() { Ok(fine) } else { Err(problems) }
+        let mut duration = |name: &str, text: &Option<String>| {
+            let read = session_duration(name, text.as_deref()?);
+            read.map_err(|problem| problems.push(problem)).ok()
+        };
+        let idle = duration("session_idle", &written.session_idle);
+        let absolute = duration("session_ttl", &written.session_ttl);
+        let per_user = written
+            .max_sessions
+            .and_then(|number| session_count(number).map_err(|problem| problems.push(problem)).ok());
+        let sessions = SessionLimits { idle, absolute, per_user };
+        if problems.is_empty() { Ok(TenantTerms { hosts: fine, sessions }) } else { Err(problems) }
     }
 
     fn check_provider(

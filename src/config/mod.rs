@@ -390,15 +390,20 @@ fn tenants(layers: &Layers, findings: &mut Findings) -> Vec<Arc<Tenant>> {
 fn session_limits(table: &Table<'_>, findings: &mut Findings) -> SessionLimits {
     let mut duration = |name: &str| {
         let w = table.text(name)?;
-        findings.take(&w.at, values::duration(name, &w.value, &Bounds { least: "1m", most: "400d" }))
+        findings.take(&w.at, session_duration(name, &w.value))
     };
     let (idle, absolute) = (duration("session_idle"), duration("session_ttl"));
-    let per_user = table.number("max_sessions").and_then(|w| {
-        let fine = u32::try_from(w.value).ok().filter(|n| (1..=1000).contains(n));
-        let wrong = || format!("max_sessions = {} is out of bounds; it must be from 1 to 1000", w.value);
-        findings.take(&w.at, fine.ok_or_else(wrong))
-    });
+    let per_user = table.number("max_sessions").and_then(|w| findings.take(&w.at, session_count(w.value)));
     SessionLimits { idle, absolute, per_user }
+}
+
+fn session_duration(name: &str, text: &str) -> Result<Duration, String> {
+    values::duration(name, text, &Bounds { least: "1m", most: "400d" })
+}
+
+fn session_count(number: i64) -> Result<u32, String> {
+    let fine = u32::try_from(number).ok().filter(|n| (1..=1000).contains(n));
+    fine.ok_or_else(|| format!("max_sessions = {number} is out of bounds; it must be from 1 to 1000"))
 }
 
 /// All providers. A disabled one is checked as well, but for its client ids.

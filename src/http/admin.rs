@@ -8,6 +8,7 @@ use super::problem::Problem;
 use super::{State, client};
 use crate::admin::access::{Caller, Permit, Place, Resource, Scope, Verb};
 use crate::admin::audit::Author;
+use crate::admin::keys::KeyError;
 use crate::admin::page::{Page, PageError};
 use crate::codes::ErrorCode as E;
 use crate::ids::{RequestId, TenantId};
@@ -26,6 +27,7 @@ macro_rules! admin_refusals {
                 crate::codes::ErrorCode::MalformedRequest,
                 crate::codes::ErrorCode::MissingAdminKey,
                 crate::codes::ErrorCode::InvalidAdminKey,
+                crate::codes::ErrorCode::TooManyAdminKeys,
                 crate::codes::ErrorCode::AdminRoleInsufficient,
                 crate::codes::ErrorCode::AdminScopeInsufficient,
                 crate::codes::ErrorCode::UnknownTenant,
@@ -51,8 +53,15 @@ impl State {
     /// before it is looked whether there is one.
     pub(super) async fn caller(&self, request: &Request, auth: &AdminAuth) -> Result<Caller, Problem> {
         let id = request.data::<RequestId>().copied().unwrap_or_else(|| RequestId::from_bytes([0; 16]));
-        let checked = self.admin.keys.check(&auth.0.token, id).await;
-        let caller = checked.map_err(|error| self.refused(error.code(), &error))?;
+        let address = client::address_of(request, &self.trusted_proxies);
+        let checked = self.admin.keys.check(&auth.0.token, address, id).await;
+        let caller = checked.map_err(|error| {
+            let problem = self.refused(error.code(), &error);
+            match error {
+                KeyError::TooMany { retry_after_s } => problem.retry_after(retry_after_s),
+                _ => problem,
+            }
+        })?;
         match (client::tenant_header(request), caller.scope()) {
             (Some(named), Scope::Tenant(own)) if named != own.as_str() => {
                 let text = "this admin key is for one tenant, and X-Tenant-ID names another";

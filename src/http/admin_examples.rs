@@ -14,8 +14,10 @@ pub(super) fn request(operation: &str) -> Option<Value> {
         "createAdminKey" => json!({"role": "editor", "note": "support desk", "expires_in": 7_776_000}),
         "rotateSigningKey" => json!({"how": "soon"}),
         "setUserStatus" => json!({"status": "disabled", "end_sessions": true}),
-        "createTenant" => json!({"id": "acme", "hosts": ["id.acme.example"]}),
-        "updateTenant" => json!({"hosts": ["id.acme.example", "login.acme.example"]}),
+        "createTenant" => {
+            json!({"id": "acme", "hosts": ["id.acme.example"], "session_idle": "7d", "max_sessions": 10})
+        }
+        "updateTenant" => json!({"hosts": ["id.acme.example", "login.acme.example"], "session_ttl": "90d"}),
         "createProvider" => json!({"name": "google", "settings": settings()}),
         "updateProvider" => settings(),
         "importDiscovery" => json!({"issuer": "https://login.example.com"}),
@@ -137,6 +139,8 @@ fn tenant() -> Value {
     json!({
         "id": "acme",
         "hosts": ["id.acme.example"],
+        "session_idle": "7d",
+        "max_sessions": 10,
         "managed_by": "api",
         "created_at": EXAMPLE_TIME,
         "updated_at": EXAMPLE_TIME,

@@ -1,6 +1,7 @@
 //! Tenants.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use poem::Request;
 use poem_openapi::param::{Path, Query};
@@ -14,7 +15,7 @@ use super::reply::Reply;
 use super::text::Text;
 use super::{State, Tag};
 use crate::admin::access::{Permit, Resource, Scope, Verb};
-use crate::admin::directory::{DirectoryError, ManagedBy, TenantEntry, Write};
+use crate::admin::directory::{DirectoryError, ManagedBy, TenantEntry, Write, WrittenTenant};
 use crate::codes::ErrorCode as E;
 use crate::ids::TenantId;
 
@@ -53,6 +54,12 @@ pub struct TenantInfo {
     pub id: String,
     /// Hosts that select it.
     pub hosts: Vec<String>,
+    /// A session that is not refreshed for so long ends; a whole number and s, m, h or d. Absent: no limit.
+    pub session_idle: Option<String>,
+    /// A session ends after so long, whatever is refreshed. Absent: no limit.
+    pub session_ttl: Option<String>,
+    /// A user has at most so many sessions. Absent: no limit.
+    pub max_sessions: Option<u32>,
     /// Who manages it.
     pub managed_by: ManagedByWord,
     /// When it was made, RFC 3339 in UTC; for those of this API.
@@ -66,6 +73,9 @@ impl From<TenantEntry> for TenantInfo {
         Self {
             id: entry.tenant.id.to_string(),
             hosts: entry.tenant.hosts.clone(),
+            session_idle: entry.tenant.sessions.idle.map(duration_text),
+            session_ttl: entry.tenant.sessions.absolute.map(duration_text),
+            max_sessions: entry.tenant.sessions.per_user,
             managed_by: entry.managed_by.into(),
             created_at: entry.times.map(|t| t.created_at.to_rfc3339()),
             updated_at: entry.times.map(|t| t.updated_at.to_rfc3339()),
@@ -91,14 +101,27 @@ pub struct CreateTenantRequest {
     pub id: Text,
     /// Hosts that select it. A host is one tenant's.
     pub hosts: Option<Vec<Text>>,
+    /// A session that is not refreshed for so long ends: a whole number and s, m, h or d, from 1m to 400d.
+    /// Absent: no limit.
+    pub session_idle: Option<Text>,
+    /// A session ends after so long, whatever is refreshed: from 1m to 400d. Absent: no limit.
+    pub session_ttl: Option<Text>,
+    /// A user has at most so many sessions, 1 to 1000: a further one ends the oldest. Absent: no limit.
+    pub max_sessions: Option<i64>,
 }
 
 /// What a tenant becomes.
 #[derive(Object)]
-#[oai(rename = "dto.UpdateTenantRequest")]
+#[oai(rename = "dto.UpdateTenantRequest", skip_serializing_if_is_none)]
 pub struct UpdateTenantRequest {
     /// Hosts that select it.
     pub hosts: Vec<Text>,
+    /// As in `dto.CreateTenantRequest`. Absent: no limit any more.
+    pub session_idle: Option<Text>,
+    /// As in `dto.CreateTenantRequest`. Absent: no limit any more.
+    pub session_ttl: Option<Text>,
+    /// As in `dto.CreateTenantRequest`. Absent: no limit any more.
+    pub max_sessions: Option<i64>,
 }
 
 pub(super) fn refused(state: &State, error: &DirectoryError) -> Problem {
@@ -131,6 +154,33 @@ impl AdminTenantsApi {
 
 fn texts(hosts: Vec<Text>) -> Vec<String> {
     hosts.into_iter().map(|t| t.0).collect()
+}
+
+impl From<CreateTenantRequest> for WrittenTenant {
+    fn from(request: CreateTenantRequest) -> Self {
+        let CreateTenantRequest { id: _, hosts, session_idle, session_ttl, max_sessions } = request;
+        let hosts = hosts.unwrap_or_default();
+        UpdateTenantRequest { hosts, session_idle, session_ttl, max_sessions }.into()
+    }
+}
+
+impl From<UpdateTenantRequest> for WrittenTenant {
+    fn from(request: UpdateTenantRequest) -> Self {
+        Self {
+            hosts: texts(request.hosts),
+            session_idle: request.session_idle.map(|t| t.0),
+            session_ttl: request.session_ttl.map(|t| t.0),
+            max_sessions: request.max_sessions,
+        }
+    }
+}
+
+/// As it is written in the file, in the greatest unit that it fills.
+fn duration_text(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let units = [(86_400, 'd'), (3_600, 'h'), (60, 'm')];
+    let (unit, word) = units.into_iter().find(|(unit, _)| seconds.is_multiple_of(*unit)).unwrap_or((1, 's'));
+    format!("{}{word}", seconds / unit)
 }
 
 fn known(id: &str) -> Result<TenantId, Problem> {
@@ -212,14 +262,17 @@ impl AdminTenantsApi {
             let permit = self.change(request, &auth, Verb::Change).await?;
             let id = TenantId::parse(&body.0.id.0);
             let id = id.map_err(|error| Problem::new(E::InvalidSettings, format!("id: {error}")))?;
-            let hosts = texts(body.0.hosts.unwrap_or_default());
-            let made = state.admin.directory.put_tenant(&id, &hosts, Write::Create, &state.author(&permit)).await;
+            let (new, author) = (body.0.into(), state.author(&permit));
+            let made = state.admin.directory.put_tenant(&id, &new, Write::Create, &author).await;
             made.map(Into::into).map_err(|error| refused(state, &error))
         };
         answer.await.into()
     }
 
-    /// Give a tenant other hosts
+    /// Give a tenant other hosts and limits
+    ///
+    /// The whole of it: what is absent limits no longer. A session keeps the lifetimes that it began with; the
+    /// number is looked at when the user's next session begins.
     #[oai(
         path = "/admin/tenants/:tenant_id",
         method = "put",
@@ -237,8 +290,8 @@ impl AdminTenantsApi {
         let answer = async {
             let state = &self.0;
             let permit = self.change(request, &auth, Verb::Change).await?;
-            let (id, hosts) = (known(&tenant_id.0)?, texts(body.0.hosts));
-            let put = state.admin.directory.put_tenant(&id, &hosts, Write::Replace, &state.author(&permit)).await;
+            let (id, new, author) = (known(&tenant_id.0)?, body.0.into(), state.author(&permit));
+            let put = state.admin.directory.put_tenant(&id, &new, Write::Replace, &author).await;
             put.map(Into::into).map_err(|error| refused(state, &error))
         };
         answer.await.into()

@@ -22,12 +22,18 @@ pub fn context(request: &Request, trusted_proxies: &[IpNet]) -> ClientContext {
         (!first.is_empty() && first.len() <= 35).then(|| Arc::from(first))
     });
     ClientContext {
-        ip: peer(request).map(|peer| forwarded_for(request, peer, trusted_proxies)),
+        ip: address_of(request, trusted_proxies),
         user_agent: text(header::USER_AGENT).map(|agent| cut(agent, AGENT_BYTES).into()),
         language,
         device_id: None,
         assumed_location: None,
     }
+}
+
+/// The address of a request's client.
+#[must_use]
+pub fn address_of(request: &Request, trusted_proxies: &[IpNet]) -> Option<IpAddr> {
+    peer(request).map(|peer| forwarded_for(request, peer, trusted_proxies))
 }
 
 fn peer(request: &Request) -> Option<IpAddr> {

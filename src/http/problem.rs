@@ -226,6 +226,10 @@ pub const fn row(code: ErrorCode) -> Row {
         E::InvalidCursor => (400_140, "The cursor is not one that this list gave: begin without one."),
         E::MissingAdminKey => (401_140, "The operation needs an admin key in `Authorization: Bearer csk_…`."),
         E::InvalidAdminKey => (401_141, "The admin key is not known, was revoked, or has expired."),
+        E::TooManyAdminKeys => (
+            429_140,
+            "Too many wrong admin keys came from this address; `Retry-After` tells when one is looked at again.",
+        ),
         E::AdminRoleInsufficient => {
             (403_140, "The admin key's role may not do this; the message names the one that may.")
         }

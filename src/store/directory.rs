@@ -1,5 +1,7 @@
 //! Tenants and providers of the administration API.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use sqlx::sqlite::SqliteRow;
@@ -9,10 +11,12 @@ use super::rows::{from_json, tenant};
 use super::{Store, audit, failed};
 use crate::admin::audit::{Author, Change};
 use crate::admin::directory::{
-    Applied, DirectoryChange, DirectoryStore, StoredDirectory, StoredProvider, StoredTenant, Times, audited_tenant,
+    Applied, DirectoryChange, DirectoryStore, StoredDirectory, StoredProvider, StoredTenant, TenantTerms, Times,
+    audited_tenant,
 };
 use crate::clock::UnixTime;
 use crate::ids::TenantId;
+use crate::session::SessionLimits;
 use crate::signin::ports::StoreError;
 
 #[async_trait]
@@ -39,9 +43,12 @@ async fn version(executor: impl SqliteExecutor<'_>) -> Result<i64, sqlx::Error> 
 async fn load(connection: &mut SqliteConnection) -> Result<StoredDirectory, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     let version = version(&mut *transaction).await?;
-    let tenants = sqlx::query("SELECT id, hosts, created_at, updated_at FROM tenants ORDER BY id")
-        .fetch_all(&mut *transaction)
-        .await?;
+    let tenants = sqlx::query(
+        "SELECT id, created_at, updated_at, hosts, session_idle_s, session_ttl_s, max_sessions FROM tenants \
+         ORDER BY id",
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
     let providers =
         sqlx::query("SELECT tenant, name, settings, created_at, updated_at FROM providers ORDER BY tenant, name")
             .fetch_all(&mut *transaction)
@@ -49,7 +56,7 @@ async fn load(connection: &mut SqliteConnection) -> Result<StoredDirectory, sqlx
     let off = sqlx::query("SELECT tenant, name FROM providers_off").fetch_all(&mut *transaction).await?;
     transaction.rollback().await?;
     let read_tenant = |row: &SqliteRow| -> Result<StoredTenant, sqlx::Error> {
-        Ok(StoredTenant { id: tenant(row.try_get(0)?)?, hosts: from_json(row.try_get(1)?)?, times: times(row, 2)? })
+        Ok(StoredTenant { id: tenant(row.try_get(0)?)?, terms: terms(row, 3)?, times: times(row, 1)? })
     };
     let read_provider = |row: &SqliteRow| -> Result<StoredProvider, sqlx::Error> {
         Ok(StoredProvider {
@@ -77,6 +84,19 @@ fn times(row: &SqliteRow, from: usize) -> Result<Times, sqlx::Error> {
     })
 }
 
+fn terms(row: &SqliteRow, from: usize) -> Result<TenantTerms, sqlx::Error> {
+    let duration = |column: usize| -> Result<Option<Duration>, sqlx::Error> {
+        let seconds: Option<i64> = row.try_get(column)?;
+        Ok(seconds.and_then(|s| u64::try_from(s).ok()).map(Duration::from_secs))
+    };
+    let sessions = SessionLimits {
+        idle: duration(from + 1)?,
+        absolute: duration(from + 2)?,
+        per_user: row.try_get(from + 3)?,
+    };
+    Ok(TenantTerms { hosts: from_json(row.try_get(from)?)?, sessions })
+}
+
 async fn apply(
     connection: &mut SqliteConnection,
     judged_by: i64,
@@ -87,7 +107,7 @@ async fn apply(
         return Ok(Applied::Outdated);
     }
     let audited = match change {
-        DirectoryChange::PutTenant { id, hosts } => put_tenant(connection, &id, &hosts, &author).await?,
+        DirectoryChange::PutTenant { id, terms } => put_tenant(connection, &id, &terms, &author).await?,
         DirectoryChange::DeleteTenant(id) => match delete_tenant(connection, &id).await? {
             Some(audited) => audited,
             None => return Ok(Applied::HasUsers),
@@ -118,26 +138,33 @@ async fn apply(
 async fn put_tenant(
     connection: &mut SqliteConnection,
     id: &TenantId,
-    hosts: &[String],
+    new: &TenantTerms,
     author: &Author,
 ) -> Result<Change, sqlx::Error> {
-    let row = sqlx::query("SELECT hosts FROM tenants WHERE id = ?1")
+    let row = sqlx::query("SELECT hosts, session_idle_s, session_ttl_s, max_sessions FROM tenants WHERE id = ?1")
         .bind(id.as_str())
         .fetch_optional(&mut *connection)
         .await?;
-    let before: Option<Vec<String>> = row.map(|row| from_json(row.try_get(0)?)).transpose()?;
+    let before = row.map(|row| terms(&row, 0)).transpose()?;
+    let seconds = |limit: Option<Duration>| limit.and_then(|duration| i64::try_from(duration.as_secs()).ok());
     sqlx::query(
-        "INSERT INTO tenants (id, hosts, created_at, updated_at) VALUES (?1, ?2, ?3, ?3) \
-         ON CONFLICT (id) DO UPDATE SET hosts = excluded.hosts, updated_at = excluded.updated_at",
+        "INSERT INTO tenants (id, hosts, created_at, updated_at, session_idle_s, session_ttl_s, max_sessions) \
+         VALUES (?1, ?2, ?3, ?3, ?4, ?5, ?6) \
+         ON CONFLICT (id) DO UPDATE SET hosts = excluded.hosts, updated_at = excluded.updated_at, \
+         session_idle_s = excluded.session_idle_s, session_ttl_s = excluded.session_ttl_s, \
+         max_sessions = excluded.max_sessions",
     )
     .bind(id.as_str())
-    .bind(json!(hosts).to_string())
+    .bind(json!(new.hosts).to_string())
     .bind(author.at.as_millis())
+    .bind(seconds(new.sessions.idle))
+    .bind(seconds(new.sessions.absolute))
+    .bind(new.sessions.per_user)
     .execute(connection)
     .await?;
     let action = if before.is_some() { "tenant.update" } else { "tenant.create" };
-    let before = before.map_or(Value::Null, |hosts| audited_tenant(&hosts));
-    Ok(Change::between(action, id.as_str(), &before, &audited_tenant(hosts)))
+    let before = before.map_or(Value::Null, |terms| audited_tenant(&terms));
+    Ok(Change::between(action, id.as_str(), &before, &audited_tenant(new)))
 }
 
 /// `None` when it has users.

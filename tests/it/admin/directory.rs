@@ -251,6 +251,122 @@ async fn a_tenant_made_here_is_served_by_header_and_host_on_every_node() {
     first.get_with("/admin/tenants/empty", &root).await.expect(404, "unknown_tenant");
 }
 
+/// Tenant `fresh` with these members and a provider `acme`.
+async fn tenant_with(service: &Service, root: &str, limits: Value) {
+    let mut body = json!({"id": "fresh"});
+    body.as_object_mut().unwrap().extend(limits.as_object().unwrap().clone());
+    let made = service.post_with("/admin/tenants", root, body).await;
+    assert_eq!(made.status, 200, "{}", made.text);
+    let provider = json!({"name": "acme", "settings": settings(service)});
+    let request = service.http().post(service.url("/admin/providers")).bearer_auth(root);
+    assert_eq!(service.send(request.header("x-tenant-id", "fresh").json(&provider)).await.status, 200);
+}
+
+async fn sign_in_to_fresh(service: &Service) -> Value {
+    sign_in_with(service, "acme", Some("fresh")).await.signed_in().clone()
+}
+
+async fn refresh_in_fresh(service: &Service, session: &Value) -> Answer {
+    let request = service.http().post(service.url("/auth/refresh")).header("x-tenant-id", "fresh");
+    service.send(request.json(&json!({"refresh_token": session["refresh_token"]}))).await
+}
+
+#[tokio::test]
+async fn lifetimes_of_a_tenant_made_here_hold_at_sign_in_and_at_every_refresh_on_every_node() {
+    let hour = Duration::from_secs(3600);
+    let first = Service::start().await;
+    let root = first.admin_key(Role::Admin, None).await;
+    tenant_with(&first, &root, json!({"session_idle": "2h", "session_ttl": "5h"})).await;
+    let second = first.second_node(Setup::default()).await;
+    let (idle, mut busy) = (sign_in_to_fresh(&first).await, sign_in_to_fresh(&second).await);
+    for service in [&first, &second] {
+        first.clock.advance(2 * hour - Duration::from_secs(1));
+        busy = refresh_in_fresh(service, &busy).await.signed_in().clone();
+    }
+    refresh_in_fresh(&first, &idle).await.expect(400, "invalid_refresh_token");
+    first.clock.advance(hour - Duration::from_secs(58));
+    busy = refresh_in_fresh(&first, &busy).await.signed_in().clone();
+    assert_eq!(busy["expires_in"], 60, "an access token does not outlive its session");
+    first.clock.advance(Duration::from_secs(60));
+    refresh_in_fresh(&first, &busy).await.expect(400, "invalid_refresh_token");
+}
+
+#[tokio::test]
+async fn the_number_of_sessions_of_a_tenant_made_here_is_kept_and_a_change_counts_from_the_next_sign_in() {
+    let service = Service::start().await;
+    let root = service.admin_key(Role::Admin, None).await;
+    tenant_with(&service, &root, json!({"max_sessions": 2})).await;
+    let living = async |sessions: &[Value]| {
+        let mut living = Vec::new();
+        for session in sessions {
+            let request = service.http().get(service.url("/auth/me")).header("x-tenant-id", "fresh");
+            let answer = service.send(request.bearer_auth(session["access_token"].as_str().unwrap())).await;
+            living.push(answer.status == 200);
+        }
+        living
+    };
+    let mut all = Vec::new();
+    for _ in 0..3 {
+        service.clock.advance(Duration::from_secs(1));
+        all.push(sign_in_to_fresh(&service).await);
+    }
+    assert_eq!(living(&all).await, [false, true, true]);
+
+    service.clock.advance(Duration::from_secs(1));
+    let put = service.put_with("/admin/tenants/fresh", &root, json!({"hosts": [], "max_sessions": 1})).await;
+    assert_eq!(put.body["max_sessions"], 1, "{}", put.text);
+    assert_eq!(living(&all).await, [false, true, true]);
+    all.push(sign_in_to_fresh(&service).await);
+    assert_eq!(living(&all).await, [false, false, false, true]);
+
+    service.clock.advance(Duration::from_secs(1));
+    let put = service.put_with("/admin/tenants/fresh", &root, json!({"hosts": []})).await;
+    assert!(put.body.get("max_sessions").is_none(), "{}", put.text);
+    all.push(sign_in_to_fresh(&service).await);
+    assert_eq!(living(&all).await, [false, false, false, true, true]);
+    let log = service.get_with("/admin/audit?everywhere=true&target=fresh&action=tenant.update", &root).await;
+    let changes: Vec<&Value> =
+        log.body["items"].as_array().unwrap().iter().map(|r| &r["difference"]["max_sessions"]).collect();
+    assert_eq!(changes, [&json!({"before": 1, "after": null}), &json!({"before": 2, "after": 1})]);
+}
+
+#[tokio::test]
+async fn limits_of_a_tenant_pass_the_rules_of_the_file_and_are_shown_as_they_are_kept() {
+    let service = Service::start_with(Setup::tenant("session_idle = \"90m\"\nmax_sessions = 7")).await;
+    let root = service.admin_key(Role::Admin, None).await;
+    let of_file = service.get_with("/admin/tenants/default", &root).await;
+    assert_eq!((&of_file.body["session_idle"], &of_file.body["max_sessions"]), (&json!("90m"), &json!(7)));
+    let cases = [
+        (json!({"session_idle": "1s"}), "session_idle"),
+        (json!({"session_idle": ""}), "session_idle"),
+        (json!({"session_ttl": "401d"}), "session_ttl"),
+        (json!({"session_ttl": "soon"}), "session_ttl"),
+        (json!({"session_ttl": "99999999999999999999d"}), "session_ttl"),
+        (json!({"max_sessions": 0}), "max_sessions"),
+        (json!({"max_sessions": -1}), "max_sessions"),
+        (json!({"max_sessions": 1001}), "max_sessions"),
+    ];
+    for (limits, named) in cases {
+        let mut body = limits.clone();
+        body["id"] = json!("fresh");
+        let answer = service.post_with("/admin/tenants", &root, body).await;
+        let message = answer.expect(400, "invalid_settings").body["message"].as_str().unwrap();
+        assert!(message.contains(named), "{limits}: {message}");
+    }
+    for wrong in [json!({"session_idle": 60}), json!({"max_sessions": "2"}), json!({"max_sessions": 1.5})] {
+        let mut body = wrong;
+        body["id"] = json!("fresh");
+        service.post_with("/admin/tenants", &root, body).await.expect(400, "malformed_request");
+    }
+    let all = json!({"id": "fresh", "session_idle": "48h", "session_ttl": "400d", "max_sessions": 1000});
+    let made = service.post_with("/admin/tenants", &root, all).await;
+    for (member, shown) in
+        [("session_idle", json!("2d")), ("session_ttl", json!("400d")), ("max_sessions", json!(1000))]
+    {
+        assert_eq!(made.body[member], shown, "{}", made.text);
+    }
+}
+
 #[tokio::test]
 async fn a_key_of_one_tenant_sees_its_own_tenant_and_changes_none() {
     let service = Service::start().await;

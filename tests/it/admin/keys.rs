@@ -49,6 +49,78 @@ async fn a_key_ends_when_it_expires_or_is_revoked() {
     service.delete_with("/admin/admin-keys/nonsense", &root).await.expect(404, "unknown_admin_key");
 }
 
+/// A client at another address of loopback.
+fn client_at(address: [u8; 4]) -> reqwest::Client {
+    reqwest::Client::builder().local_address(std::net::IpAddr::from(address)).build().unwrap()
+}
+
+async fn status_at(client: &reqwest::Client, service: &Service, key: &str) -> u16 {
+    client.get(service.url("/admin/audit")).bearer_auth(key).send().await.unwrap().status().as_u16()
+}
+
+/// A key with the secret of another one.
+fn mixed(key: &str, other: &str) -> String {
+    format!("{}.{}", key.split_once('.').unwrap().0, other.split_once('.').unwrap().1)
+}
+
+#[tokio::test]
+async fn a_key_that_fails_again_and_again_is_held_off_at_that_address_and_nowhere_else() {
+    let service = Service::start().await;
+    let (key, other) = (service.admin_key(Role::Viewer, None).await, service.admin_key(Role::Viewer, None).await);
+    let wrong = mixed(&key, &other);
+    for _ in 0..5 {
+        service.get_with("/admin/audit", &wrong).await.expect(401, "invalid_admin_key");
+    }
+    for held_off in [&wrong, &key] {
+        let answer = service.get_with("/admin/audit", held_off).await;
+        assert_eq!(answer.expect(429, "too_many_admin_keys").headers["retry-after"], "60");
+    }
+    assert_eq!(service.get_with("/admin/audit", &other).await.status, 200, "another key of the same address");
+    assert_eq!(status_at(&client_at([127, 0, 0, 2]), &service, &key).await, 200, "the key at another address");
+
+    service.clock.advance(Duration::from_secs(59));
+    let answer = service.get_with("/admin/audit", &key).await;
+    assert_eq!(answer.expect(429, "too_many_admin_keys").headers["retry-after"], "1");
+    service.clock.advance(Duration::from_secs(1));
+    for _ in 0..10 {
+        assert_eq!(service.get_with("/admin/audit", &key).await.status, 200, "what opens is not counted");
+    }
+    service.get_with("/admin/audit", &wrong).await.expect(401, "invalid_admin_key");
+    service.get_with("/admin/audit", &key).await.expect(429, "too_many_admin_keys");
+}
+
+#[tokio::test]
+async fn an_address_that_tries_many_keys_is_held_off_whatever_the_key_and_headers_move_it_nowhere() {
+    let service = Service::start().await;
+    let key = service.admin_key(Role::Viewer, None).await;
+    let guesser = client_at([127, 0, 0, 3]);
+    let mut other = key.clone();
+    for n in 0..30 {
+        if n % 5 == 0 {
+            other = service.admin_key(Role::Viewer, None).await;
+        }
+        assert_eq!(status_at(&guesser, &service, &mixed(&other, &key)).await, 401, "{n}");
+    }
+    assert_eq!(status_at(&guesser, &service, &key).await, 429);
+    let disguised =
+        guesser.get(service.url("/admin/audit")).bearer_auth(&key).header("x-forwarded-for", "192.0.2.7");
+    assert_eq!(disguised.send().await.unwrap().status().as_u16(), 429);
+    assert_eq!(service.get_with("/admin/audit", &key).await.status, 200);
+    service.clock.advance(Duration::from_secs(10));
+    assert_eq!(status_at(&guesser, &service, &key).await, 200);
+}
+
+#[tokio::test]
+async fn texts_that_are_no_keys_hold_nobody_off() {
+    let service = Service::start().await;
+    let key = service.admin_key(Role::Viewer, None).await;
+    let id = key.split_once('.').unwrap().0;
+    for _ in 0..40 {
+        service.get_with("/admin/audit", &format!("{id}.AAAA")).await.expect(401, "invalid_admin_key");
+    }
+    assert_eq!(service.get_with("/admin/audit", &key).await.status, 200);
+}
+
 #[tokio::test]
 async fn roles_and_scopes_hold_and_a_key_makes_none_beyond_itself() {
     let service = Service::start().await;

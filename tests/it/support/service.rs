@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use countersign::admin::access::{Role, Scope};
 use countersign::admin::audit::Author;
+use countersign::admin::failures::FailedKeys;
 use countersign::admin::keys::{KeyCheck, NewAdminKey};
 use countersign::app::App;
 use countersign::app::likelihood::CountKeeper;
@@ -297,6 +298,7 @@ impl Service {
             clock: Arc::new(self.clock.clone()),
             entropy: Arc::new(SystemEntropy),
             keys: Arc::<Store>::clone(&self.store),
+            failed: FailedKeys::default(),
         };
         // Written down for the server itself, so that a tenant's log holds what a test does and no more.
         let author = Author::command_line(None, self.clock.now(), &SystemEntropy);
