@@ -10,6 +10,7 @@ use super::builder::is_code;
 use super::calls::Calls;
 use super::engine::refuse;
 use super::mapping::plain;
+use crate::mfa::MfaMethod;
 use crate::session::RESERVED_CLAIMS;
 use crate::signin::rules::TokenInput;
 
@@ -47,9 +48,11 @@ pub(super) fn register(calls: &mut Calls<'_>) {
         .get("d.reasons -> Array", "The codes of the reasons.", |d: &mut Decided| {
             words(d.0.reasons.iter().map(|reason| &**reason))
         })
-        .get("d.factors_used -> Array", "The second factors that were used.", |d: &mut Decided| {
-            words(d.0.second_factor.then_some("mfa").into_iter())
-        })
+        .get(
+            "d.factors_used -> Array",
+            "The methods of the local second factors that were used, such as totp.",
+            |d: &mut Decided| words(d.0.factor.map(MfaMethod::as_str).into_iter()),
+        )
         .of::<Token>("token")
         .call(
             "token.claim(name: String, value: ?)",

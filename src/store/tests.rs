@@ -249,3 +249,40 @@ async fn a_closed_store_says_that_it_is_closing() {
         assert!(told.contains("closing"), "{told}");
     }
 }
+
+#[test]
+fn claims_by_factor_are_kept_and_the_factor_that_passed_chooses() {
+    use std::collections::BTreeMap;
+
+    use serde_json::{Map, json};
+
+    use crate::mfa::MfaMethod;
+    use crate::session::{Caps, Grant};
+    use crate::signin::rules::Level;
+
+    let claims = |how: &str| Map::from_iter([("how".to_owned(), json!(how))]);
+    let grant = Grant {
+        tenant: TenantId::parse("default").unwrap(),
+        user: UserId::generate(NOW, &SystemEntropy),
+        provider: "acme".into(),
+        client_id: "app".into(),
+        auth_time: NOW,
+        amr: Vec::new(),
+        acr: None,
+        level: Level::Medium,
+        caps: Caps::default(),
+        local_mfa: false,
+        client: None,
+        audience: None,
+        jkt: None,
+        upstream_sid: None,
+        claims: Map::new(),
+        claims_by_factor: BTreeMap::from([(MfaMethod::Email, claims("email")), (MfaMethod::Sms, claims("sms"))]),
+    };
+    let text = super::rows::GrantRow::from(&grant).to_json().unwrap();
+    let mut read = super::rows::GrantRow::read(&text).unwrap();
+    assert_eq!(read, grant);
+    read.add_factor(MfaMethod::Sms);
+    assert_eq!((&read.claims, read.claims_by_factor.len()), (&claims("sms"), 0));
+    assert!(super::rows::GrantRow::read(&text.replace("\"sms\":{", "\"smoke\":{")).is_err());
+}
