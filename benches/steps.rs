@@ -172,6 +172,7 @@ fn grant(user: UserId) -> Grant {
         jkt: None,
         upstream_sid: None,
         claims: Default::default(),
+        claims_by_factor: Default::default(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::{FINDINGS, FINE, Failure, USAGE, policy_store, policy_test};
 use crate::policy::ports::PolicyLab;
 use crate::scripts::bundle::read_folder;
+use crate::scripts::definitions;
 use crate::scripts::lab::Lab;
 
 #[derive(clap::Subcommand)]
@@ -15,6 +16,13 @@ pub(super) enum Policy {
     /// Write a risk script with cases for a tenant, to begin with.
     #[command(after_help = "Example:\n  countersign policy new acme --dir policies")]
     New(policy_test::New),
+    /// Write what scripts can read and call, for the editor and the language server of rhai.
+    #[command(after_help = "Example:\n  countersign policy defs --dir policies")]
+    Defs {
+        /// The policies folder; the files go to definitions/ in it.
+        #[arg(long, value_name = "DIR", default_value = "policies")]
+        dir: PathBuf,
+    },
     /// Run every script over some hundred generated sign-ins: every word of every fact, every "not known".
     #[command(after_help = "Example:\n  countersign policy check --dir policies")]
     Check {
@@ -58,6 +66,14 @@ impl Policy {
         match self {
             Self::Test(command) => command.run(),
             Self::New(command) => command.run(),
+            Self::Defs { dir } => {
+                let written = definitions::write(&dir.join("definitions"))
+                    .map_err(|error| Failure::new(USAGE, format!("{}: {error}", dir.display())))?;
+                for path in written {
+                    println!("{}", path.display());
+                }
+                Ok(FINE)
+            }
             Self::Check { dir, json } => {
                 let bundle = read_folder(&dir).map_err(|error| Failure::new(USAGE, error.to_string()))?;
                 let report = Lab.check(&bundle).map_err(|error| Failure::new(USAGE, error))?;

@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rhai::{Array, Dynamic, Engine, EvalAltResult, NativeCallContext, Position};
+use rhai::{Array, Dynamic, EvalAltResult, NativeCallContext, Position};
 use serde_json::{Map, Value};
 
+use super::calls::Calls;
 use super::engine::refuse;
 use super::facts::Seen;
 use crate::mfa::{MfaMethod, Strength};
@@ -112,80 +113,143 @@ fn methods(at: Position, list: Array) -> Result<Vec<MfaMethod>, Box<EvalAltResul
     }
 }
 
-pub(super) fn register(engine: &mut Engine) {
-    engine
-        .register_type_with_name::<Risk>("risk")
-        .register_fn("add", |c: NativeCallContext, r: &mut Risk, p: i64, code: &str| -> Done {
-            let at = c.call_position();
-            r.push(at, code, points(at, p)?, None)
-        })
-        .register_fn("add", |c: NativeCallContext, r: &mut Risk, p: i64, code: &str, d: rhai::Map| -> Done {
-            let at = c.call_position();
-            r.push(at, code, points(at, p)?, Some(detail(at, &d)?))
-        })
-        .register_fn("at_least", |c: NativeCallContext, r: &mut Risk, level: &str, code: &str| -> Done {
-            match Level::find(level) {
-                Some(level) => r.push(c.call_position(), code, Effect::AtLeast(level), None),
-                None => refuse(c.call_position(), "a level is low, medium or high"),
-            }
-        })
-        .register_fn("require_mfa", |c: NativeCallContext, r: &mut Risk, code: &str| -> Done {
-            r.push(c.call_position(), code, Effect::RequireMfa(None), None)
-        })
-        .register_fn("require_mfa", |c: NativeCallContext, r: &mut Risk, code: &str, list: Array| -> Done {
-            let at = c.call_position();
-            r.push(at, code, Effect::RequireMfa(Some(methods(at, list)?)), None)
-        })
-        .register_fn("require_strength", |c: NativeCallContext, r: &mut Risk, word: &str, code: &str| -> Done {
-            match Strength::find(word) {
-                Some(Strength::Weak) | None => {
-                    refuse(c.call_position(), "a strength is strong or phishing_resistant")
+pub(super) fn register(calls: &mut Calls<'_>) {
+    calls
+        .of::<Risk>("risk")
+        .call(
+            "risk.add(points: int, code: String)",
+            "Adds -100 to 100 points. Several hits of one code count once, the largest.",
+            |c: NativeCallContext, r: &mut Risk, p: i64, code: &str| -> Done {
+                let at = c.call_position();
+                r.push(at, code, points(at, p)?, None)
+            },
+        )
+        .call(
+            "risk.add(points: int, code: String, detail: Map)",
+            "The same, with up to 8 plain values for the trace.",
+            |c: NativeCallContext, r: &mut Risk, p: i64, code: &str, d: rhai::Map| -> Done {
+                let at = c.call_position();
+                r.push(at, code, points(at, p)?, Some(detail(at, &d)?))
+            },
+        )
+        .call(
+            "risk.at_least(level: String, code: String)",
+            "The level is not under this one: low, medium or high.",
+            |c: NativeCallContext, r: &mut Risk, level: &str, code: &str| -> Done {
+                match Level::find(level) {
+                    Some(level) => r.push(c.call_position(), code, Effect::AtLeast(level), None),
+                    None => refuse(c.call_position(), "a level is low, medium or high"),
                 }
-                Some(strength) => r.push(c.call_position(), code, Effect::RequireStrength(strength), None),
-            }
-        })
-        .register_fn("upstream_step_up", |c: NativeCallContext, r: &mut Risk, code: &str, max_age_s: i64| -> Done {
-            let at = c.call_position();
-            if !(0..=LONGEST_S).contains(&max_age_s) {
-                return refuse(at, format!("max_age_s is 0 to {LONGEST_S}"));
-            }
-            r.push(at, code, Effect::UpstreamStepUp { max_age_s }, None)
-        })
-        .register_fn("deny", |c: NativeCallContext, r: &mut Risk, code: &str| -> Done {
-            r.push(c.call_position(), code, Effect::Deny, None)
-        })
-        .register_fn("review", |c: NativeCallContext, r: &mut Risk, code: &str| -> Done {
-            r.push(c.call_position(), code, Effect::Review, None)
-        })
-        .register_fn("notify_user", |c: NativeCallContext, r: &mut Risk, code: &str| -> Done {
-            r.push(c.call_position(), code, Effect::NotifyUser, None)
-        })
-        .register_fn("cap_session", |c: NativeCallContext, r: &mut Risk, s: i64, code: &str| -> Done {
-            let at = c.call_position();
-            r.push(at, code, Effect::CapSession(seconds(at, s)?), None)
-        })
-        .register_fn("cap_refresh", |c: NativeCallContext, r: &mut Risk, s: i64, code: &str| -> Done {
-            let at = c.call_position();
-            r.push(at, code, Effect::CapRefresh(seconds(at, s)?), None)
-        })
-        .register_fn("no_refresh", |c: NativeCallContext, r: &mut Risk, code: &str| -> Done {
-            r.push(c.call_position(), code, Effect::NoRefresh, None)
-        })
-        .register_fn("tag", |c: NativeCallContext, r: &mut Risk, name: &str| -> Done {
-            let mut output = r.output();
-            if !is_code(name) || output.tags.len() >= NOTES {
-                return refuse(c.call_position(), format!("a tag is like a reason, and there are at most {NOTES}"));
-            }
-            output.tags.push(name.into());
-            Ok(())
-        })
-        .register_fn("note", |c: NativeCallContext, r: &mut Risk, text: &str| -> Done {
-            let mut output = r.output();
-            if text.len() > NOTE_BYTES || output.notes.len() >= NOTES {
-                let most = format!("a note has at most {NOTE_BYTES} bytes, and there are at most {NOTES}");
-                return refuse(c.call_position(), most);
-            }
-            output.notes.push(text.to_owned());
-            Ok(())
-        });
+            },
+        )
+        .call(
+            "risk.require_mfa(code: String)",
+            "A second factor is asked for.",
+            |c: NativeCallContext, r: &mut Risk, code: &str| -> Done {
+                r.push(c.call_position(), code, Effect::RequireMfa(None), None)
+            },
+        )
+        .call(
+            "risk.require_mfa(code: String, methods: Array)",
+            "A second factor of one of these methods is asked for.",
+            |c: NativeCallContext, r: &mut Risk, code: &str, list: Array| -> Done {
+                let at = c.call_position();
+                r.push(at, code, Effect::RequireMfa(Some(methods(at, list)?)), None)
+            },
+        )
+        .call(
+            "risk.require_strength(strength: String, code: String)",
+            "A factor of this strength is asked for: strong or phishing_resistant.",
+            |c: NativeCallContext, r: &mut Risk, word: &str, code: &str| -> Done {
+                match Strength::find(word) {
+                    Some(Strength::Weak) | None => {
+                        refuse(c.call_position(), "a strength is strong or phishing_resistant")
+                    }
+                    Some(strength) => r.push(c.call_position(), code, Effect::RequireStrength(strength), None),
+                }
+            },
+        )
+        .call(
+            "risk.upstream_step_up(code: String, max_age_s: int)",
+            "The provider must have asked the user within so many seconds.",
+            |c: NativeCallContext, r: &mut Risk, code: &str, max_age_s: i64| -> Done {
+                let at = c.call_position();
+                if !(0..=LONGEST_S).contains(&max_age_s) {
+                    return refuse(at, format!("max_age_s is 0 to {LONGEST_S}"));
+                }
+                r.push(at, code, Effect::UpstreamStepUp { max_age_s }, None)
+            },
+        )
+        .call(
+            "risk.deny(code: String)",
+            "The sign-in is refused.",
+            |c: NativeCallContext, r: &mut Risk, code: &str| -> Done {
+                r.push(c.call_position(), code, Effect::Deny, None)
+            },
+        )
+        .call(
+            "risk.review(code: String)",
+            "The sign-in is marked for a look by a person.",
+            |c: NativeCallContext, r: &mut Risk, code: &str| -> Done {
+                r.push(c.call_position(), code, Effect::Review, None)
+            },
+        )
+        .call(
+            "risk.notify_user(code: String)",
+            "The user is told of the sign-in.",
+            |c: NativeCallContext, r: &mut Risk, code: &str| -> Done {
+                r.push(c.call_position(), code, Effect::NotifyUser, None)
+            },
+        )
+        .call(
+            "risk.cap_session(seconds: int, code: String)",
+            "The session ends after so many seconds at the latest.",
+            |c: NativeCallContext, r: &mut Risk, s: i64, code: &str| -> Done {
+                let at = c.call_position();
+                r.push(at, code, Effect::CapSession(seconds(at, s)?), None)
+            },
+        )
+        .call(
+            "risk.cap_refresh(seconds: int, code: String)",
+            "Refresh tokens end after so many seconds at the latest.",
+            |c: NativeCallContext, r: &mut Risk, s: i64, code: &str| -> Done {
+                let at = c.call_position();
+                r.push(at, code, Effect::CapRefresh(seconds(at, s)?), None)
+            },
+        )
+        .call(
+            "risk.no_refresh(code: String)",
+            "There is no refresh token.",
+            |c: NativeCallContext, r: &mut Risk, code: &str| -> Done {
+                r.push(c.call_position(), code, Effect::NoRefresh, None)
+            },
+        )
+        .call(
+            "risk.tag(name: String)",
+            "Marks the record; a name is like a reason. At most 20.",
+            |c: NativeCallContext, r: &mut Risk, name: &str| -> Done {
+                let mut output = r.output();
+                if !is_code(name) || output.tags.len() >= NOTES {
+                    return refuse(
+                        c.call_position(),
+                        format!("a tag is like a reason, and there are at most {NOTES}"),
+                    );
+                }
+                output.tags.push(name.into());
+                Ok(())
+            },
+        )
+        .call(
+            "risk.note(text: String)",
+            "Stands in the trace alone. At most 20 of 256 bytes.",
+            |c: NativeCallContext, r: &mut Risk, text: &str| -> Done {
+                let mut output = r.output();
+                if text.len() > NOTE_BYTES || output.notes.len() >= NOTES {
+                    let most = format!("a note has at most {NOTE_BYTES} bytes, and there are at most {NOTES}");
+                    return refuse(c.call_position(), most);
+                }
+                output.notes.push(text.to_owned());
+                Ok(())
+            },
+        );
 }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use rhai::{Dynamic, Engine, EvalAltResult, NativeCallContext, Position};
+use rhai::{Dynamic, EvalAltResult, NativeCallContext, Position};
 use serde_json::{Map, Value};
 
+use super::calls::Calls;
 use super::engine::{TEXT_BYTES, refuse};
 use super::facts::Seen;
 
@@ -92,37 +93,65 @@ fn find_path<'a>(object: &'a Map<String, Value>, path: &str) -> Option<&'a Value
     })
 }
 
-pub(super) fn register(engine: &mut Engine) {
-    engine
-        .register_type_with_name::<Claims>("claims")
-        .register_fn("has", |claims: &mut Claims, name: &str| claims.get(name).is_some())
-        .register_fn("str", |context: NativeCallContext, claims: &mut Claims, name: &str| -> Answer {
-            match claims.get(name) {
-                Some(text @ Value::String(_)) => to_dynamic(text, context.call_position()),
-                _ => Ok(Dynamic::UNIT),
-            }
-        })
-        .register_fn("bool", |claims: &mut Claims, name: &str| -> Dynamic {
-            claims.get(name).and_then(to_bool).map_or(Dynamic::UNIT, Into::into)
-        })
-        .register_fn("int", |claims: &mut Claims, name: &str| -> Dynamic {
-            claims.get(name).and_then(Value::as_i64).map_or(Dynamic::UNIT, Into::into)
-        })
-        .register_fn("list", |context: NativeCallContext, claims: &mut Claims, name: &str| -> Answer {
-            match claims.get(name) {
-                Some(list @ Value::Array(_)) => to_dynamic(list, context.call_position()),
-                Some(one @ Value::String(_)) => {
-                    Ok(Dynamic::from_array(vec![to_dynamic(one, context.call_position())?]))
+pub(super) fn register(calls: &mut Calls<'_>) {
+    calls
+        .of::<Claims>("claims")
+        .call(
+            "claims.has(name: String) -> bool",
+            "Whether the claim is there.",
+            |claims: &mut Claims, name: &str| claims.get(name).is_some(),
+        )
+        .call(
+            "claims.str(name: String) -> ?",
+            "The claim as a text, or ().",
+            |context: NativeCallContext, claims: &mut Claims, name: &str| -> Answer {
+                match claims.get(name) {
+                    Some(text @ Value::String(_)) => to_dynamic(text, context.call_position()),
+                    _ => Ok(Dynamic::UNIT),
                 }
-                _ => Ok(Dynamic::UNIT),
-            }
-        })
-        .register_fn("raw", |context: NativeCallContext, claims: &mut Claims, name: &str| -> Answer {
-            claims.get(name).map_or(Ok(Dynamic::UNIT), |value| to_dynamic(value, context.call_position()))
-        })
-        .register_fn("path", |context: NativeCallContext, claims: &mut Claims, path: &str| -> Answer {
-            claims.note(path);
-            find_path(&claims.claims, path)
-                .map_or(Ok(Dynamic::UNIT), |value| to_dynamic(value, context.call_position()))
-        });
+            },
+        )
+        .call(
+            "claims.bool(name: String) -> ?",
+            "The claim as true or false, also from \"true\", \"1\" and 1, or ().",
+            |claims: &mut Claims, name: &str| -> Dynamic {
+                claims.get(name).and_then(to_bool).map_or(Dynamic::UNIT, Into::into)
+            },
+        )
+        .call(
+            "claims.int(name: String) -> ?",
+            "The claim as a whole number, or ().",
+            |claims: &mut Claims, name: &str| -> Dynamic {
+                claims.get(name).and_then(Value::as_i64).map_or(Dynamic::UNIT, Into::into)
+            },
+        )
+        .call(
+            "claims.list(name: String) -> ?",
+            "The claim as a list, also from one text, or ().",
+            |context: NativeCallContext, claims: &mut Claims, name: &str| -> Answer {
+                match claims.get(name) {
+                    Some(list @ Value::Array(_)) => to_dynamic(list, context.call_position()),
+                    Some(one @ Value::String(_)) => {
+                        Ok(Dynamic::from_array(vec![to_dynamic(one, context.call_position())?]))
+                    }
+                    _ => Ok(Dynamic::UNIT),
+                }
+            },
+        )
+        .call(
+            "claims.raw(name: String) -> ?",
+            "The claim as it is, or ().",
+            |context: NativeCallContext, claims: &mut Claims, name: &str| -> Answer {
+                claims.get(name).map_or(Ok(Dynamic::UNIT), |value| to_dynamic(value, context.call_position()))
+            },
+        )
+        .call(
+            "claims.path(path: String) -> ?",
+            "A claim inside of claims, as in \"a.b\", or ().",
+            |context: NativeCallContext, claims: &mut Claims, path: &str| -> Answer {
+                claims.note(path);
+                find_path(&claims.claims, path)
+                    .map_or(Ok(Dynamic::UNIT), |value| to_dynamic(value, context.call_position()))
+            },
+        );
 }

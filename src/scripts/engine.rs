@@ -16,6 +16,7 @@ use rhai::packages::{
 };
 use rhai::{Dynamic, Engine, EvalAltResult, Module, ModuleResolver, OptimizationLevel, Position};
 
+use super::calls::{Call, Calls};
 use super::lists::Lists;
 use super::{builder, facts, mapping, token};
 use crate::signin::rules::PolicyFault;
@@ -111,39 +112,56 @@ fn new() -> Engine {
             OPERATED.set(operations);
             (operations % CLOCK_EVERY == 0 && STARTED.get().is_some_and(is_due)).then_some(Dynamic::UNIT)
         });
-    // The package's own makes 0 of what is no number: points would vanish without a word.
-    engine.register_fn("to_int", |context: rhai::NativeCallContext, value: f64| {
-        if value.is_finite() && value.abs() < 9.0e18 {
-            Ok(value as i64)
-        } else {
-            refuse(context.call_position(), "the number cannot be a whole one")
-        }
-    });
-    facts::register(&mut engine);
-    builder::register(&mut engine);
-    mapping::register(&mut engine);
-    token::register(&mut engine);
+    register(&mut Calls::on(&mut engine));
     engine.set_module_resolver(FromSurroundings);
-    engine.register_static_module("lists", list_module().into());
     engine
+}
+
+/// All facts, builders and functions of our own.
+fn register(calls: &mut Calls<'_>) {
+    // The package's own makes 0 of what is no number: points would vanish without a word.
+    calls
+        .call(
+            "to_int(value: float) -> int",
+            "The whole part; an error for what is no number.",
+            |context: rhai::NativeCallContext, value: f64| {
+                if value.is_finite() && value.abs() < 9.0e18 {
+                    Ok(value as i64)
+                } else {
+                    refuse(context.call_position(), "the number cannot be a whole one")
+                }
+            },
+        )
+        .module(
+            "lists::has(name: String, value: ?) -> bool",
+            "Whether a value stands in lists/NAME.txt: an address, AS number, country or domain. () is in no list.",
+            |context: rhai::NativeCallContext, name: &str, value: Dynamic| {
+                let lists =
+                    SURROUNDINGS.with_borrow(|s| s.as_ref().map(|s| Arc::clone(&s.lists))).unwrap_or_default();
+                let Some(list) = lists.get(name) else {
+                    let shown = if is_name(name) { name } else { "NAME" };
+                    return refuse(context.call_position(), format!("there is no lists/{shown}.txt"));
+                };
+                Ok(list.has(&value))
+            },
+        );
+    facts::register(calls);
+    builder::register(calls);
+    mapping::register(calls);
+    token::register(calls);
+}
+
+/// What scripts can call, and read: `type.name` each.
+pub(super) fn told() -> (Vec<Call>, Vec<&'static str>) {
+    let mut engine = Engine::new_raw();
+    let mut calls = Calls::on(&mut engine);
+    register(&mut calls);
+    (calls.told, calls.facts)
 }
 
 /// The clock of the wall is cheap to read, and runs at least as fast as the one of the processor.
 fn is_due((wall, processor): (Instant, ThreadTime)) -> bool {
     wall.elapsed() > DEADLINE && processor.elapsed() > DEADLINE
-}
-
-fn list_module() -> Module {
-    let mut module = Module::new();
-    module.set_native_fn("has", |context: rhai::NativeCallContext, name: &str, value: Dynamic| {
-        let lists = SURROUNDINGS.with_borrow(|s| s.as_ref().map(|s| Arc::clone(&s.lists))).unwrap_or_default();
-        let Some(list) = lists.get(name) else {
-            let shown = if is_name(name) { name } else { "NAME" };
-            return refuse(context.call_position(), format!("there is no lists/{shown}.txt"));
-        };
-        Ok(list.has(&value))
-    });
-    module
 }
 
 /// Runs something of a script under the deadline, and contains a panic. A panic is a defect of the

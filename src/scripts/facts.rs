@@ -4,13 +4,14 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rhai::{Dynamic, Engine, ImmutableString};
+use rhai::{Dynamic, ImmutableString};
 use serde_json::Value;
 
+use super::calls::Calls;
 use super::claims::{self, Claims};
 use crate::signin::fact_paths::{Because, known_device, position};
 use crate::signin::facts::{
-    Facts, HistoryFacts, LastSignIn, ProviderFacts, RequestFacts, UpstreamFacts, UserFacts,
+    FactorFacts, Facts, HistoryFacts, LastSignIn, ProviderFacts, RequestFacts, UpstreamFacts, UserFacts,
 };
 use crate::signin::identity::MappingInput;
 use crate::signin::likelihood::Likelihood;
@@ -184,11 +185,11 @@ fn words(list: &[String]) -> Dynamic {
 
 /// Getters that give a `Dynamic`, and note what is read: `title.name` is the fact's path.
 macro_rules! getters {
-    ($engine:expr, $type:ty, $title:literal, { $($name:literal => |$v:ident| $body:expr,)* }) => {
-        $engine.register_type_with_name::<$type>($title);
+    ($calls:expr, $type:ty, $title:literal, { $($name:literal => |$v:ident| $body:expr,)* }) => {
+        $calls.of::<$type>($title);
         $(
             let path = position(concat!($title, ".", $name));
-            $engine.register_get($name, move |$v: &mut $type| -> Dynamic {
+            $calls.fact(concat!($title, ".", $name), move |$v: &mut $type| -> Dynamic {
                 if let Some(position) = path {
                     $v.note(position);
                 }
@@ -198,14 +199,14 @@ macro_rules! getters {
     };
 }
 
-pub(super) fn register(engine: &mut Engine) {
-    claims::register(engine);
-    register_roots(engine);
-    register_shared(engine);
-    register_request(engine);
-    register_user(engine);
-    register_history(engine);
-    getters!(engine, Signals, "signals", {
+pub(super) fn register(calls: &mut Calls<'_>) {
+    claims::register(calls);
+    register_roots(calls);
+    register_shared(calls);
+    register_request(calls);
+    register_user(calls);
+    register_history(calls);
+    getters!(calls, Signals, "signals", {
         "plugin" => |s| Dynamic::from(PluginSignals(Arc::clone(&s.0))),
         "likelihood" => |s| known(s.0.facts.history.likelihood.as_ref().map(Likelihood::value)),
         "likelihood_points" => |s| known(s.0.facts.history.likelihood.as_ref().map(|l| l.points)),
@@ -213,16 +214,20 @@ pub(super) fn register(engine: &mut Engine) {
         "session_revoked_recently" => |_s| false.into(),
         "ip_reputation" => |_s| Dynamic::UNIT,
     });
-    engine.register_type_with_name::<PluginSignals>("plugin signals");
-    engine.register_indexer_get(|signals: &mut PluginSignals, id: &str| -> Dynamic {
-        signals.0.note_named("signals.plugin", id);
-        let told = signals.0.facts.plugin_signals.get(id).and_then(Option::as_ref);
-        told.and_then(|value: &Value| claims::to_dynamic(value, rhai::Position::NONE).ok()).unwrap_or(Dynamic::UNIT)
-    });
+    calls.of::<PluginSignals>("plugin signals").index(
+        "plugin.index$get$(id: String) -> ?",
+        "The map of a plugin, or () when it failed.",
+        |signals: &mut PluginSignals, id: &str| -> Dynamic {
+            signals.0.note_named("signals.plugin", id);
+            let told = signals.0.facts.plugin_signals.get(id).and_then(Option::as_ref);
+            told.and_then(|value: &Value| claims::to_dynamic(value, rhai::Position::NONE).ok())
+                .unwrap_or(Dynamic::UNIT)
+        },
+    );
 }
 
-fn register_roots(engine: &mut Engine) {
-    getters!(engine, RiskFacts, "facts", {
+fn register_roots(calls: &mut Calls<'_>) {
+    getters!(calls, RiskFacts, "facts", {
         "contract" => |_s| 1_i64.into(),
         "tenant" => |s| Dynamic::from(Tenant {
             id: s.0.facts.tenant.as_str().into(),
@@ -238,7 +243,7 @@ fn register_roots(engine: &mut Engine) {
         "history" => |s| Dynamic::from(History(Arc::clone(&s.0))),
         "signals" => |s| Dynamic::from(Signals(Arc::clone(&s.0))),
     });
-    getters!(engine, MapFacts, "mapping facts", {
+    getters!(calls, MapFacts, "mapping facts", {
         "contract" => |_s| 1_i64.into(),
         "tenant" => |s| Dynamic::from(Tenant { id: s.0.tenant.as_str().into(), first_sign_in: Dynamic::UNIT, seen: None }),
         "provider" => |s| Dynamic::from(Provider(Source::Map(Arc::clone(&s.0)))),
@@ -248,19 +253,19 @@ fn register_roots(engine: &mut Engine) {
     });
 }
 
-fn register_shared(engine: &mut Engine) {
-    getters!(engine, Tenant, "tenant", {
+fn register_shared(calls: &mut Calls<'_>) {
+    getters!(calls, Tenant, "tenant", {
         "id" => |t| t.id.clone().into(),
         "first_sign_in" => |t| t.first_sign_in.clone(),
     });
-    getters!(engine, Client, "client", {
+    getters!(calls, Client, "client", {
         "id" => |c| text(Some(&c.0.facts.client_id)),
     });
-    getters!(engine, Provider, "provider", {
+    getters!(calls, Provider, "provider", {
         "id" => |p| text(Some(&p.0.provider().id)),
         "issuer" => |p| text(Some(&p.0.provider().issuer)),
     });
-    getters!(engine, Upstream, "upstream", {
+    getters!(calls, Upstream, "upstream", {
         "amr" => |u| words(&u.0.upstream().amr),
         "acr" => |u| known(u.0.upstream().acr.clone()),
         "auth_time_age_s" => |u| known(u.0.upstream().auth_time_age_s),
@@ -270,8 +275,8 @@ fn register_shared(engine: &mut Engine) {
     });
 }
 
-fn register_request(engine: &mut Engine) {
-    getters!(engine, Request, "request", {
+fn register_request(calls: &mut Calls<'_>) {
+    getters!(calls, Request, "request", {
         "ip" => |r| known(r.0.request().ip.map(|ip| ip.to_string())),
         "ip_prefix" => |r| known(r.0.request().ip_prefix()),
         "country" => |r| text(r.0.request().location.country.as_ref()),
@@ -292,11 +297,11 @@ fn register_request(engine: &mut Engine) {
     });
 }
 
-fn register_user(engine: &mut Engine) {
+fn register_user(calls: &mut Calls<'_>) {
     fn user(u: &User) -> &UserFacts {
         &u.0.facts.user
     }
-    getters!(engine, User, "user", {
+    getters!(calls, User, "user", {
         "id" => |u| user(u).id.to_string().into(),
         "is_new" => |u| user(u).is_new.into(),
         "age_days" => |u| user(u).age_days.into(),
@@ -307,22 +312,15 @@ fn register_user(engine: &mut Engine) {
         "privileged" => |u| user(u).privileged.into(),
         "link_method" => |u| user(u).link_method.as_str().into(),
         "has_password" => |u| user(u).password.is_some().into(),
-        "mfa_methods" => |u| Dynamic::from_array(user(u).mfa_methods.iter().map(|f| {
-            let mut map = rhai::Map::new();
-            map.insert("kind".into(), f.kind.into());
-            map.insert("strength".into(), f.strength.into());
-            map.insert("enrolled_age_days".into(), f.enrolled_age_days.into());
-            map.insert("last_used_age_days".into(), known(f.last_used_age_days));
-            map.into()
-        }).collect()),
+        "mfa_methods" => |u| Dynamic::from_array(user(u).mfa_methods.iter().map(factor).collect()),
     });
 }
 
-fn register_history(engine: &mut Engine) {
+fn register_history(calls: &mut Calls<'_>) {
     fn history(h: &History) -> &HistoryFacts {
         &h.0.facts.history
     }
-    getters!(engine, History, "history", {
+    getters!(calls, History, "history", {
         "sign_ins_total" => |h| history(h).sign_ins_total.into(),
         "sign_ins_30d" => |h| history(h).sign_ins_30d.into(),
         "failed_attempts_1h" => |h| history(h).failed_attempts_1h.into(),
@@ -343,7 +341,40 @@ fn register_history(engine: &mut Engine) {
     });
 }
 
-fn last_sign_in(last: &LastSignIn) -> Dynamic {
+/// The members of facts that are maps: name and kind of JSON, with `?` where it may be `()`.
+pub(super) const MEMBERS: &[(&str, &[(&str, &str)])] = &[
+    (
+        "history.last_sign_in",
+        &[
+            ("asn", "integer?"),
+            ("country", "string?"),
+            ("factors", "array"),
+            ("level", "string"),
+            ("provider_id", "string"),
+            ("time_unix_s", "integer"),
+        ],
+    ),
+    (
+        "user.mfa_methods",
+        &[
+            ("enrolled_age_days", "integer"),
+            ("kind", "string"),
+            ("last_used_age_days", "integer?"),
+            ("strength", "string"),
+        ],
+    ),
+];
+
+pub(super) fn factor(factor: &FactorFacts) -> Dynamic {
+    let mut map = rhai::Map::new();
+    map.insert("kind".into(), factor.kind.into());
+    map.insert("strength".into(), factor.strength.into());
+    map.insert("enrolled_age_days".into(), factor.enrolled_age_days.into());
+    map.insert("last_used_age_days".into(), known(factor.last_used_age_days));
+    map.into()
+}
+
+pub(super) fn last_sign_in(last: &LastSignIn) -> Dynamic {
     let mut map = rhai::Map::new();
     map.insert("time_unix_s".into(), last.time.as_secs().into());
     map.insert("country".into(), text(last.country.as_ref()));

@@ -11,6 +11,7 @@ use super::engine::operated;
 use super::load::{Script, Snapshot};
 use super::{case_facts, run_assess, run_map, run_script, run_token};
 use crate::ids::TenantId;
+use crate::mfa::MfaMethod;
 use crate::policy::bundle::Bundle;
 use crate::policy::check::{CaseSummary, CheckFault, CheckReport, ScriptCheck};
 use crate::policy::ports::{PolicyLab, PreparedBundle};
@@ -95,7 +96,9 @@ fn check_risk(snapshot: &Snapshot, script: &Script, stem: &str, name: &str, text
         }
         if script.shapes_tokens {
             let (level, score, reasons) = (Level::Low, 0, Vec::new());
-            let input = TokenInput { level, score, reasons, second_factor: check.ran.is_multiple_of(2) };
+            // Every method in turn, and none.
+            let factor = MfaMethod::ALL.get(check.ran % (MfaMethod::ALL.len() + 1)).copied();
+            let input = TokenInput { level, score, reasons, factor };
             if let Err(fault) = run_token(snapshot, script, &sample.facts, input) {
                 note_fault(&mut check.faults, fault, &sample);
             }

@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rhai::{Dynamic, Engine, EvalAltResult, NativeCallContext};
+use rhai::{Dynamic, EvalAltResult, NativeCallContext};
 use serde_json::Value;
 
 use super::builder::is_code;
+use super::calls::Calls;
 use super::engine::refuse;
 use crate::signin::identity::{MappingOutput, UserKind};
 
@@ -68,66 +69,107 @@ pub(super) fn plain(c: &NativeCallContext, value: Dynamic) -> Result<Option<Valu
     }))
 }
 
-pub(super) fn register(engine: &mut Engine) {
-    engine
-        .register_type_with_name::<Out>("out")
-        .register_fn("subject", |c: NativeCallContext, out: &mut Out, v: Dynamic| -> Done {
-            out.inner().subject = text(&c, v)?;
-            Ok(())
+pub(super) fn register(calls: &mut Calls<'_>) {
+    calls
+        .of::<Out>("out")
+        .call(
+            "out.subject(value: ?)",
+            "Who it is at the provider, where that is not the claim sub.",
+            |c: NativeCallContext, out: &mut Out, v: Dynamic| -> Done {
+                out.inner().subject = text(&c, v)?;
+                Ok(())
+            },
+        )
+        .call("out.service()", "It is a service and no person.", |out: &mut Out| {
+            out.inner().kind = UserKind::Service
         })
-        .register_fn("service", |out: &mut Out| out.inner().kind = UserKind::Service)
-        .register_fn("email", |c: NativeCallContext, out: &mut Out, v: Dynamic, verified: Dynamic| -> Done {
-            let verified = flag(&c, &verified)?;
-            out.inner().email = text(&c, v)?.map(|address| (address, verified));
-            Ok(())
-        })
-        .register_fn("name", |c: NativeCallContext, out: &mut Out, v: Dynamic| -> Done {
-            out.inner().name = text(&c, v)?;
-            Ok(())
-        })
-        .register_fn("username", |c: NativeCallContext, out: &mut Out, v: Dynamic| -> Done {
-            out.inner().username = text(&c, v)?;
-            Ok(())
-        })
-        .register_fn("phone", |c: NativeCallContext, out: &mut Out, v: Dynamic, verified: Dynamic| -> Done {
-            let verified = flag(&c, &verified)?;
-            out.inner().phone = text(&c, v)?.map(|number| (number, verified));
-            Ok(())
-        })
-        .register_fn("locale", |c: NativeCallContext, out: &mut Out, v: Dynamic| -> Done {
+        .call(
+            "out.email(value: ?, verified: ?)",
+            "The e-mail address; () for verified is not verified.",
+            |c: NativeCallContext, out: &mut Out, v: Dynamic, verified: Dynamic| -> Done {
+                let verified = flag(&c, &verified)?;
+                out.inner().email = text(&c, v)?.map(|address| (address, verified));
+                Ok(())
+            },
+        )
+        .call(
+            "out.name(value: ?)",
+            "The name to show.",
+            |c: NativeCallContext, out: &mut Out, v: Dynamic| -> Done {
+                out.inner().name = text(&c, v)?;
+                Ok(())
+            },
+        )
+        .call(
+            "out.username(value: ?)",
+            "The name to sign in by.",
+            |c: NativeCallContext, out: &mut Out, v: Dynamic| -> Done {
+                out.inner().username = text(&c, v)?;
+                Ok(())
+            },
+        )
+        .call(
+            "out.phone(value: ?, verified: ?)",
+            "The telephone number; () for verified is not verified.",
+            |c: NativeCallContext, out: &mut Out, v: Dynamic, verified: Dynamic| -> Done {
+                let verified = flag(&c, &verified)?;
+                out.inner().phone = text(&c, v)?.map(|number| (number, verified));
+                Ok(())
+            },
+        )
+        .call("out.locale(value: ?)", "The language.", |c: NativeCallContext, out: &mut Out, v: Dynamic| -> Done {
             out.inner().locale = text(&c, v)?;
             Ok(())
         })
-        .register_fn("attribute", |c: NativeCallContext, out: &mut Out, key: &str, v: Dynamic| -> Done {
-            if !is_code(key) {
-                return refuse(c.call_position(), "an attribute's name is 1 to 48 characters of a-z, 0-9 and _");
-            }
-            if let Some(value) = plain(&c, v)? {
-                out.inner().attributes.insert(key.to_owned(), value);
-            }
-            Ok(())
-        })
-        .register_fn("group", |c: NativeCallContext, out: &mut Out, group: &str| -> Done {
-            let mut inner = out.inner();
-            if group.is_empty() || group.len() > 128 || inner.groups.len() >= 256 {
-                return refuse(c.call_position(), "a group has 1 to 128 bytes, and there are at most 256");
-            }
-            inner.groups.push(group.to_owned());
-            Ok(())
-        })
-        .register_fn("role", |c: NativeCallContext, out: &mut Out, role: &str| -> Done {
-            let mut inner = out.inner();
-            if role.is_empty() || role.len() > 128 || inner.roles.len() >= 256 {
-                return refuse(c.call_position(), "a role has 1 to 128 bytes, and there are at most 256");
-            }
-            inner.roles.push(role.to_owned());
-            Ok(())
-        })
-        .register_fn("reject", |c: NativeCallContext, out: &mut Out, code: &str| -> Done {
-            if !is_code(code) {
-                return refuse(c.call_position(), "a reason is 1 to 48 characters of a-z, 0-9 and _");
-            }
-            out.inner().reject = Some(code.to_owned());
-            Ok(())
-        });
+        .call(
+            "out.attribute(key: String, value: ?)",
+            "A text, number, true, false or a list of them; () sets nothing.",
+            |c: NativeCallContext, out: &mut Out, key: &str, v: Dynamic| -> Done {
+                if !is_code(key) {
+                    return refuse(
+                        c.call_position(),
+                        "an attribute's name is 1 to 48 characters of a-z, 0-9 and _",
+                    );
+                }
+                if let Some(value) = plain(&c, v)? {
+                    out.inner().attributes.insert(key.to_owned(), value);
+                }
+                Ok(())
+            },
+        )
+        .call(
+            "out.group(group: String)",
+            "A group of the user. At most 256.",
+            |c: NativeCallContext, out: &mut Out, group: &str| -> Done {
+                let mut inner = out.inner();
+                if group.is_empty() || group.len() > 128 || inner.groups.len() >= 256 {
+                    return refuse(c.call_position(), "a group has 1 to 128 bytes, and there are at most 256");
+                }
+                inner.groups.push(group.to_owned());
+                Ok(())
+            },
+        )
+        .call(
+            "out.role(role: String)",
+            "A role of the user. At most 256.",
+            |c: NativeCallContext, out: &mut Out, role: &str| -> Done {
+                let mut inner = out.inner();
+                if role.is_empty() || role.len() > 128 || inner.roles.len() >= 256 {
+                    return refuse(c.call_position(), "a role has 1 to 128 bytes, and there are at most 256");
+                }
+                inner.roles.push(role.to_owned());
+                Ok(())
+            },
+        )
+        .call(
+            "out.reject(code: String)",
+            "The sign-in is refused.",
+            |c: NativeCallContext, out: &mut Out, code: &str| -> Done {
+                if !is_code(code) {
+                    return refuse(c.call_position(), "a reason is 1 to 48 characters of a-z, 0-9 and _");
+                }
+                out.inner().reject = Some(code.to_owned());
+                Ok(())
+            },
+        );
 }

@@ -6,10 +6,12 @@
 mod active;
 mod builder;
 pub mod bundle;
+mod calls;
 mod case_facts;
 pub mod cases;
 mod claims;
 mod corpus;
+pub mod definitions;
 mod engine;
 #[cfg(test)]
 mod explain_tests;

@@ -3,12 +3,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rhai::{Dynamic, Engine, EvalAltResult, ImmutableString, NativeCallContext};
+use rhai::{Dynamic, EvalAltResult, ImmutableString, NativeCallContext};
 use serde_json::{Map, Value};
 
 use super::builder::is_code;
+use super::calls::Calls;
 use super::engine::refuse;
 use super::mapping::plain;
+use crate::mfa::MfaMethod;
 use crate::session::RESERVED_CLAIMS;
 use crate::signin::rules::TokenInput;
 
@@ -36,16 +38,25 @@ fn words<'a>(list: impl Iterator<Item = &'a str>) -> Dynamic {
     Dynamic::from_array(list.map(|word| Dynamic::from(ImmutableString::from(word))).collect())
 }
 
-pub(super) fn register(engine: &mut Engine) {
-    engine
-        .register_type_with_name::<Decided>("decision")
-        .register_get("level", |d: &mut Decided| -> Dynamic { d.0.level.as_str().into() })
-        .register_get("score", |d: &mut Decided| -> Dynamic { d.0.score.into() })
-        .register_get("reasons", |d: &mut Decided| words(d.0.reasons.iter().map(|reason| &**reason)))
-        .register_get("factors_used", |d: &mut Decided| words(d.0.second_factor.then_some("mfa").into_iter()))
-        .register_type_with_name::<Token>("token")
-        .register_fn(
-            "claim",
+pub(super) fn register(calls: &mut Calls<'_>) {
+    calls
+        .of::<Decided>("decision")
+        .get("d.level -> String", "The level: low, medium or high.", |d: &mut Decided| -> Dynamic {
+            d.0.level.as_str().into()
+        })
+        .get("d.score -> int", "The score, 0 to 100.", |d: &mut Decided| -> Dynamic { d.0.score.into() })
+        .get("d.reasons -> Array", "The codes of the reasons.", |d: &mut Decided| {
+            words(d.0.reasons.iter().map(|reason| &**reason))
+        })
+        .get(
+            "d.factors_used -> Array",
+            "The methods of the local second factors that were used, such as totp.",
+            |d: &mut Decided| words(d.0.factor.map(MfaMethod::as_str).into_iter()),
+        )
+        .of::<Token>("token")
+        .call(
+            "token.claim(name: String, value: ?)",
+            "Adds a claim to local access tokens; none of the server's own.",
             |c: NativeCallContext, token: &mut Token, name: &str, v: Dynamic| -> Result<(), Box<EvalAltResult>> {
                 let at = c.call_position();
                 if !is_code(name) {

@@ -9,6 +9,7 @@ pub mod ports;
 pub mod refresh;
 pub mod rotation;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +54,8 @@ pub struct Grant {
     pub upstream_sid: Option<[u8; 32]>,
     /// What the policy adds to access tokens.
     pub claims: Map<String, Value>,
+    /// What it adds instead, by the factor that a challenge is passed with; empty when they are all the same.
+    pub claims_by_factor: BTreeMap<MfaMethod, Map<String, Value>>,
 }
 
 /// Claims that no policy sets: those of RFC 7519, RFC 9068 and OpenID Connect, and the server's own.
@@ -93,6 +96,9 @@ impl Grant {
             }
         }
         self.local_mfa = true;
+        if let Some(claims) = std::mem::take(&mut self.claims_by_factor).remove(&method) {
+            self.claims = claims;
+        }
     }
 
     /// Whether a local second factor passed.

@@ -169,8 +169,8 @@ pub struct TokenInput {
     pub score: i64,
     /// The reasons.
     pub reasons: Vec<Arc<str>>,
-    /// Whether the tokens are for somebody who passes a local second factor.
-    pub second_factor: bool,
+    /// The local second factor that is passed before there are tokens.
+    pub factor: Option<MfaMethod>,
 }
 
 /// What a run of a script took.

@@ -48,7 +48,7 @@ impl Batch {
         }
     }
 
-    /// Nothing was applied: whom to tell.
+    /// What is left is not applied: whom to tell.
     pub fn abandon(self) -> Vec<Deliver> {
         let lost = || Err(sqlx::Error::WorkerCrashed);
         let remember = self.remember.into_iter().map(|(.., reply)| after_commit(reply, lost()));
@@ -57,36 +57,38 @@ impl Batch {
             .into_iter()
             .chain(self.slow)
             .map(|(_, reply)| after_commit(reply, Err(sqlx::Error::WorkerCrashed)));
-        // Tasks hold their callers; dropping them tells those that the store is gone.
-        remember.chain(commits).collect()
+        let tasks = self.tasks.into_iter().map(|task| task.abandon());
+        remember.chain(commits).chain(tasks).collect()
     }
 
     /// Applies everything. On an error nobody may be told of success.
-    pub async fn apply(self, connection: &mut SqliteConnection) -> (Vec<Deliver>, Result<(), sqlx::Error>) {
+    pub async fn apply(mut self, connection: &mut SqliteConnection) -> (Vec<Deliver>, Result<(), sqlx::Error>) {
         let mut deliver = Vec::new();
         let result = self.apply_all(connection, &mut deliver).await;
+        // After an error: those that were not reached.
+        deliver.extend(self.abandon());
         (deliver, result)
     }
 
     async fn apply_all(
-        self,
+        &mut self,
         connection: &mut SqliteConnection,
         deliver: &mut Vec<Deliver>,
     ) -> Result<(), sqlx::Error> {
-        remember(connection, self.remember, deliver).await?;
-        let mut records = self.records;
+        remember(connection, &mut self.remember, deliver).await?;
+        let mut records = std::mem::take(&mut self.records);
         let limits: Vec<_> = self.fast.iter().filter_map(|(commit, _)| session_limit(&commit.outcome)).collect();
         let newest = self.fast.iter().map(|(commit, _)| commit.record.at).max().unwrap_or_default();
         let mut frozen = Vec::new();
-        commit_fast(connection, self.fast, &mut records, &mut frozen, deliver).await?;
-        for (commit, reply) in self.slow {
+        commit_fast(connection, &mut self.fast, &mut records, &mut frozen, deliver).await?;
+        for (commit, reply) in self.slow.drain(..) {
             let result = under_savepoint(connection, move |c| Box::pin(commit_slow(c, commit))).await;
             deliver.push(after_commit(reply, result));
         }
         insert_records(connection, &records).await?;
         sessions::keep_within(connection, &limits, newest).await?;
         decisions::insert(connection, &frozen).await?;
-        for task in self.tasks {
+        for task in self.tasks.drain(..) {
             deliver.push(task.run(connection).await);
         }
         Ok(())
@@ -100,7 +102,7 @@ pub(super) fn json(rows: &impl serde::Serialize) -> Result<String, sqlx::Error> 
 /// The first to bring a key gets `true`; a key whose time has passed counts as new.
 async fn remember(
     connection: &mut SqliteConnection,
-    wanted: Vec<([u8; 32], i64, i64, Reply<bool>)>,
+    wanted: &mut Vec<([u8; 32], i64, i64, Reply<bool>)>,
     deliver: &mut Vec<Deliver>,
 ) -> Result<(), sqlx::Error> {
     if wanted.is_empty() {
@@ -125,7 +127,7 @@ async fn remember(
     .bind(&rows_json)
     .execute(&mut *connection)
     .await?;
-    for ((.., reply), (key, ..)) in wanted.into_iter().zip(rows) {
+    for ((.., reply), (key, ..)) in wanted.drain(..).zip(rows) {
         deliver.push(after_commit(reply, Ok(seen.insert(key))));
     }
     Ok(())
@@ -135,7 +137,7 @@ async fn remember(
 /// them are still active.
 async fn commit_fast(
     connection: &mut SqliteConnection,
-    commits: Vec<(Box<SignInCommit>, Reply<CommitResult>)>,
+    commits: &mut Vec<(Box<SignInCommit>, Reply<CommitResult>)>,
     records: &mut Vec<SignInRecord>,
     frozen: &mut Vec<DecisionRow>,
     deliver: &mut Vec<Deliver>,
@@ -155,7 +157,7 @@ async fn commit_fast(
     let active: Option<String> = row.try_get(0)?;
     let active: HashSet<&str> = active.iter().flat_map(|list| list.split(',')).collect();
     let (mut sessions, mut refreshes) = (Vec::new(), Vec::new());
-    for (commit, reply) in commits {
+    for (commit, reply) in commits.drain(..) {
         let user = commit.record.user.map(|u| HEXLOWER.encode(u.as_bytes())).unwrap_or_default();
         if !active.contains(user.as_str()) {
             deliver.push(after_commit(reply, Ok(CommitResult::Conflict)));

@@ -13,6 +13,7 @@ use sqlx::sqlite::SqliteRow;
 use super::unreadable;
 use crate::clock::UnixTime;
 use crate::ids::{TenantId, UserId};
+use crate::mfa::MfaMethod;
 use crate::session::{Caps, Grant};
 use crate::signin::facts::Point;
 use crate::signin::history::{ContextPrint, PastEnd, Pseudonym};
@@ -148,6 +149,8 @@ pub(super) struct GrantRow {
     upstream_sid: Option<String>,
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     claims: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    claims_by_factor: BTreeMap<String, Map<String, Value>>,
 }
 
 impl From<&Grant> for GrantRow {
@@ -171,6 +174,7 @@ impl From<&Grant> for GrantRow {
             jkt: g.jkt.clone(),
             upstream_sid: g.upstream_sid.map(|sid| HEXLOWER.encode(&sid)),
             claims: g.claims.clone(),
+            claims_by_factor: g.claims_by_factor.iter().map(|(m, c)| (m.as_str().to_owned(), c.clone())).collect(),
         }
     }
 }
@@ -203,8 +207,13 @@ impl GrantRow {
             jkt: row.jkt,
             upstream_sid: row.upstream_sid.map(|hex| digest(&hex)).transpose()?,
             claims: row.claims,
+            claims_by_factor: row.claims_by_factor.into_iter().map(by_method).collect::<Result<_, _>>()?,
         })
     }
+}
+
+fn by_method((word, claims): (String, Map<String, Value>)) -> Result<(MfaMethod, Map<String, Value>), sqlx::Error> {
+    Ok((MfaMethod::find(&word).ok_or_else(|| unreadable("a method"))?, claims))
 }
 
 fn digest(hex: &str) -> Result<[u8; 32], sqlx::Error> {

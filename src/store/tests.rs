@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::ConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
 use tempfile::TempDir;
 
 use super::{OpenError, Store, StoreOptions};
@@ -187,4 +189,100 @@ async fn another_kind_of_address_and_a_schema_of_another_build_are_refused() {
     store.close().await;
     let refused = Store::open(&options(&dir)).await.err().unwrap().to_string();
     assert!(refused.contains("modified"), "{refused}");
+}
+
+/// Everything that waits for the writer, and what it was told.
+async fn refusals(store: &Store, user: UserId) -> Vec<String> {
+    let (remembered, returning, created, task) = tokio::join!(
+        store.remember([9; 32], NOW.plus(Duration::from_secs(60)), NOW),
+        store.commit(again(user, NOW)),
+        store.commit(create("b", None)),
+        store.set_user_status(user, UserStatus::Active),
+    );
+    let refused = [remembered.err(), returning.err(), created.err(), task.err()];
+    refused.into_iter().map(|error| error.expect("nothing was written").0.to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_write_lock_that_somebody_else_holds_is_told_as_such_to_all_who_wait() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    let made = create("a", None);
+    let user = made.record.user.unwrap();
+    store.commit(made).await.unwrap();
+    let path = SqliteConnectOptions::new().filename(dir.path().join("s.db"));
+    let mut other = path.connect().await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    for told in refusals(&store, user).await {
+        assert!(told.contains("was not committed") && told.contains("locked"), "{told}");
+    }
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    store.set_user_status(user, UserStatus::Active).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_statement_that_fails_for_all_is_told_to_those_after_it_as_well() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    let made = create("a", None);
+    let user = made.record.user.unwrap();
+    store.commit(made).await.unwrap();
+    let path = SqliteConnectOptions::new().filename(dir.path().join("s.db"));
+    let mut other = path.connect().await.unwrap();
+    sqlx::query("ALTER TABLE replays RENAME TO away").execute(&mut other).await.unwrap();
+    let (remembered, task) = tokio::join!(
+        store.remember([9; 32], NOW.plus(Duration::from_secs(60)), NOW),
+        store.set_user_status(user, UserStatus::Active),
+    );
+    let told = remembered.expect_err("there is no such table").0.to_string();
+    assert!(told.contains("was not committed") && told.contains("replays"), "{told}");
+    let told = task.expect_err("it was in the same transaction").0.to_string();
+    assert!(told.contains("was not committed") && told.contains("replays"), "{told}");
+}
+
+#[tokio::test]
+async fn a_closed_store_says_that_it_is_closing() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    store.close().await;
+    for told in refusals(&store, UserId::generate(NOW, &SystemEntropy)).await {
+        assert!(told.contains("closing"), "{told}");
+    }
+}
+
+#[test]
+fn claims_by_factor_are_kept_and_the_factor_that_passed_chooses() {
+    use std::collections::BTreeMap;
+
+    use serde_json::{Map, json};
+
+    use crate::mfa::MfaMethod;
+    use crate::session::{Caps, Grant};
+    use crate::signin::rules::Level;
+
+    let claims = |how: &str| Map::from_iter([("how".to_owned(), json!(how))]);
+    let grant = Grant {
+        tenant: TenantId::parse("default").unwrap(),
+        user: UserId::generate(NOW, &SystemEntropy),
+        provider: "acme".into(),
+        client_id: "app".into(),
+        auth_time: NOW,
+        amr: Vec::new(),
+        acr: None,
+        level: Level::Medium,
+        caps: Caps::default(),
+        local_mfa: false,
+        client: None,
+        audience: None,
+        jkt: None,
+        upstream_sid: None,
+        claims: Map::new(),
+        claims_by_factor: BTreeMap::from([(MfaMethod::Email, claims("email")), (MfaMethod::Sms, claims("sms"))]),
+    };
+    let text = super::rows::GrantRow::from(&grant).to_json().unwrap();
+    let mut read = super::rows::GrantRow::read(&text).unwrap();
+    assert_eq!(read, grant);
+    read.add_factor(MfaMethod::Sms);
+    assert_eq!((&read.claims, read.claims_by_factor.len()), (&claims("sms"), 0));
+    assert!(super::rows::GrantRow::read(&text.replace("\"sms\":{", "\"smoke\":{")).is_err());
 }

@@ -31,6 +31,9 @@ pub(super) type Deliver = Box<dyn FnOnce(Result<(), &str>) + Send>;
 /// A rare write, with its statements and its waiting caller.
 pub(super) trait Task: Send {
     fn run(self: Box<Self>, connection: &mut SqliteConnection) -> BoxFuture<'_, Deliver>;
+
+    /// It does not run: whom to tell.
+    fn abandon(self: Box<Self>) -> Deliver;
 }
 
 pub(super) struct Write<T, F> {
@@ -48,6 +51,10 @@ where
             let result = under_savepoint(connection, self.work).await;
             after_commit(self.reply, result)
         })
+    }
+
+    fn abandon(self: Box<Self>) -> Deliver {
+        after_commit(self.reply, Err(sqlx::Error::WorkerCrashed))
     }
 }
 

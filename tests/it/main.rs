@@ -17,6 +17,7 @@ mod plugin_memory;
 mod plugin_process;
 mod plugin_tools;
 mod policies;
+mod policy_defs;
 mod policy_life;
 mod policy_page;
 mod policy_tokens;

@@ -53,7 +53,7 @@ async fn after_a_second_factor_the_script_knows_of_it() {
     let code = crate::mfa::code(&service, &secret, 0);
     let passed =
         service.post("/auth/mfa/verify-challenge", json!({"challenge_token": challenge, "code": code})).await;
-    assert_eq!(claims(&passed.signed_in()["access_token"])["factors"], json!(["mfa"]));
+    assert_eq!(claims(&passed.signed_in()["access_token"])["factors"], json!(["totp"]));
 }
 
 #[tokio::test]

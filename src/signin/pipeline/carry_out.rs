@@ -1,5 +1,6 @@
 //! Steps 11 and 12: the decision is carried out and recorded, and every end leaves one log line.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,29 @@ use crate::signin::record::{SignInRecord, SubjectChanged};
 use crate::signin::request::TokenBinding;
 use crate::signin::rules::{PolicyFault, TokenInput};
 use crate::signin::user::{IdentityKey, PlannedChange, ResolvedUser};
+
+/// What the tenant's script adds to the tokens.
+#[derive(Default)]
+struct Shaped {
+    claims: Map<String, Value>,
+    by_factor: BTreeMap<MfaMethod, Map<String, Value>>,
+}
+
+impl Shaped {
+    /// What is the same with every factor is kept once.
+    fn of_factors(mut by_factor: BTreeMap<MfaMethod, Map<String, Value>>) -> Self {
+        match by_factor.pop_first() {
+            Some((_, claims)) if by_factor.values().all(|other| *other == claims) => {
+                Self { claims, by_factor: BTreeMap::new() }
+            }
+            Some((method, claims)) => {
+                by_factor.insert(method, claims);
+                Self { claims: Map::new(), by_factor }
+            }
+            None => Self::default(),
+        }
+    }
+}
 
 impl Pipeline {
     /// The refusal of an identity that its address's holder may link: bound to both, good once, short-lived.
@@ -64,10 +88,10 @@ impl Pipeline {
             assessment: Some(assessment.clone()),
             session: None,
         };
-        let (decision, claims) = self.shape_tokens(&decided);
+        let (decision, shaped) = self.shape_tokens(&decided);
         let (outcome, answer) = match &decision {
             Decision::Issue { caps } => {
-                let grant = self.grant(&decided, *caps, claims, terms, now);
+                let grant = self.grant(&decided, *caps, shaped, terms, now);
                 let device = assessed.context().device;
                 let holder = Holder::from(&known.user.profile);
                 let (session, tokens) = self.issuer.issue(grant, holder, device, now, &*self.entropy)?;
@@ -76,7 +100,7 @@ impl Pipeline {
                 (NewOutcome::Session(session), Ok(Outcome::SignedIn { tokens, user, assessment }))
             }
             Decision::Challenge { methods, reason, caps } => {
-                let grant = self.grant(&decided, *caps, claims, terms, now);
+                let grant = self.grant(&decided, *caps, shaped, terms, now);
                 let (mut challenge, challenge_token) = self.challenge(&decided, methods, grant, now);
                 if assessed.resolved().link_method() == LinkMethod::ConfirmedByFactor
                     && let PlannedChange::Link { identity, .. } =
@@ -119,32 +143,41 @@ impl Pipeline {
         Ok(Carried::Outcome(Box::new(answer?)))
     }
 
-    /// What the tenant's script adds to the tokens. If it fails there are none.
-    fn shape_tokens(&self, decided: &Decided) -> (Decision, Map<String, Value>) {
-        let second_factor = match decided.decision() {
-            Decision::Deny(_) => return (decided.decision().clone(), Map::new()),
-            other => matches!(other, Decision::Challenge { .. }),
+    /// What the tenant's script adds to the tokens: of a challenge once for each method, since the methods
+    /// that were used are among what the script sees. If it fails there are none.
+    fn shape_tokens(&self, decided: &Decided) -> (Decision, Shaped) {
+        let decision = decided.decision();
+        let shaped = match decision {
+            Decision::Deny(_) => Ok(Shaped::default()),
+            Decision::Issue { .. } => {
+                self.claims_with(decided, None).map(|claims| Shaped { claims, ..Shaped::default() })
+            }
+            Decision::Challenge { methods, .. } => {
+                let each = methods.iter().map(|&method| Ok((method, self.claims_with(decided, Some(method))?)));
+                each.collect::<Result<BTreeMap<_, _>, _>>().map(Shaped::of_factors)
+            }
         };
-        let (facts, assessment) = (decided.assessed().facts(), decided.assessed().assessment());
-        let reasons = assessment.reasons.iter().map(|(code, _)| Arc::clone(code)).collect();
-        let input = TokenInput { level: assessment.level, score: assessment.score, reasons, second_factor };
-        match self.rules.token_claims(facts, input) {
-            Ok(claims) => (decided.decision().clone(), claims),
+        match shaped {
+            Ok(shaped) => (decision.clone(), shaped),
             Err(fault) => {
-                log_policy_fault(&fault, &assessment.policy, &facts.tenant);
-                (Decision::Deny(Denial::Policy { reason: POLICY_ERROR.into() }), Map::new())
+                log_policy_fault(
+                    &fault,
+                    &decided.assessed().assessment().policy,
+                    &decided.assessed().facts().tenant,
+                );
+                (Decision::Deny(Denial::Policy { reason: POLICY_ERROR.into() }), Shaped::default())
             }
         }
     }
 
-    fn grant(
-        &self,
-        decided: &Decided,
-        caps: Caps,
-        claims: Map<String, Value>,
-        terms: Terms<'_>,
-        now: UnixTime,
-    ) -> Grant {
+    fn claims_with(&self, decided: &Decided, factor: Option<MfaMethod>) -> Result<Map<String, Value>, PolicyFault> {
+        let (facts, assessment) = (decided.assessed().facts(), decided.assessed().assessment());
+        let reasons = assessment.reasons.iter().map(|(code, _)| Arc::clone(code)).collect();
+        let input = TokenInput { level: assessment.level, score: assessment.score, reasons, factor };
+        self.rules.token_claims(facts, input)
+    }
+
+    fn grant(&self, decided: &Decided, caps: Caps, shaped: Shaped, terms: Terms<'_>, now: UnixTime) -> Grant {
         let assessed = decided.assessed();
         let (facts, token) = (assessed.facts(), assessed.resolved().identity().token());
         let Terms { binding, limits } = terms;
@@ -165,7 +198,8 @@ impl Pipeline {
             audience: binding.audience.clone(),
             jkt: binding.jkt.clone(),
             upstream_sid: sid.map(|sid| upstream_session(&facts.tenant, &facts.provider.id, token.issuer(), sid)),
-            claims,
+            claims: shaped.claims,
+            claims_by_factor: shaped.by_factor,
         }
     }
 
@@ -309,4 +343,25 @@ pub(super) fn report(result: &Result<Outcome, SignInError>, trail: &Trail, reque
         elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
         "sign-in"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn claims_are_kept_by_factor_only_where_they_differ() {
+        let claims = |how: &str| Map::from_iter([("how".to_owned(), json!(how))]);
+        let all = |email: &str, sms: &str| {
+            BTreeMap::from([(MfaMethod::Email, claims(email)), (MfaMethod::Sms, claims(sms))])
+        };
+        let same = Shaped::of_factors(all("code", "code"));
+        assert_eq!((same.claims, same.by_factor.len()), (claims("code"), 0));
+        let other = Shaped::of_factors(all("email", "sms"));
+        assert_eq!((other.claims, other.by_factor), (Map::new(), all("email", "sms")));
+        let one = Shaped::of_factors(BTreeMap::from([(MfaMethod::Totp, claims("totp"))]));
+        assert_eq!((one.claims, one.by_factor.len()), (claims("totp"), 0));
+    }
 }

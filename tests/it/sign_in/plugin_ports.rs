@@ -237,6 +237,22 @@ async fn a_code_goes_to_the_address_that_was_verified_before_and_gives_tokens_on
 }
 
 #[tokio::test]
+async fn the_script_of_the_tokens_is_told_of_the_channel_that_was_used() {
+    let bench = Bench::new();
+    let (entry, outbox) = channel(&bench, &["mfa.begin"], "");
+    let script = format!("{DEMAND}\nfn token(s, d, token) {{ token.claim(\"factors\", d.factors_used); }}");
+    let running = start(bench, &entry, &[("risk/default.rhai", &script)]).await;
+    let token = running.service.issuer.token().claim("email", "ada@example.com").claim("email_verified", true);
+    running.service.sign_in(&token.sign()).await.signed_in();
+    let token = challenge(&running.service).await.challenged()["challenge_token"].clone();
+    send(&running.service, &token, "email").await;
+    let passed = verify(&running.service, &token, lines(&outbox)[0]["code"].as_str().unwrap()).await;
+    let access = passed.signed_in()["access_token"].as_str().unwrap().to_owned();
+    let claims = BASE64URL_NOPAD.decode(access.split('.').nth(1).unwrap().as_bytes()).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&claims).unwrap()["factors"], json!(["email"]));
+}
+
+#[tokio::test]
 async fn messages_are_limited_and_a_new_code_takes_the_place_of_the_old_one() {
     let bench = Bench::new();
     let (entry, outbox) = channel(&bench, &["mfa.begin"], "");
