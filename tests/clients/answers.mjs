@@ -49,7 +49,7 @@ function examplesFit(document, validate) {
     }
     for (const [status, response] of Object.entries(operation.responses)) {
       const pointer = `${at}/responses/${status}/content/${escaped(JSON_TYPE)}/schema`;
-      for (const [name, { value }] of Object.entries(response.content[JSON_TYPE]?.examples ?? {})) {
+      for (const [name, { value }] of Object.entries(response.content?.[JSON_TYPE]?.examples ?? {})) {
         validate(pointer, value, `${method} ${path} ${status} ${name}`);
         count += 1;
       }

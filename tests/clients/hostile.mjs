@@ -3,7 +3,8 @@
 
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 
 import { check } from './check.mjs';
 
@@ -39,6 +40,6 @@ export async function hostileChecks(run, venv, requirements, base) {
       'run', `${base}/openapi.json`, '--max-examples', '40', '--seed', String(SEED), '--exclude-checks', NOT_A_FINDING,
       '--warnings', 'off', '--no-color', '--generation-database', 'none', '--phases', 'examples,coverage,fuzzing',
       ...headers.flatMap((header) => ['-H', header]),
-    ]));
+    ], { SCHEMATHESIS_HOOKS: 'media', PYTHONPATH: dirname(fileURLToPath(import.meta.url)) }));
   }
 }

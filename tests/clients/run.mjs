@@ -61,7 +61,8 @@ async function python() {
   const generated = await check('openapi-python-client generates a client and leaves nothing out', async () => {
     const PATH = `${join(venv, 'bin')}${delimiter}${process.env.PATH}`;
     const output = await run(join(venv, 'bin/openapi-python-client'), [
-      'generate', '--path', document, '--meta', 'none', '--output-path', join(target, 'countersign_client'),
+      'generate', '--path', document, '--meta', 'none', '--config', join(here, 'python.yaml'),
+      '--output-path', join(target, 'countersign_client'),
     ], { PATH });
     assert.doesNotMatch(output, /unable|warning|removal|skipping/i, output);
     return true;
