@@ -110,7 +110,7 @@ impl JwsFault {
     }
 }
 
-/// A token that was split and nothing more: its header is not to be believed before [`claims`](Self::claims).
+/// A token that was split and nothing more: its header is not to be believed before [`verify`](Self::verify).
 pub struct Jws<'a> {
     header: Object,
     signed: &'a str,
