@@ -27,7 +27,7 @@ fn bench_calls(c: &mut Criterion) {
     let services = Services { program: env!("CARGO_BIN_EXE_countersign").into(), ..Services::default() };
     let trial = Trial { file: &library, config_json: "{}", services };
     let input =
-        format!("{{\"request\":{{\"time_unix_s\":1767225600}},\"claims\":{{\"pad\":\"{}\"}}}}", "x".repeat(340));
+        format!("{{\"request\":{{\"time_unix_s\":1767225600}},\"claims\":{{\"pad\":\"{}\"}}}}", "x".repeat(342));
     assert_eq!(input.len(), 400);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let _inside = runtime.enter();
