@@ -26,11 +26,12 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 /// Generous: what is looked for is a hang.
 const CALL_LIMIT: Duration = Duration::from_secs(2);
 const MEMORY_BYTES: u64 = 1 << 30;
-/// Calls before memory is looked at first, and all of them.
+/// Calls before memory is looked at first, and those of a round after it: ten thousand in all.
 const WARM_UP: usize = 1_000;
-const CALLS: usize = 10_000;
-/// What ten thousand calls may keep. An allocator needs some room.
-const GROWTH_BYTES: u64 = 4 << 20;
+const ROUNDS: usize = 3;
+const ROUND_CALLS: usize = 3_000;
+/// What a round may keep. An allocator needs some room.
+const GROWTH_BYTES: u64 = (4 << 20) / ROUNDS as u64;
 
 /// What was tried, and how it went.
 #[derive(Debug, Default)]
@@ -242,24 +243,37 @@ async fn check_hook(tried: &Tried, hook: Hook, report: &mut CheckReport) {
 
 async fn check_leak(tried: &Tried, hook: Hook, input: &[u8], report: &mut CheckReport) {
     let name = hook.name();
-    let (mut before, mut half_way) = (0, 0);
-    for n in 0..CALLS {
-        if n == WARM_UP {
-            before = tried.held_bytes();
-        }
-        if n == (CALLS + WARM_UP) / 2 {
-            half_way = tried.held_bytes();
-        }
-        if let Err(failure) = tried.call(hook, input).await {
-            return report.finding(format!("{name}: call {n} gives no answer: {}", failure.as_str()));
-        }
+    let mut made = 0;
+    if let Err(failure) = call_often(tried, hook, input, WARM_UP, &mut made).await {
+        return report.finding(format!("{name}: call {made} gives no answer: {}", failure.as_str()));
     }
-    let held = tried.held_bytes();
-    let grown = held.saturating_sub(before);
-    // What leaks goes on growing; what an allocator takes once does not.
-    let goes_on = held.saturating_sub(half_way) > GROWTH_BYTES / 4;
-    let what = format!("{name}: {} KiB more after {} calls", grown >> 10, CALLS - WARM_UP);
-    if grown > GROWTH_BYTES && goes_on { report.finding(format!("{what}: it leaks")) } else { report.fine(what) }
+    let mut grown = [0; ROUNDS];
+    for kept in &mut grown {
+        let before = tried.held_bytes();
+        if let Err(failure) = call_often(tried, hook, input, ROUND_CALLS, &mut made).await {
+            return report.finding(format!("{name}: call {made} gives no answer: {}", failure.as_str()));
+        }
+        *kept = tried.held_bytes().saturating_sub(before);
+    }
+    // What leaks grows in every round; what an allocator takes once does not.
+    let leaks = grown.iter().all(|bytes| *bytes > GROWTH_BYTES);
+    let all: Vec<String> = grown.iter().map(|bytes| (bytes >> 10).to_string()).collect();
+    let what = format!("{name}: {} KiB more after each {ROUND_CALLS} calls", all.join(", then "));
+    if leaks { report.finding(format!("{what}: it leaks")) } else { report.fine(what) }
+}
+
+async fn call_often(
+    tried: &Tried,
+    hook: Hook,
+    input: &[u8],
+    times: usize,
+    made: &mut usize,
+) -> Result<(), Failure> {
+    for _ in 0..times {
+        tried.call(hook, input).await?;
+        *made += 1;
+    }
+    Ok(())
 }
 
 /// The status in words; `Err` when the host could not use the reply.
