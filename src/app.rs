@@ -49,6 +49,7 @@ use crate::session::issue::TokenIssuer;
 use crate::session::refresh::SessionService;
 use crate::session::rotation::KeyKeeper;
 use crate::signin::history::Pseudonyms;
+use crate::signin::networks::Networks;
 use crate::signin::nonce::NonceIssuer;
 use crate::signin::pipeline::Pipeline;
 use crate::signin::ports::{AfterDecision, DecisionLog, Directory, StoreError};
@@ -365,6 +366,7 @@ impl App {
             keys: Arc::clone(&keeper),
             clients: Clients::new(&settings.clients),
             render_metrics: metrics_renderer()?,
+            networks: Networks::new(settings.network_limit.clone()),
             trusted_proxies: settings.server.trusted_proxies.clone(),
             assume,
         });

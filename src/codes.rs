@@ -161,6 +161,8 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type",
     /// Too many wrong codes.
     MfaLocked = "mfa_locked",
+    /// Too many requests from one network.
+    TooManyRequests = "too_many_requests",
     /// The cursor is not one of this list.
     InvalidCursor = "invalid_cursor",
     /// No admin key.

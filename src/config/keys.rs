@@ -38,6 +38,8 @@ pub(super) enum Default {
     Text(&'static str),
     /// This flag.
     Flag(bool),
+    /// This number.
+    Number(i64),
     /// The empty list.
     Empty,
     /// The list of this one text.
@@ -131,6 +133,11 @@ pub(super) static SECTIONS: &[Section] = &[
             text("signing_algorithm", "EdDSA"),
             text("rotate_signing_key_every", "90d"),
         ],
+    },
+    Section {
+        name: "limits",
+        repeated: false,
+        keys: &[key("sign_ins_per_minute", Form::Number, Default::Number(600)), list("exempt")],
     },
     Section { name: "policies", repeated: false, keys: &[text("dir", "policies")] },
     Section { name: "records", repeated: false, keys: &[text("keep", "30d")] },

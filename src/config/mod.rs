@@ -15,6 +15,7 @@ mod clients;
 mod directory;
 mod keys;
 mod layers;
+mod limits;
 mod master_key;
 mod presets;
 mod problem;
@@ -46,6 +47,7 @@ use crate::session::SessionLimits;
 use crate::session::clients::Client;
 use crate::session::issue::TokenSettings;
 use crate::session::keys::SigningAlgorithm;
+use crate::signin::networks::NetworkLimit;
 use crate::signin::provider::{Provider, Tenant};
 
 /// Everything that is configured, checked.
@@ -63,6 +65,8 @@ pub struct Settings {
     pub signing_algorithm: SigningAlgorithm,
     /// How often a new signing key takes over; absent: by command only.
     pub rotate_signing_key_every: Option<Duration>,
+    /// How often one network may sign in.
+    pub network_limit: NetworkLimit,
     /// Where the rhai scripts are.
     pub policies_dir: PathBuf,
     /// How long frozen decisions are kept; zero keeps none.
@@ -156,7 +160,8 @@ pub fn load(file: &Path, env: impl Iterator<Item = (String, String)>) -> Result<
 const DEV_SECRET_HASH: &str = "7c2742a82462f848f460a0dd3cb335eccb4d3bb6017a7c80598ba831a5d8cded";
 
 /// The settings of `serve --dev` without a file: all data in `root/data`, scripts in `root/policies`,
-/// one tenant, and the development issuer of this very server as provider `dev`. `listen` is
+/// one tenant, the development issuer of this very server as provider `dev`, and no limit of sign-ins, since
+/// all come from one network. `listen` is
 /// 127.0.0.1:8080 when it is not given.
 ///
 /// # Errors
@@ -176,6 +181,8 @@ pub fn dev_settings(root: &Path, listen: Option<SocketAddr>) -> Result<Settings,
         listen = "{listen}"
         public_url = "http://{listen}"
         allow_insecure_issuers = true
+        [limits]
+        sign_ins_per_minute = 0
         [[tenants]]
         id = "default"
         [[providers]]
@@ -229,6 +236,7 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
     let store_url = findings.take(&store.at, values::store_url(&store.value));
     let tokens = tokens(&layers.table("tokens"), findings);
     let master_key_file = path(&layers.table("secrets"), "master_key_file", findings);
+    let network_limit = limits::read(&layers.table("limits"), findings);
     let policies_dir = path(&layers.table("policies"), "dir", findings);
     let keep_records = keep_records(&layers.table("records"), findings);
     let plugins_lock = path(&layers.table("plugins"), "lock", findings);
@@ -251,6 +259,7 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
         tokens,
         signing_algorithm,
         rotate_signing_key_every,
+        network_limit: network_limit?,
         policies_dir: policies_dir?,
         keep_records: keep_records?,
         plugins_lock,

@@ -86,7 +86,9 @@ use crate::session::clients::Clients;
 use crate::session::ports::SessionUser;
 use crate::session::refresh::SessionService;
 use crate::session::rotation::KeyKeeper;
+use crate::signin::error::SignInError;
 use crate::signin::facts::Location;
+use crate::signin::networks::Networks;
 use crate::signin::pipeline::Pipeline;
 use crate::signin::ports::StoreError;
 use crate::signin::provider::Tenant;
@@ -153,6 +155,8 @@ pub struct State {
     pub clients: Clients,
     /// Renders metrics.
     pub render_metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// How often each network asked.
+    pub networks: Networks,
     /// Proxies whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Places that a request may claim; only in development.
@@ -184,6 +188,26 @@ impl State {
             .directory
             .find_tenant(header.as_deref(), host.as_deref())
             .ok_or_else(|| Problem::new(ErrorCode::UnknownTenant, "no tenant is served here under this name"))
+    }
+
+    /// The tenant of a request that leads to a session, counted for the network that it comes from.
+    fn admit(&self, request: &Request) -> Result<Arc<Tenant>, Problem> {
+        let tenant = self.tenant(request)?;
+        let address = client::address_of(request, &self.trusted_proxies);
+        self.networks.admit(&tenant.id, address, self.clock.now()).map_err(|wait| {
+            metrics::counter!("countersign_throttled_total", "tenant" => tenant.id.to_string()).increment(1);
+            let text = "too many sign-ins, refreshes or answers came from this network";
+            Problem::new(ErrorCode::TooManyRequests, text).retry_after(wait.as_millis().div_ceil(1000) as u64)
+        })?;
+        Ok(tenant)
+    }
+
+    /// Counts a refused ID token for its network, when nobody whom the provider knows signed it.
+    fn note_refusal(&self, request: &Request, refusal: &SignInError) {
+        if let Ok(tenant) = self.tenant(request) {
+            let address = client::address_of(request, &self.trusted_proxies);
+            self.networks.add_refusal(&tenant.id, address, refusal, self.clock.now());
+        }
     }
 
     async fn signed_in(&self, request: &Request, auth: Option<&BearerAuth>) -> Result<SessionUser, Problem> {

@@ -69,7 +69,7 @@ macro_rules! oauth_refusals {
 }
 
 oauth_refusals!(TokenRefusals: InvalidRequest, InvalidGrant, UnauthorizedClient, UnsupportedGrantType, InvalidTarget,
-    InvalidScope, InvalidDpopProof, InvalidClient, MfaRequired, ProviderUnavailable);
+    InvalidScope, InvalidDpopProof, InvalidClient, MfaRequired, TooManyRequests, ProviderUnavailable);
 oauth_refusals!(IntrospectRefusals: InvalidRequest, UnauthorizedClient, InvalidClient);
 oauth_refusals!(RevokeRefusals: InvalidRequest, UnauthorizedClient, InvalidClient);
 oauth_refusals!(LogoutRefusals: InvalidRequest, ProviderUnavailable);
@@ -173,7 +173,7 @@ impl OAuthApi {
 impl OAuthApi {
     async fn run_token(&self, request: &Request, form: TokenForm) -> Result<TokenResponse, Problem> {
         let state = &self.0;
-        let tenant = state.tenant(request)?.id.clone();
+        let tenant = state.admit(request)?.id.clone();
         let client = self.client(request, &tenant, form.client_id.as_ref(), form.client_secret.as_ref())?;
         let grant_type = needed(form.grant_type.as_ref(), "grant_type")?;
         let grant = match grant_type {

@@ -194,6 +194,10 @@ pub const fn row(code: ErrorCode) -> Row {
             "The body must be of the media type that the document names: `application/json`, or a form at the OAuth endpoints.",
         ),
         E::MfaLocked => (429_001, "Too many wrong codes of this user; `Retry-After` tells when to try again."),
+        E::TooManyRequests => (
+            429_002,
+            "Too many sign-ins, refreshes or answers came from this network (an IPv4 address, or a /64 of IPv6); `Retry-After` tells when to try again.",
+        ),
         E::InvalidRequest => (
             400_120,
             "The request of an OAuth endpoint is not well formed, or its subject token is not accepted; `reason` and the message tell why.",

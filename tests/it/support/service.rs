@@ -100,6 +100,10 @@ impl Answer {
 pub struct Setup {
     /// Further lines in the table of tenant `default`.
     pub tenant: String,
+    /// Lines in `[limits]`: none is set by default, since all tests come from one network.
+    pub limits: String,
+    /// Further lines in `[server]`.
+    pub server: String,
     pub provider: String,
     pub more_config: String,
     pub policies: PathBuf,
@@ -111,6 +115,8 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             tenant: String::new(),
+            limits: "sign_ins_per_minute = 0".to_owned(),
+            server: String::new(),
             provider: String::new(),
             more_config: String::new(),
             policies: Path::new(env!("CARGO_MANIFEST_DIR")).join("policies"),
@@ -134,6 +140,12 @@ impl Setup {
     /// With further lines in the table of tenant `default`.
     pub fn tenant(lines: &str) -> Self {
         Self { tenant: lines.to_owned(), ..Self::default() }
+    }
+
+    /// With lines in `[limits]`, and requests over a trusted proxy on this machine.
+    pub fn limits(lines: &str) -> Self {
+        let server = "trusted_proxies = [\"127.0.0.0/8\"]".to_owned();
+        Self { limits: lines.to_owned(), server, ..Self::default() }
     }
 
     /// With policies of the test's own: the shipped ones, and these files over them.
@@ -331,6 +343,9 @@ fn configuration(dir: &Path, issuer: &TestIssuer, setup: &Setup) -> String {
 public_url = "http://127.0.0.1:8080"
 allow_insecure_issuers = true
 base_path = {:?}
+{}
+[limits]
+{}
 [store]
 url = "sqlite://{}"
 [secrets]
@@ -354,6 +369,8 @@ algorithms = ["RS256", "PS256", "ES256", "ES384", "EdDSA"]
 {}
 "#,
         setup.base_path,
+        setup.server,
+        setup.limits,
         path("db/countersign.db"),
         path("keys/master.key"),
         setup.policies,

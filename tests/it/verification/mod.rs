@@ -6,4 +6,5 @@ mod conformance;
 mod faults;
 mod field;
 mod field_rows;
+mod networks;
 mod table;
