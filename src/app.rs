@@ -126,6 +126,7 @@ fn policy_service(
     PolicyService {
         clock,
         store: Arc::<Store>::clone(store),
+        audit: Arc::<Store>::clone(store),
         decisions: Arc::new(OpenedDecisions { store: Arc::clone(store), records }),
         lab: Arc::new(Lab),
         folder: Arc::new(move || bundle::read_folder(&dir).map_err(|error| error.to_string())),

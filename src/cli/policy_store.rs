@@ -163,7 +163,8 @@ impl Replay {
                 bar.set_length(total);
                 bar.set_position(done);
             };
-            Ok(service.replay(&self.tenant, &candidate, since, None, &progress).await?)
+            let author = author(service, &Scope::Tenant(self.tenant.clone()));
+            Ok(service.replay(&self.tenant, &candidate, since, None, &progress, author).await?)
         })?;
         bar.finish_and_clear();
         if self.json {

@@ -12,6 +12,7 @@ pub mod explain;
 pub mod ports;
 pub mod replay;
 pub mod service;
+mod trial;
 
 use std::fmt;
 

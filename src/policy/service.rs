@@ -13,6 +13,7 @@ use super::ports::{Decisions, NewActivation, PolicyLab, PolicyStore};
 use super::replay::{Comparison, Disputes, ReplayReport};
 use super::{Activation, BundleInfo, BundleState, Label, NodeState, Scope, Shadow, before};
 use crate::admin::audit::{Actor, Author};
+use crate::admin::ports::AuditLog;
 use crate::clock::{Clock, UnixTime};
 use crate::ids::{EventId, TenantId};
 use crate::signin::assessment::combine;
@@ -65,6 +66,8 @@ pub struct PolicyService {
     pub clock: Arc<dyn Clock>,
     /// Rows.
     pub store: Arc<dyn PolicyStore>,
+    /// Where trials are written down.
+    pub audit: Arc<dyn AuditLog>,
     /// Decision records.
     pub decisions: Arc<dyn Decisions>,
     /// Runs scripts.
@@ -150,18 +153,20 @@ impl PolicyService {
     ///
     /// # Errors
     /// When there is none, or it does not compile.
-    pub async fn check(&self, id: &str, scope: &Scope) -> Result<CheckReport, PolicyError> {
+    pub async fn check(&self, id: &str, scope: &Scope, author: Author) -> Result<CheckReport, PolicyError> {
         let (bundle, _) = self.bundle(id, scope).await?;
-        self.in_lab(&bundle, |lab, bundle| lab.check(bundle)).await
+        let ran = self.in_lab(&bundle, |lab, bundle| lab.check(bundle)).await;
+        self.note(id, author, ran).await
     }
 
     /// Runs the cases beside a bundle's scripts.
     ///
     /// # Errors
     /// When there is none, or it does not compile.
-    pub async fn test(&self, id: &str, scope: &Scope) -> Result<CaseSummary, PolicyError> {
+    pub async fn test(&self, id: &str, scope: &Scope, author: Author) -> Result<CaseSummary, PolicyError> {
         let (bundle, _) = self.bundle(id, scope).await?;
-        self.in_lab(&bundle, |lab, bundle| lab.cases(bundle)).await
+        let ran = self.in_lab(&bundle, |lab, bundle| lab.cases(bundle)).await;
+        self.note(id, author, ran).await
     }
 
     /// Runs a bundle on an ordinary sign-in with some facts set, by the paths that scripts read them by.
@@ -173,10 +178,21 @@ impl PolicyService {
         id: &str,
         tenant: &TenantId,
         set: Map<String, Value>,
+        author: Author,
     ) -> Result<Explanation, PolicyError> {
         let (bundle, _) = self.bundle(id, &Scope::Tenant(tenant.clone())).await?;
+        let ran = self.run_simulation(&bundle, tenant, set).await;
+        self.note(id, author, ran).await
+    }
+
+    async fn run_simulation(
+        &self,
+        bundle: &Arc<Bundle>,
+        tenant: &TenantId,
+        set: Map<String, Value>,
+    ) -> Result<Explanation, PolicyError> {
         let of = tenant.clone();
-        let ran = self.in_lab(&bundle, move |lab, bundle| {
+        let ran = self.in_lab(bundle, move |lab, bundle| {
             let facts = Arc::new(lab.facts(&of, &set)?);
             Ok((combine(lab.prepare(bundle)?.assess(Arc::clone(&facts))), facts))
         });
@@ -372,6 +388,19 @@ impl PolicyService {
     /// # Errors
     /// When one of both does not compile, or a record does not open.
     pub async fn replay(
+        &self,
+        tenant: &TenantId,
+        candidate: &Bundle,
+        since: UnixTime,
+        limit: Option<Duration>,
+        progress: &(dyn Fn(u64, u64) + Send + Sync),
+        author: Author,
+    ) -> Result<ReplayReport, PolicyError> {
+        let ran = self.run_replay(tenant, candidate, since, limit, progress).await;
+        self.note(&candidate.id(), author, ran).await
+    }
+
+    async fn run_replay(
         &self,
         tenant: &TenantId,
         candidate: &Bundle,
