@@ -86,6 +86,14 @@ pub(super) fn success(operation: &str) -> Option<(&'static str, &'static str, Va
         }
         "disableProvider" => ("disabled", "The provider, disabled", provider(false)),
         "deleteProvider" => message("the provider is removed"),
+        "auditProvider" => (
+            "withstood",
+            "No attack went through",
+            json!({"passed": true, "withstood": 2, "succeeded": 0, "attacks": [
+                {"name": "aud of another application", "outcome": "withstood", "seen": "id_token_audience_mismatch"},
+                {"name": "alg none", "outcome": "withstood", "seen": "id_token_algorithm_not_allowed"},
+            ]}),
+        ),
         "testProvider" => ("fine", "Its keys could be had", json!({"ok": true, "usable_keys": 2})),
         "importDiscovery" => {
             let settings = json!({

@@ -67,7 +67,7 @@ use crate::admin::directory::DirectoryService;
 use crate::admin::keys::{KeyCheck, KeyError};
 use crate::admin::plugins::Plugins;
 use crate::admin::ports::AuditLog;
-use crate::admin::probe::ProviderProbe;
+use crate::admin::probe::{ProviderAudit, ProviderProbe};
 use crate::admin::users::{SignInLog, UserAdmin};
 use crate::clock::Clock;
 use crate::codes::ErrorCode;
@@ -177,6 +177,8 @@ pub struct Administration {
     pub sign_ins: Arc<dyn SignInLog>,
     /// Asks providers of themselves.
     pub probe: Arc<dyn ProviderProbe>,
+    /// Attacks configurations of providers.
+    pub audits: Arc<dyn ProviderAudit>,
     /// The plugins of this node.
     pub plugins: Arc<dyn Plugins>,
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::cases::run_bundle_cases;
 use super::corpus::{Sample, samples};
-use super::engine::operated;
+use super::engine::cost;
 use super::load::{Script, Snapshot};
 use super::{case_facts, run_assess, run_map, run_script, run_token};
 use crate::ids::TenantId;
@@ -135,7 +135,7 @@ fn check_mapping(snapshot: &Snapshot, stem: &str, name: &str) -> ScriptCheck {
         let started = std::time::Instant::now();
         let ran = run_map(snapshot, &[stem.to_owned()], Arc::new(input));
         check.ran += 1;
-        check.most_operations = check.most_operations.max(operated());
+        check.most_operations = check.most_operations.max(cost().operations);
         check.longest_us = check.longest_us.max(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
         if let Err(fault) = ran {
             note_fault(&mut check.faults, fault, &sample);
