@@ -23,7 +23,7 @@ fn the_committed_documents_are_what_the_code_says() {
 }
 
 #[test]
-fn the_published_names_and_fields_stand() {
+fn auth0_java_279_workos_python_126_the_published_names_and_fields_stand() {
     let document = openapi_document();
     let schemas = &document["components"]["schemas"];
     let fields = |name: &str| -> Vec<String> {

@@ -225,7 +225,7 @@ async fn odd_pointers_and_statuses_of_a_call_are_no_answer() {
 }
 
 #[tokio::test]
-async fn the_instance_is_destroyed_after_the_host_is_gone() {
+async fn rust_52138_abi_stable_39_libloading_5_the_instance_is_destroyed_after_the_host_is_gone() {
     let bench = Bench::new();
     let file = bench.path("destroyed");
     let entry = bench.fixture(&[&format!("-DDESTROY_FILE=\"{}\"", file.display())]).with("deadline_ms = 5000");

@@ -76,7 +76,8 @@ fn claims(token: &str) -> Value {
 }
 
 #[tokio::test]
-async fn an_id_token_is_exchanged_for_tokens_of_the_client_that_no_other_can_refresh() {
+async fn keycloak_45180_thunderid_3869_an_id_token_is_exchanged_for_tokens_of_the_client_that_no_other_can_refresh()
+{
     let service = Service::start_with(setup()).await;
     let first = exchange_as(&service, &SHOP, &service.issuer.token().sign(), &[]).await;
     assert_eq!(first.status, 200, "{}", first.text);

@@ -147,7 +147,7 @@ async fn a_wrong_or_missing_factor_links_nothing() {
 }
 
 #[tokio::test]
-async fn a_signed_in_user_links_with_an_id_token_that_is_checked_and_spent_as_at_a_sign_in() {
+async fn mas_3135_a_signed_in_user_links_with_an_id_token_that_is_checked_and_spent_as_at_a_sign_in() {
     let service = with_second("").await;
     let (access, body) = sign_in(&service, service.issuer.token()).await;
     let token = of_second(&service, "b").sign();

@@ -8,3 +8,4 @@ mod field;
 mod field_rows;
 mod networks;
 mod table;
+pub mod users;
