@@ -399,7 +399,7 @@ impl AdminProvidersApi {
 
     /// Attack a provider's configuration
     ///
-    /// Some 40 forged tokens walk the path of a sign-in, on this server and without a request to elsewhere. Nobody but
+    /// Some seventy forged tokens walk the path of a sign-in, on this server and without a request to elsewhere. Nobody but
     /// the provider has its private key: where an attack needs a valid signature, a throw-away key stands in for it,
     /// inside the audit alone. Users are made up, plugins are left out; the provider's rules, its mapping and the
     /// policies in force are the real ones. Nothing is changed but for the record that it was done.

@@ -42,6 +42,11 @@ fn malformed(what: impl std::fmt::Display) -> Problem {
 pub(super) async fn read_bytes(request: &Request, body: &mut RequestBody) -> Result<Option<Vec<u8>>, Problem> {
     let too_large =
         || Problem::new(ErrorCode::BodyTooLarge, format!("the body is larger than {BODY_LIMIT_BYTES} bytes"));
+    let is_plain = |coding: &poem::http::HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
+    if !request.headers().get_all(header::CONTENT_ENCODING).iter().all(is_plain) {
+        let text = "the body must not be compressed: no Content-Encoding is taken";
+        return Err(Problem::new(ErrorCode::UnsupportedMediaType, text));
+    }
     let announced =
         request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > BODY_LIMIT_BYTES as u64) {

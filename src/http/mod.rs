@@ -418,7 +418,15 @@ impl Endpoint for Outermost {
         client::unify_scheme(&mut request);
         request.extensions_mut().insert(id);
         let path = request.uri().path().to_owned();
-        let called = AssertUnwindSafe(tokio::time::timeout(REQUEST_TIME, self.inner.call(request))).catch_unwind();
+        let has_fit_host = client::has_fit_host(&request);
+        let call = async {
+            if !has_fit_host {
+                let text = "the request must have one Host header, in ASCII";
+                return Err(Problem::new(ErrorCode::MalformedRequest, text).into());
+            }
+            self.inner.call(request).await
+        };
+        let called = AssertUnwindSafe(tokio::time::timeout(REQUEST_TIME, call)).catch_unwind();
         let mut response = match called.await {
             Ok(Ok(Ok(response))) => response,
             Ok(Ok(Err(error))) => self.rejected(error, &path),
