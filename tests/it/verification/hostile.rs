@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::mfa;
 use crate::support::service::{JsonBody, Service, Setup};
 
 const SIGN_IN: &str = "/auth/id-token/signin";
@@ -202,4 +203,76 @@ async fn a_provider_that_is_disabled_in_the_middle_gives_no_token_afterwards() {
         let refresh = json!({"refresh_token": answer.body["refresh_token"]});
         service.post("/auth/refresh", refresh).await.expect(403, "provider_disabled");
     }
+}
+
+/// The digits of the right code in other clothes are not the code, and each of them counts as a try.
+#[tokio::test]
+async fn a_code_in_other_clothes_is_a_wrong_code_and_is_counted() {
+    let (_dir, service, secret) = mfa::enrolled().await;
+    let right = mfa::code(&service, &secret, 0);
+    let in_script = |zero: char| -> String {
+        let digit = |c: char| char::from_u32(u32::from(zero) + c.to_digit(10).unwrap()).unwrap();
+        right.chars().map(digit).collect()
+    };
+    let clothes = [
+        in_script('\u{660}'),
+        in_script('\u{ff10}'),
+        format!("+{right}"),
+        format!("{right}\u{0}"),
+        format!("0{right}"),
+        right[..5].to_owned(),
+        String::new(),
+        "9".repeat(5000),
+        "null".to_owned(),
+        format!("{right},{right}"),
+    ];
+    let (mut wrong, mut challenge) = (0, mfa::challenge(&service).await);
+    for (n, code) in clothes.iter().enumerate() {
+        if n == 5 {
+            challenge = mfa::challenge(&service).await;
+        }
+        let answer = mfa::verify(&service, &challenge, code).await;
+        let fits = (400..500).contains(&answer.status) && answer.body["access_token"].is_null();
+        assert!(fits, "{code:?}: {}", answer.text);
+        wrong += usize::from(answer.error() == "invalid_mfa_code");
+    }
+    assert!(wrong >= 7, "{wrong} were counted");
+    if wrong < 10 {
+        let fresh = mfa::challenge(&service).await;
+        for _ in wrong..10 {
+            mfa::verify(&service, &fresh, "000000").await;
+        }
+    }
+    let last = mfa::challenge(&service).await;
+    mfa::verify(&service, &last, &right).await.expect(429, "mfa_locked");
+}
+
+#[tokio::test]
+async fn a_refresh_token_in_other_clothes_opens_nothing_and_ends_nothing() {
+    let service = Service::start().await;
+    let signed_in = service.sign_in(&service.issuer.token().sign()).await.signed_in().clone();
+    let token = signed_in["refresh_token"].as_str().unwrap();
+    let (id, secret) = token.split_once('.').unwrap();
+    for other in [
+        format!("{token} "),
+        format!(" {token}"),
+        format!("{token}\u{0}"),
+        format!("{token}="),
+        format!("{token}."),
+        format!("{}.{secret}", id.to_uppercase()),
+        format!("{id}.{}", secret.to_lowercase()),
+        format!("{id}."),
+        format!(".{secret}"),
+        id.to_owned(),
+        secret.to_owned(),
+        format!("{id}.{secret}{secret}"),
+        token.replace("rft_", "ses_"),
+        "\u{1f600}".repeat(50),
+    ] {
+        let answer = service.post("/auth/refresh", json!({"refresh_token": other})).await;
+        assert!(answer.status == 400 && answer.body["access_token"].is_null(), "{other:?}: {}", answer.text);
+        assert!(!answer.text.contains(secret), "{}", answer.text);
+    }
+    let refreshed = service.post("/auth/refresh", json!({"refresh_token": token})).await;
+    refreshed.signed_in();
 }
