@@ -53,6 +53,7 @@ fn provider(issuer: &str) -> Arc<Provider> {
     Arc::new(Provider {
         tenant: tenant(),
         name: "acme".into(),
+        generation: 0,
         issuer: IssuerRule::Exact(vec![issuer.to_owned()]),
         client_ids: vec![TestIssuer::CLIENT.to_owned()],
         authorized_parties: Vec::new(),
@@ -160,6 +161,7 @@ fn grant(user: UserId) -> Grant {
         tenant: tenant(),
         user,
         provider: "acme".into(),
+        provider_generation: 0,
         client_id: "app".into(),
         auth_time: SystemClock.now(),
         amr: vec!["pwd".to_owned()],
@@ -168,6 +170,7 @@ fn grant(user: UserId) -> Grant {
         caps: Caps::default(),
         local_mfa: false,
         client: None,
+        client_generation: 0,
         audience: None,
         jkt: None,
         upstream_sid: None,

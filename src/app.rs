@@ -43,7 +43,6 @@ use crate::scripts::watch::{WatchGuard, watch};
 use crate::scripts::{PolicyHost, bundle};
 use crate::secret::{Entropy, SystemEntropy};
 use crate::session::bearer::BearerCheck;
-use crate::session::clients::Clients;
 use crate::session::dpop::DpopCheck;
 use crate::session::issue::TokenIssuer;
 use crate::session::refresh::SessionService;
@@ -363,7 +362,6 @@ impl App {
             },
             ready: Arc::new(StoreReadiness(Arc::clone(&store))),
             keys: Arc::clone(&keeper),
-            clients: Clients::new(&settings.clients),
             render_metrics: metrics_renderer()?,
             trusted_proxies: settings.server.trusted_proxies.clone(),
             assume,

@@ -175,6 +175,8 @@ codes! {
     AdminScopeInsufficient = "admin_scope_insufficient",
     /// The settings break a rule.
     InvalidSettings = "invalid_settings",
+    /// No such client.
+    UnknownClient = "unknown_client",
     /// The provider is disabled.
     ProviderDisabled = "provider_disabled",
     /// The configuration file says what it is.

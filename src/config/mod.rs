@@ -129,8 +129,17 @@ impl ServerSettings {
 /// The keys of a table of `[[providers]]`.
 #[must_use]
 pub fn provider_keys() -> Vec<&'static str> {
-    let section = keys::find_section("providers");
-    section.map(|s| s.keys.iter().map(|key| key.name).collect()).unwrap_or_default()
+    keys_of("providers")
+}
+
+/// The keys of a table of `[[clients]]`.
+#[must_use]
+pub fn client_keys() -> Vec<&'static str> {
+    keys_of("clients")
+}
+
+fn keys_of(section: &str) -> Vec<&'static str> {
+    keys::find_section(section).map(|s| s.keys.iter().map(|key| key.name).collect()).unwrap_or_default()
 }
 
 /// A duration as the configuration writes them, such as `90d`, from `least` to `most`.

@@ -51,6 +51,7 @@ pub(super) fn read(
         tenant: tenant?,
         mapping: mapping?.map_or_else(|| reader.mappings(&[&name]), |own| reader.mappings(&[&own])),
         name: name.into(),
+        generation: 0,
         issuer: issuer?,
         client_ids: client_ids?,
         authorized_parties: reader.words("authorized_parties", findings)?,

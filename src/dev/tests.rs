@@ -40,6 +40,7 @@ fn provider() -> Provider {
     Provider {
         tenant: TenantId::parse("default").expect("a tenant"),
         name: "dev".into(),
+        generation: 0,
         issuer: IssuerRule::Exact(vec![ISSUER.to_owned()]),
         client_ids: vec![DEFAULT_AUDIENCE.to_owned()],
         authorized_parties: Vec::new(),

@@ -5,6 +5,7 @@
 
 mod admin;
 mod admin_audit;
+mod admin_clients;
 mod admin_decisions;
 mod admin_examples;
 mod admin_invitations;
@@ -82,7 +83,6 @@ use crate::people::passwords::{PasswordService, PasswordStatus};
 use crate::policy::service::PolicyService;
 use crate::secret::Entropy;
 use crate::session::bearer::{BearerCheck, BearerError, Presented};
-use crate::session::clients::Clients;
 use crate::session::ports::SessionUser;
 use crate::session::refresh::SessionService;
 use crate::session::rotation::KeyKeeper;
@@ -149,8 +149,6 @@ pub struct State {
     pub ready: Arc<dyn Readiness>,
     /// Keys of local tokens.
     pub keys: Arc<KeyKeeper>,
-    /// Applications that may use the OAuth endpoints.
-    pub clients: Clients,
     /// Renders metrics.
     pub render_metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// Proxies whose forwarding headers are believed.
@@ -277,6 +275,7 @@ type PeopleAdminApis = (
     admin_invitations::AdminInvitationsApi,
     admin_user_secrets::AdminUserSecretsApi,
     admin_signing_keys::AdminSigningKeysApi,
+    admin_clients::AdminClientsApi,
 );
 type AdminApis = (
     admin_tenants::AdminTenantsApi,
@@ -297,6 +296,7 @@ fn me_apis(state: &Arc<State>) -> MeApis {
         admin_invitations::AdminInvitationsApi(state()),
         admin_user_secrets::AdminUserSecretsApi(state()),
         admin_signing_keys::AdminSigningKeysApi(state()),
+        admin_clients::AdminClientsApi(state()),
     );
     (
         me::MeApi(state()),

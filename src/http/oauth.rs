@@ -21,7 +21,7 @@ use super::text::Text;
 use super::{State, Tag, client, dto};
 use crate::codes::ErrorCode as E;
 use crate::ids::TenantId;
-use crate::session::clients::{Client, ClientGrant};
+use crate::session::clients::{Client, ClientGrant, proves};
 use crate::session::issue::IssuedTokens;
 use crate::session::ports::SessionUser;
 use crate::session::refresh::Asker;
@@ -268,7 +268,7 @@ impl OAuthApi {
         }
         let failed = |error| state.refused(E::StoreUnavailable, &error);
         if let Some((claims, living)) = state.bearer.inspect(&tenant, token).await.map_err(failed)? {
-            return Ok(if state.bearer.provider_lets_in(&living) {
+            return Ok(if state.bearer.lets_in(&living) {
                 Introspection::of_access(&claims, &living)
             } else {
                 Introspection::inactive()
@@ -278,7 +278,7 @@ impl OAuthApi {
         let own = found.filter(|(living, _)| {
             living.session.grant.client.as_ref() == Some(&client.id)
                 && living.user.status == UserStatus::Active
-                && state.bearer.provider_lets_in(living)
+                && state.bearer.lets_in(living)
         });
         Ok(own.map_or_else(Introspection::inactive, |(living, ends)| {
             Introspection::of_refresh(&living, ends, &state.bearer.issuer.settings.issuer)
@@ -350,7 +350,7 @@ impl OAuthApi {
                         "the request names no client: send Authorization: Basic, or client_id",
                     )
                 })?;
-                self.0.clients.authenticate(tenant, &id.0, secret.map(|s| s.0.as_str()))
+                self.registered(tenant, &id.0, secret.map(|s| s.0.as_str()))
             }
             (Some(value), None) => {
                 let (name, password) = value.to_str().ok().and_then(basic).ok_or_else(refused)?;
@@ -358,11 +358,16 @@ impl OAuthApi {
                     let text = "the client must prove itself in the header or in the form, not in both";
                     return Err(refusal(E::InvalidRequest, text));
                 }
-                self.0.clients.authenticate(tenant, &name, Some(&password))
+                self.registered(tenant, &name, Some(&password))
             }
             (Some(_), Some(_)) => return Err(refusal(E::InvalidRequest, "there are two Authorization headers")),
         };
         found.ok_or_else(refused)
+    }
+
+    fn registered(&self, tenant: &TenantId, id: &str, secret: Option<&str>) -> Option<Arc<Client>> {
+        let client = self.0.bearer.directory.find_client(tenant, id);
+        proves(client.as_deref(), secret).then_some(client).flatten()
     }
 
     /// The audience that is asked for, in the words of RFC 8693 or RFC 8707. This server's own is the default.
@@ -464,7 +469,8 @@ impl Introspection {
 }
 
 fn check_own(client: &Client, living: &SessionUser) -> Result<(), Problem> {
-    if living.session.grant.client.as_ref() == Some(&client.id) {
+    let grant = &living.session.grant;
+    if grant.client.as_ref() == Some(&client.id) && grant.client_generation == client.generation {
         return Ok(());
     }
     Err(refusal(E::UnauthorizedClient, "the token was issued to another client"))

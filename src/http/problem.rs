@@ -180,6 +180,7 @@ pub const fn row(code: ErrorCode) -> Row {
         E::NotFound => (404_001, "There is nothing at this address."),
         E::UnknownTenant => (404_002, "No tenant is served under this header or host."),
         E::UnknownProvider => (404_003, "No provider with this name is enabled."),
+        E::UnknownClient => (404_120, "No client of this tenant has this `client_id`."),
         E::MethodNotAllowed => (405_001, "The address takes other methods."),
         E::AccountExists => (
             409_001,
@@ -245,7 +246,7 @@ pub const fn row(code: ErrorCode) -> Row {
         ),
         E::ManagedByConfig => (409_140, "The configuration file says what this is: change it there."),
         E::AlreadyExists => (409_141, "There is one of this name already."),
-        E::TenantNotEmpty => (409_142, "The tenant has users or providers: remove them first."),
+        E::TenantNotEmpty => (409_142, "The tenant has users, providers or clients: remove them first."),
         E::UnknownUser => (404_141, "No user of the tenant has this identifier, or it is erased."),
         E::UnknownSignIn => (404_142, "No recorded sign-in of the tenant has this identifier."),
         E::UnknownSession => {

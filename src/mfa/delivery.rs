@@ -157,7 +157,7 @@ pub struct SendRequest<'a> {
 
 /// Sends codes.
 pub struct CodeSender {
-    /// Which providers are enabled.
+    /// Which providers are enabled, and which clients there are.
     pub directory: Arc<dyn Directory>,
     /// Time.
     pub clock: Arc<dyn Clock>,
@@ -189,9 +189,9 @@ impl CodeSender {
         let sealed_code = code
             .as_ref()
             .map(|code| self.vault.seal(CODE_PURPOSE, challenge.as_bytes(), &Secret::new(code.clone())));
-        let enabled_providers = self.directory.enabled_names(&request.tenant);
+        let in_force = self.directory.in_force(&request.tenant);
         let tenant = request.tenant;
-        let attempt = AttemptRequest { tenant, challenge, secret_hash, device, method, enabled_providers, now };
+        let attempt = AttemptRequest { tenant, challenge, secret_hash, device, method, in_force, now };
         let delivery_id = Secret::random(16, &*self.entropy).to_base64url();
         let new = NewDelivery { delivery_id: delivery_id.clone(), sealed_code };
         let started = self.deliveries.begin_delivery(attempt, new).await.map_err(ChallengeError::Store)?;

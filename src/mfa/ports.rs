@@ -1,12 +1,14 @@
 //! What MFA needs of the store.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use super::{Factor, MfaMethod, NewChallenge};
 use crate::clock::UnixTime;
 use crate::ids::{ChallengeId, FactorId, TenantId, UserId};
 use crate::session::NewSession;
-use crate::signin::ports::{EnabledNames, StoreError};
+use crate::signin::ports::{InForce, StoreError};
 use crate::signin::record::SignInRecord;
 use crate::signin::user::{IdentityKey, User};
 
@@ -41,7 +43,7 @@ pub enum AttemptStart {
     Unknown,
     /// It came through a provider that is not enabled now. The attempt is not counted.
     ProviderDisabled,
-    /// It has expired, or died of wrong codes.
+    /// It has expired, died of wrong codes, or belongs to a client that is gone.
     Expired,
     /// It was answered.
     Used,
@@ -152,7 +154,7 @@ pub enum CompletionResult {
 #[async_trait]
 pub trait Challenges: Send + Sync {
     /// Counts an attempt and reads what is needed to judge it, in one transaction. Checks, in this
-    /// order: challenge known and secret equal (in constant time), device equal, user active, provider enabled, not
+    /// order: challenge known and secret equal (in constant time), device equal, user active, provider enabled, client there, not
     /// used, not expired and fewer than [`super::CHALLENGE_ATTEMPTS`] attempts, user not locked
     /// (fewer than [`super::USER_ATTEMPTS`] attempts within [`super::LOCK_WINDOW`], over all
     /// challenges and methods; the lock lasts [`super::LOCK_WINDOW`] from the attempt that filled it).
@@ -176,8 +178,8 @@ pub struct AttemptRequest {
     pub device: Option<crate::signin::history::Pseudonym>,
     /// The method.
     pub method: MfaMethod,
-    /// The tenant's enabled providers.
-    pub enabled_providers: EnabledNames,
+    /// The tenant's enabled providers and its clients.
+    pub in_force: Arc<InForce>,
     /// The moment.
     pub now: UnixTime,
 }

@@ -119,7 +119,7 @@ pub struct ChallengeVerifier {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
-    /// Which providers are enabled.
+    /// Which providers are enabled, and which clients there are.
     pub directory: Arc<dyn Directory>,
     /// The store.
     pub challenges: Arc<dyn Challenges>,
@@ -147,9 +147,9 @@ impl ChallengeVerifier {
         let (challenge, secret_hash) = parse(answer.challenge_token).ok_or(ChallengeError::Unknown)?;
         let device = answer.device_id.map(|d| self.pseudonyms.of(answer.tenant.as_str(), "device", d));
         let method = answer.method;
-        let enabled_providers = self.directory.enabled_names(&answer.tenant);
+        let in_force = self.directory.in_force(&answer.tenant);
         let tenant = answer.tenant;
-        let request = AttemptRequest { tenant, challenge, secret_hash, device, method, enabled_providers, now };
+        let request = AttemptRequest { tenant, challenge, secret_hash, device, method, in_force, now };
         let attempt = match self.challenges.begin_attempt(request).await? {
             AttemptStart::Open(attempt) => *attempt,
             AttemptStart::Unknown => return Err(ChallengeError::Unknown),

@@ -107,6 +107,7 @@ pub(super) fn provider(issuer: IssuerRule) -> Provider {
     Provider {
         tenant: TenantId::parse("default").expect("a tenant"),
         name: "p".into(),
+        generation: 0,
         issuer,
         client_ids: vec!["app".into()],
         authorized_parties: Vec::new(),

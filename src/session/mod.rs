@@ -30,6 +30,8 @@ pub struct Grant {
     pub user: UserId,
     /// The provider.
     pub provider: Arc<str>,
+    /// Which one of this name; see [`crate::signin::provider::Provider::generation`].
+    pub provider_generation: i64,
     /// The application: the audience of the ID token.
     pub client_id: Arc<str>,
     /// When the user proved who they are.
@@ -46,6 +48,8 @@ pub struct Grant {
     pub local_mfa: bool,
     /// The registered client that the session belongs to: only it may refresh.
     pub client: Option<Arc<str>>,
+    /// Which one of this name; see [`clients::Client::generation`]. 0 without a client.
+    pub client_generation: i64,
     /// The audience of its access tokens, when it is not this server.
     pub audience: Option<Arc<str>>,
     /// The thumbprint (RFC 7638) of the key that the tokens are bound to (RFC 9449).

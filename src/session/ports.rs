@@ -8,7 +8,7 @@ use super::{Grant, NewRefresh};
 use crate::admin::audit::{Author, Change};
 use crate::clock::UnixTime;
 use crate::ids::{EventId, KeyId, RefreshId, SessionId, TenantId, UserId};
-use crate::signin::ports::{EnabledNames, StoreError};
+use crate::signin::ports::{InForce, StoreError};
 use crate::signin::user::User;
 
 /// A session that has not ended.
@@ -38,8 +38,8 @@ pub struct SessionUser {
 pub struct Rotation {
     /// The tenant of the request.
     pub tenant: TenantId,
-    /// The tenant's enabled providers: a session that came through another one is not touched.
-    pub enabled_providers: EnabledNames,
+    /// The tenant's enabled providers: a session that came through another one is not touched. And its clients.
+    pub in_force: Arc<InForce>,
     /// The presented token.
     pub id: RefreshId,
     /// SHA-256 of its secret half.

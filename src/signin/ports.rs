@@ -20,29 +20,32 @@ use super::user::{IdentityKey, Invited, KnownUser, PlannedChange};
 use crate::clock::UnixTime;
 use crate::ids::{EventId, LinkId, TenantId, UserId};
 use crate::mfa::NewChallenge;
-use crate::session::NewSession;
+use crate::session::clients::Client;
+use crate::session::{Grant, NewSession};
 
-/// A tenant's enabled providers by name, with the moment since when the name means this provider: one that was
-/// deleted and made again is another. `None`: a provider of the file.
+/// A tenant's enabled providers and its registered clients, by name, each with its generation: one that was
+/// deleted and made again under its name is another. See [`Provider::generation`].
 #[derive(Debug, Default)]
-pub struct EnabledProviders(HashMap<Arc<str>, Option<UnixTime>>);
+pub struct InForce {
+    /// The enabled providers.
+    pub providers: HashMap<Arc<str>, i64>,
+    /// The registered clients.
+    pub clients: HashMap<Arc<str>, i64>,
+}
 
-impl EnabledProviders {
-    /// Whether a session or challenge that came through the provider of this name then is let in.
+impl InForce {
+    /// Whether the provider that a session or challenge came through is there and enabled.
     #[must_use]
-    pub fn let_in(&self, provider: &str, began_at: UnixTime) -> bool {
-        self.0.get(provider).is_some_and(|since| since.is_none_or(|since| since <= began_at))
+    pub fn lets_provider_in(&self, grant: &Grant) -> bool {
+        self.providers.get(&grant.provider) == Some(&grant.provider_generation)
+    }
+
+    /// Whether the registered client that a session or challenge belongs to, if it belongs to one, is there.
+    #[must_use]
+    pub fn lets_client_in(&self, grant: &Grant) -> bool {
+        grant.client.as_ref().is_none_or(|client| self.clients.get(client) == Some(&grant.client_generation))
     }
 }
-
-impl FromIterator<(Arc<str>, Option<UnixTime>)> for EnabledProviders {
-    fn from_iter<I: IntoIterator<Item = (Arc<str>, Option<UnixTime>)>>(providers: I) -> Self {
-        Self(providers.into_iter().collect())
-    }
-}
-
-/// See [`EnabledProviders`].
-pub type EnabledNames = Arc<EnabledProviders>;
 
 /// Tenants and providers as they stand now.
 pub trait Directory: Send + Sync {
@@ -52,9 +55,11 @@ pub trait Directory: Send + Sync {
     fn providers(&self, tenant: &TenantId) -> Vec<Arc<Provider>>;
     /// Those that are there and disabled, to say so.
     fn disabled_providers(&self, tenant: &TenantId) -> Vec<Arc<Provider>>;
-    /// The names of the enabled ones. What came through another one, a session or a challenge, opens
-    /// nothing as long as that is so.
-    fn enabled_names(&self, tenant: &TenantId) -> EnabledNames;
+    /// The enabled ones, and the registered clients. What came through another one, a session or a challenge,
+    /// opens nothing as long as that is so.
+    fn in_force(&self, tenant: &TenantId) -> Arc<InForce>;
+    /// The registered client of a tenant with this `client_id`.
+    fn find_client(&self, tenant: &TenantId, id: &str) -> Option<Arc<Client>>;
 }
 
 /// Why no key came for a token.

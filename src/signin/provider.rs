@@ -286,6 +286,8 @@ pub struct Provider {
     pub tenant: TenantId,
     /// Its name in the tenant.
     pub name: Arc<str>,
+    /// Which of those that had this name one after the other, as the store counts them; 0: the one of the file.
+    pub generation: i64,
     /// Accepted issuers.
     pub issuer: IssuerRule,
     /// Accepted audiences: the application's client ids at the provider. Never empty.

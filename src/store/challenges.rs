@@ -114,8 +114,11 @@ pub(super) async fn find_open(
         return Ok(Err(AttemptStart::Locked { retry_after_s: until.since(now).as_secs().max(1) }));
     }
     let grant = GrantRow::read(row.try_get(4)?)?;
-    if !request.enabled_providers.let_in(&grant.provider, UnixTime::from_millis(row.try_get(7)?)) {
+    if !request.in_force.lets_provider_in(&grant) {
         return Ok(Err(AttemptStart::ProviderDisabled));
+    }
+    if !request.in_force.lets_client_in(&grant) {
+        return Ok(Err(AttemptStart::Expired));
     }
     let assessment: AssessmentRow = from_json(row.try_get(6)?)?;
     let context: ContextRow = from_json(row.try_get(5)?)?;

@@ -122,6 +122,8 @@ pub(super) struct GrantRow {
     tenant: String,
     user: String,
     provider: Arc<str>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    provider_generation: i64,
     client_id: Arc<str>,
     auth_time: i64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -141,6 +143,8 @@ pub(super) struct GrantRow {
     local_mfa: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     client: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    client_generation: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     audience: Option<Arc<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -153,12 +157,18 @@ pub(super) struct GrantRow {
     claims_by_factor: BTreeMap<String, Map<String, Value>>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
 impl From<&Grant> for GrantRow {
     fn from(g: &Grant) -> Self {
         Self {
             tenant: g.tenant.to_string(),
             user: g.user.to_string(),
             provider: Arc::clone(&g.provider),
+            provider_generation: g.provider_generation,
             client_id: Arc::clone(&g.client_id),
             auth_time: g.auth_time.as_millis(),
             amr: g.amr.clone(),
@@ -170,6 +180,7 @@ impl From<&Grant> for GrantRow {
             cap_sessions: g.caps.sessions,
             local_mfa: g.local_mfa,
             client: g.client.clone(),
+            client_generation: g.client_generation,
             audience: g.audience.clone(),
             jkt: g.jkt.clone(),
             upstream_sid: g.upstream_sid.map(|sid| HEXLOWER.encode(&sid)),
@@ -190,6 +201,7 @@ impl GrantRow {
             tenant: tenant(&row.tenant)?,
             user: row.user.parse::<UserId>().map_err(|_| unreadable("a user id"))?,
             provider: row.provider,
+            provider_generation: row.provider_generation,
             client_id: row.client_id,
             auth_time: UnixTime::from_millis(row.auth_time),
             amr: row.amr,
@@ -203,6 +215,7 @@ impl GrantRow {
             },
             local_mfa: row.local_mfa,
             client: row.client,
+            client_generation: row.client_generation,
             audience: row.audience,
             jkt: row.jkt,
             upstream_sid: row.upstream_sid.map(|hex| digest(&hex)).transpose()?,

@@ -366,13 +366,14 @@ async fn rotate(connection: &mut SqliteConnection, rotation: Rotation) -> Result
         return Ok(RotationResult::Invalid);
     };
     let grant = &living.session.grant;
-    if grant.tenant != rotation.tenant || grant.client != rotation.client {
+    let own = grant.client == rotation.client && rotation.in_force.lets_client_in(grant);
+    if grant.tenant != rotation.tenant || !own {
         return Ok(RotationResult::Invalid);
     }
     if grant.jkt.is_some() && grant.jkt != rotation.jkt {
         return Ok(RotationResult::KeyNotProved);
     }
-    if !rotation.enabled_providers.let_in(&grant.provider, living.session.created_at) {
+    if !rotation.in_force.lets_provider_in(grant) {
         return Ok(RotationResult::ProviderDisabled);
     }
     if living.user.status != UserStatus::Active {

@@ -93,6 +93,19 @@ fn the_document_describes_every_key_of_a_provider() {
 }
 
 #[test]
+fn the_document_describes_every_key_of_a_client() {
+    let document = openapi_document();
+    let described = document["components"]["schemas"]["dto.ClientSettings"]["properties"].as_object().unwrap();
+    let mut described: Vec<&str> = described.keys().map(String::as_str).collect();
+    described.sort_unstable();
+    // Tenant and id are told by the address, and the server makes the secret.
+    let mut keys = countersign::config::client_keys();
+    keys.retain(|key| !matches!(*key, "tenant" | "id" | "secret_hash"));
+    keys.sort_unstable();
+    assert_eq!(described, keys, "describe new keys in src/http/provider_settings.rs");
+}
+
+#[test]
 fn every_operation_has_id_texts_tag_examples_and_every_status_it_lists() {
     let document = openapi_document();
     let mut ids = std::collections::HashSet::new();

@@ -181,20 +181,22 @@ impl Pipeline {
         let assessed = decided.assessed();
         let (facts, token) = (assessed.facts(), assessed.resolved().identity().token());
         let Terms { binding, limits } = terms;
-        let client = binding.client.as_ref().map(|c| Arc::clone(&c.id));
+        let client = binding.client.as_deref();
         let sid = token.claims().get("sid").and_then(Value::as_str);
         Grant {
             tenant: facts.tenant.clone(),
             user: assessed.resolved().known().user.id,
             provider: Arc::clone(&facts.provider.id),
-            client_id: client.clone().unwrap_or_else(|| Arc::clone(&facts.client_id)),
+            provider_generation: token.provider().generation,
+            client_id: Arc::clone(client.map_or(&facts.client_id, |client| &client.id)),
             auth_time: token.auth_time().unwrap_or(now),
             amr: facts.upstream.amr.clone(),
             acr: facts.upstream.acr.clone(),
             level: assessed.assessment().level,
             caps: caps.within(limits),
             local_mfa: false,
-            client,
+            client: client.map(|client| Arc::clone(&client.id)),
+            client_generation: client.map_or(0, |client| client.generation),
             audience: binding.audience.clone(),
             jkt: binding.jkt.clone(),
             upstream_sid: sid.map(|sid| upstream_session(&facts.tenant, &facts.provider.id, token.issuer(), sid)),

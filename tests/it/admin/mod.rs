@@ -1,3 +1,4 @@
+mod clients;
 mod directory;
 mod keys;
 mod matrix;

@@ -288,6 +288,7 @@ pub fn provider(name: &str) -> Provider {
     Provider {
         tenant: TenantId::parse("default").expect("a tenant id"),
         name: name.into(),
+        generation: 0,
         issuer: IssuerRule::Exact(vec!["https://issuer.example".to_owned()]),
         client_ids: vec!["app".to_owned()],
         authorized_parties: Vec::new(),
