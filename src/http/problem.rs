@@ -138,7 +138,7 @@ pub const fn row(code: ErrorCode) -> Row {
         ),
         E::EnrolmentNotAllowed => (
             403_007,
-            "This session may not enrol a factor: sign in at low risk, or with a factor that the user has.",
+            "This session may not enrol a factor: sign in at low risk, or with a factor that the user has. Backup codes need such a factor.",
         ),
         E::AccountPending => {
             (403_160, "The account was invited and waits for its first sign-in by the invitation.")

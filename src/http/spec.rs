@@ -270,6 +270,11 @@ fn success_examples(operation: &str) -> Map<String, Value> {
             });
             vec![one("factors", "One authenticator app", json!({"factors": [factor]}))]
         }
+        "renewBackupCodes" => {
+            let code = |start: u32| format!("{start:04}-9w3k-7m2q");
+            let codes: Vec<String> = (1200..1210).map(code).collect();
+            vec![one("codes", "Ten codes, shown this once", json!({"codes": codes}))]
+        }
         "beginTotpEnrolment" => {
             let value = json!({
                 "factor_id": "fac_034xz6kz3cd5e6f7g8h9jkmnpq",

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::backup::CodeHash;
 use super::{Factor, MfaMethod, NewChallenge};
+use crate::admin::audit::Author;
 use crate::clock::UnixTime;
 use crate::ids::{ChallengeId, FactorId, TenantId, UserId};
 use crate::session::NewSession;
@@ -32,6 +34,8 @@ pub struct OpenAttempt {
     pub user: User,
     /// The user's factors of the asked method.
     pub factors: Vec<StoredFactor>,
+    /// What is left of the user's backup codes, when they are the asked method.
+    pub backup_codes: Vec<CodeHash>,
 }
 
 /// What became of the attempt to answer.
@@ -80,6 +84,13 @@ pub enum Passed {
         factor: FactorId,
         /// The TOTP step.
         step: i64,
+    },
+    /// A backup code, which is gone then.
+    BackupCode {
+        /// Its set.
+        factor: FactorId,
+        /// What the store has of it.
+        hash: CodeHash,
     },
     /// A code that was sent for this challenge: it goes with the challenge.
     SentCode,
@@ -159,7 +170,7 @@ pub trait Challenges: Send + Sync {
     /// (fewer than [`super::USER_ATTEMPTS`] attempts within [`super::LOCK_WINDOW`], over all
     /// challenges and methods; the lock lasts [`super::LOCK_WINDOW`] from the attempt that filled it).
     async fn begin_attempt(&self, request: AttemptRequest) -> Result<AttemptStart, StoreError>;
-    /// Marks the challenge used, the TOTP step spent, and writes session and record: all or nothing.
+    /// Marks the challenge used, the TOTP step or backup code spent, and writes session and record: all or nothing.
     async fn complete(&self, completion: Completion) -> Result<CompletionResult, StoreError>;
     /// Writes the record of a wrong code.
     async fn record_wrong_code(&self, record: SignInRecord) -> Result<(), StoreError>;
@@ -200,4 +211,15 @@ pub trait Factors: Send + Sync {
     ) -> Result<Option<StoredFactor>, StoreError>;
     /// Confirms it, and remembers the step of the code. `false` when it is gone or was confirmed.
     async fn confirm(&self, user: UserId, factor: FactorId, step: i64, now: UnixTime) -> Result<bool, StoreError>;
+    /// Puts a set of backup codes in the place of an earlier one and writes the audit record, if the user has
+    /// another confirmed factor. `false` when there is none.
+    async fn put_backup_codes(
+        &self,
+        user: UserId,
+        set: StoredFactor,
+        hashes: Vec<CodeHash>,
+        author: Author,
+    ) -> Result<bool, StoreError>;
+    /// How many backup codes are left.
+    async fn backup_codes_left(&self, user: UserId) -> Result<u32, StoreError>;
 }

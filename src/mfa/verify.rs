@@ -7,7 +7,7 @@ use super::delivery::{CODE_PURPOSE, CodeChannels, Delivery, Question};
 use super::ports::{
     AttemptRequest, AttemptStart, Challenges, Completion, CompletionResult, Deliveries, OpenAttempt, Passed,
 };
-use super::{MfaMethod, totp};
+use super::{MfaMethod, backup, totp};
 use crate::clock::Clock;
 use crate::codes::ErrorCode;
 use crate::ids::{ChallengeId, EventId, TenantId};
@@ -20,7 +20,8 @@ use crate::signin::record::{AssessmentRecord, SignInRecord};
 use crate::signin::user::User;
 use crate::vault::Vault;
 
-/// The purpose that TOTP secrets are sealed for; the context is the factor's identifier.
+/// The purpose that secrets of factors are sealed for, those of TOTP and the keys of backup codes; the context is
+/// the factor's identifier.
 pub const TOTP_PURPOSE: &str = "totp secret";
 
 /// Why an answer is not accepted.
@@ -165,6 +166,7 @@ impl ChallengeVerifier {
         }
         let passed = match method {
             MfaMethod::Email | MfaMethod::Sms => self.sent_code(&attempt, method, answer.code).await?,
+            MfaMethod::BackupCode => self.passing_backup_code(&attempt, answer.code),
             _ => self.passing_factor(&attempt, answer.code, now),
         };
         let Some(passed) = passed else {
@@ -206,6 +208,16 @@ impl ChallengeVerifier {
             let step = totp::matching_step(&secret.ok()?, code, now, stored.last_step)?;
             Some(Passed::Factor { factor: id, step })
         })
+    }
+
+    fn passing_backup_code(&self, attempt: &OpenAttempt, code: &str) -> Option<Passed> {
+        let stored = attempt.factors.first()?;
+        let id = stored.factor.id;
+        let key = self.vault.open(TOTP_PURPOSE, id.as_bytes(), &stored.sealed_secret);
+        let key = key.inspect_err(|e| tracing::error!(factor.id = %id, "the key of backup codes is unusable: {e}"));
+        let hash = backup::hash(&key.ok()?, code)?;
+        let known = attempt.backup_codes.iter().fold(false, |found, left| found | same(left, &hash));
+        known.then_some(Passed::BackupCode { factor: id, hash })
     }
 
     async fn sent_code(

@@ -11,7 +11,7 @@ use super::factors::read_stored;
 use super::rows::{AssessmentRow, ContextRow, GrantRow, bytes, from_json, tenant};
 use super::sessions::{self, read_user};
 use super::users::insert_identity;
-use super::{Store, links};
+use super::{Store, backup_codes, links};
 use crate::clock::UnixTime;
 use crate::ids::{ChallengeId, FactorId, UserId};
 use crate::mfa::ports::{
@@ -75,7 +75,11 @@ async fn begin(connection: &mut SqliteConnection, request: AttemptRequest) -> Re
     };
     count(connection, request.challenge, user.id, request.now).await?;
     let factors = factors_of(connection, user.id, request.method).await?;
-    Ok(AttemptStart::Open(Box::new(OpenAttempt { challenge, user, factors })))
+    let backup_codes = match request.method {
+        MfaMethod::BackupCode => backup_codes::left(connection, user.id).await?,
+        _ => Vec::new(),
+    };
+    Ok(AttemptStart::Open(Box::new(OpenAttempt { challenge, user, factors, backup_codes })))
 }
 
 /// The challenge and its user, when it may be answered now; else why not.
@@ -268,9 +272,14 @@ async fn complete(
             .is_none();
         return Ok(if ended { CompletionResult::ChallengeEnded } else { CompletionResult::ChallengeUsed });
     }
-    if let Passed::Factor { factor, step } = passed
-        && !spend_step(connection, user, factor, step, record.at).await?
-    {
+    let spent = match passed {
+        Passed::Factor { factor, step } => spend_step(connection, user, factor, step, record.at).await?,
+        Passed::BackupCode { factor, hash } => {
+            backup_codes::spend(connection, user, factor, &hash, record.at).await?
+        }
+        Passed::SentCode => true,
+    };
+    if !spent {
         sqlx::query("UPDATE challenges SET used_at = NULL WHERE id = ?1")
             .bind(challenge.as_bytes().to_vec())
             .execute(connection)

@@ -55,7 +55,7 @@ const KEPT: &[(&str, &[(&str, Told)])] = &[
 
 /// Tables that an export tells in members of their own.
 #[cfg(test)]
-const ELSEWHERE: &[&str] = &["factors", "identities", "sessions", "sign_ins"];
+const ELSEWHERE: &[&str] = &["backup_codes", "factors", "identities", "sessions", "sign_ins"];
 
 /// The rows of a user by table; a table that holds none is absent.
 pub(super) async fn kept_of(pool: &SqlitePool, user: UserId) -> Result<BTreeMap<String, Vec<Value>>, sqlx::Error> {

@@ -10,6 +10,7 @@ mod admin_keys;
 mod admin_sign_ins;
 mod admin_users;
 mod audit;
+mod backup_codes;
 mod batch;
 mod challenges;
 pub mod commonness;

@@ -110,6 +110,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (85, "goes back", include_str!("migrations/sqlite/0085_goes_back.sql")),
     (95, "tenant limits", include_str!("migrations/sqlite/0095_tenant_limits.sql")),
     (110, "clients", include_str!("migrations/sqlite/0110_clients.sql")),
+    (111, "backup codes", include_str!("migrations/sqlite/0111_backup_codes.sql")),
 ];
 
 pub(super) async fn open(options: &StoreOptions) -> Result<Opened, OpenError> {

@@ -1,5 +1,6 @@
 //! Challenges and enrolment.
 
+mod backup;
 mod ended;
 
 use std::time::Duration;
