@@ -21,6 +21,7 @@ use super::text::Text;
 use super::{State, Tag, client, dto};
 use crate::codes::ErrorCode as E;
 use crate::ids::TenantId;
+use crate::people::passwords::PasswordStatus;
 use crate::session::clients::{Client, ClientGrant, proves};
 use crate::session::issue::IssuedTokens;
 use crate::session::ports::SessionUser;
@@ -230,7 +231,9 @@ impl OAuthApi {
         let binding = TokenBinding { client: Some(client), audience, jkt };
         let outcome = self.0.sign_in(request, sign_in, binding).await.map_err(|p| under(E::InvalidRequest, p))?;
         match outcome {
-            Outcome::SignedIn { tokens, .. } => Ok(TokenResponse::new(tokens, Some(ACCESS_TOKEN_TYPE))),
+            Outcome::SignedIn { tokens, user, .. } => {
+                Ok(TokenResponse::new(tokens, Some(ACCESS_TOKEN_TYPE), self.0.password_of(&user)))
+            }
             challenged @ Outcome::Challenged { .. } => {
                 let text = "a second factor is needed: answer the challenge at /auth/mfa/verify-challenge";
                 let mut problem = Problem::new(E::MfaRequired, text);
@@ -255,9 +258,9 @@ impl OAuthApi {
         let jkt = self.0.dpop_key(request).await?;
         let asker = Asker { client: Some(Arc::clone(&client.id)), jkt };
         let refreshed = self.0.sessions.refresh(tenant, token, asker).await;
-        let (_, tokens) =
+        let (living, tokens) =
             refreshed.map_err(|error| under(E::InvalidGrant, self.0.refused(error.code(), &error)))?;
-        Ok(TokenResponse::new(tokens, None))
+        Ok(TokenResponse::new(tokens, None, self.0.password_of(&living.user)))
     }
 
     async fn run_introspect(&self, request: &Request, form: TokenQuestion) -> Result<Introspection, Problem> {
@@ -419,13 +422,16 @@ impl OAuthApi {
 }
 
 impl TokenResponse {
-    fn new(tokens: IssuedTokens, issued_token_type: Option<&str>) -> Self {
+    fn new(tokens: IssuedTokens, issued_token_type: Option<&str>, password: Option<PasswordStatus>) -> Self {
         Self {
             token_type: tokens.token_type().to_owned(),
             access_token: tokens.access_token,
             issued_token_type: issued_token_type.map(str::to_owned),
             expires_in: tokens.expires_in.as_secs(),
             refresh_token: tokens.refresh_token,
+            must_change_password: password.map(|status| status.must_change),
+            password_expires_in: password.and_then(|status| status.expires_in_days),
+            password_warning: password.and_then(|status| status.warning).map(Into::into),
         }
     }
 }
