@@ -125,7 +125,9 @@ pub const fn row(code: ErrorCode) -> Row {
             403_001,
             "The tenant's policy denies this sign-in, or asks for a factor that the user does not have; the message holds the reason code.",
         ),
-        E::UserNotProvisioned => (403_002, "Nobody has this identity, and this provider does not create users."),
+        E::UserNotProvisioned => {
+            (403_002, "Nobody has this identity, and this provider does not create users, or not such a one.")
+        }
         E::AccountDisabled => (403_003, "The account is disabled."),
         E::AccountLocked => (403_004, "The account is locked."),
         E::IdentityRejected => (

@@ -47,6 +47,8 @@ pub struct ProviderSettingsShape {
     pub linking: Option<String>,
     /// What becomes of an identity that nobody has: `create` (default), `invite` or `refuse`.
     pub provisioning: Option<String>,
+    /// With `create`: only with a verified address in one of these domains. Empty (default): with any or none.
+    pub provisioning_domains: Option<Vec<String>>,
     /// For setting a provider up: its refusals list every check of the token. Default false.
     pub test_mode: Option<bool>,
     /// Upstream `amr` values that count as MFA.
@@ -62,6 +64,8 @@ pub struct ProviderSettingsShape {
     pub allowed_groups: Option<Vec<String>>,
     /// Roles that the mapping may grant.
     pub allowed_roles: Option<Vec<String>>,
+    /// Roles that everybody who comes through it has, beside what the mapping grants.
+    pub default_roles: Option<Vec<String>>,
     /// What a plugin out of reach means: `deny` (default) or `continue`.
     pub enrich_failure: Option<String>,
     /// Where the keys are, when there is no discovery document.

@@ -215,7 +215,7 @@ impl Successor {
 /// Signing keys in the store.
 #[async_trait]
 pub trait SigningKeys: Send + Sync {
-    /// All of them, by the time from which they sign.
+    /// All of them, by the time from which they sign; of several at one time, in the order in which they came.
     async fn load(&self) -> Result<Vec<StoredSigningKey>, StoreError>;
     /// Adds a key, if the one that signs last is still `newest`: of several nodes one wins. `false` for
     /// the others.

@@ -310,6 +310,9 @@ pub struct Provider {
     pub linking: Linking,
     /// The rule for new identities.
     pub provisioning: Provisioning,
+    /// With [`Provisioning::Create`]: a user is created only with a verified address in one of these domains (lower
+    /// case); empty: with any or none.
+    pub provisioning_domains: Vec<String>,
     /// `amr` values that count as MFA at the provider.
     pub trust_amr: Vec<String>,
     /// The names of the mapping scripts to try, most specific first.
@@ -320,6 +323,8 @@ pub struct Provider {
     pub allowed_groups: Vec<String>,
     /// Roles that the mapping may grant.
     pub allowed_roles: Vec<String>,
+    /// Roles that everybody who comes through it has, beside what the mapping grants.
+    pub default_roles: Vec<String>,
     /// What an `enrich` plugin out of reach means.
     pub enrich_failure: EnrichFailure,
     /// Where keys are when the provider has no discovery document.

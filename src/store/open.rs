@@ -111,6 +111,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (95, "tenant limits", include_str!("migrations/sqlite/0095_tenant_limits.sql")),
     (110, "clients", include_str!("migrations/sqlite/0110_clients.sql")),
     (111, "backup codes", include_str!("migrations/sqlite/0111_backup_codes.sql")),
+    (112, "signing key order", include_str!("migrations/sqlite/0112_signing_key_order.sql")),
 ];
 
 pub(super) async fn open(options: &StoreOptions) -> Result<Opened, OpenError> {

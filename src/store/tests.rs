@@ -288,3 +288,34 @@ fn claims_by_factor_are_kept_and_the_factor_that_passed_chooses() {
     assert_eq!((&read.claims, read.claims_by_factor.len()), (&claims("sms"), 0));
     assert!(super::rows::GrantRow::read(&text.replace("\"sms\":{", "\"smoke\":{")).is_err());
 }
+
+#[tokio::test]
+async fn sessions_of_providers_that_are_there_go_on_over_the_migration_to_generations() {
+    use sqlx::Row;
+    use sqlx::migrate::Migrator;
+
+    let dir = TempDir::new().unwrap();
+    let file = SqliteConnectOptions::new().filename(dir.path().join("s.db")).create_if_missing(true);
+    let mut old = file.connect().await.unwrap();
+    let before = super::open::migrations().iter().filter(|m| m.version < 110).cloned().collect();
+    Migrator::with_migrations(before).run_direct(None, &mut old, false).await.unwrap();
+    sqlx::raw_sql(
+        r#"INSERT INTO providers (tenant, name, settings, created_at, updated_at) VALUES ('default', 'api', '{}', 50, 50);
+        INSERT INTO sessions (id, user_id, "grant", created_at) VALUES
+            (x'01', x'aa', '{"tenant":"default","provider":"api"}', 60),
+            (x'02', x'aa', '{"tenant":"default","provider":"api"}', 40),
+            (x'03', x'aa', '{"tenant":"default","provider":"file"}', 60),
+            (x'04', x'aa', '{"tenant":"other","provider":"api"}', 60);"#,
+    )
+    .execute(&mut old)
+    .await
+    .unwrap();
+    drop(old);
+    let store = open(&dir).await;
+    let rows = sqlx::query(r#"SELECT "grant" ->> 'provider_generation' FROM sessions ORDER BY id"#);
+    let rows = rows.fetch_all(&store.pool).await.unwrap();
+    let generations: Vec<Option<i64>> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(generations, [Some(1), None, None, None]);
+    let directory = crate::admin::directory::DirectoryStore::load(&*store).await.unwrap();
+    assert_eq!(directory.providers[0].generation, 1);
+}
