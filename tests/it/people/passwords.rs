@@ -85,6 +85,27 @@ async fn an_answered_challenge_tells_it_and_a_waiting_one_does_not() {
 }
 
 #[tokio::test]
+async fn a_changed_password_ends_the_open_challenges() {
+    let dir = TempDir::new().unwrap();
+    let files = [("policy.toml", &*policy("")), ("risk/_default.rhai", crate::mfa::DEMAND)];
+    let service = Service::start_with(Setup::with_policies(dir.path(), &files)).await;
+    let key = service.admin_key(Role::Editor, Some("default")).await;
+    let (access, body) = sign_in(&service, service.issuer.token()).await;
+    let secret = enrol_with(&service, &access).await;
+    service.clock.advance(Duration::from_secs(60));
+    let open = crate::mfa::challenge(&service).await;
+    assert_eq!(set(&service, &key, &body["user_id"], FIRST, false).await.status, 200);
+    crate::mfa::verify(&service, &open, &code(&service, &secret, 0)).await.expect(400, "challenge_expired");
+
+    let (first, second) = (crate::mfa::challenge(&service).await, crate::mfa::challenge(&service).await);
+    let done = crate::mfa::verify(&service, &first, &code(&service, &secret, 0)).await;
+    let access = done.signed_in()["access_token"].as_str().unwrap();
+    assert_eq!(change(&service, access, FIRST, SECOND).await.status, 200);
+    service.clock.advance(Duration::from_secs(60));
+    crate::mfa::verify(&service, &second, &code(&service, &secret, 0)).await.expect(400, "challenge_expired");
+}
+
+#[tokio::test]
 async fn the_token_endpoint_tells_it_in_both_grants() {
     let dir = TempDir::new().unwrap();
     let setup = Setup::with_policies(dir.path(), &[("policy.toml", &policy(""))]);
