@@ -257,7 +257,8 @@ fn bench_store(c: &mut Criterion) {
         password: None,
     };
     let change = PlannedChange::Create { user: Box::new(user), identity: identity.clone() };
-    let made = SignInCommit { change, outcome: NewOutcome::Denial, record: record(id, now), sealed: None };
+    let made =
+        SignInCommit { change, came_by: None, outcome: NewOutcome::Denial, record: record(id, now), sealed: None };
     runtime.block_on(store.commit(made)).unwrap();
     for callers in [1_usize, 64] {
         c.bench_function(&format!("store, {callers} sign-ins at once"), |b| {
@@ -275,6 +276,7 @@ fn bench_store(c: &mut Criterion) {
                     let outcome = NewOutcome::Session(session);
                     store
                         .commit(SignInCommit {
+                            came_by: Some(identity.clone()),
                             change: PlannedChange::None,
                             outcome,
                             record: record(id, now),

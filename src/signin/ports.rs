@@ -295,6 +295,8 @@ pub trait AfterDecision: Send + Sync {
 pub struct SignInCommit {
     /// The planned change to users and identities.
     pub change: PlannedChange,
+    /// The identity by which a user who was there came in: it must be this user's still.
+    pub came_by: Option<IdentityKey>,
     /// Session or challenge.
     pub outcome: NewOutcome,
     /// What history will show.
@@ -308,8 +310,8 @@ pub struct SignInCommit {
 pub enum CommitResult {
     /// It is durable.
     Done,
-    /// Another sign-in created this identity or took this verified address first, or the user is no
-    /// longer active; nothing was written.
+    /// Another sign-in created this identity or took this verified address first, the identity was unlinked, or
+    /// the user is no longer active; nothing was written.
     Conflict,
 }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use data_encoding::HEXLOWER;
 use sqlx::{Row, SqliteConnection};
 
-use super::batch::insert_records;
+use super::batch::{insert_late_records, insert_records};
 use super::factors::read_stored;
 use super::rows::{AssessmentRow, ContextRow, GrantRow, bytes, from_json, tenant};
 use super::sessions::{self, read_user};
@@ -35,10 +35,8 @@ impl Challenges for Store {
     }
 
     async fn record_wrong_code(&self, record: SignInRecord) -> Result<(), StoreError> {
-        self.write(move |connection| {
-            Box::pin(async move { insert_records(connection, std::slice::from_ref(&record)).await })
-        })
-        .await
+        self.write(move |connection| Box::pin(async move { insert_late_records(connection, vec![record]).await }))
+            .await
     }
 }
 

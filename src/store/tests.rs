@@ -74,12 +74,13 @@ fn create(subject: &str, email: Option<&str>) -> SignInCommit {
         password: None,
     };
     let change = PlannedChange::Create { user: Box::new(user), identity: identity(subject) };
-    SignInCommit { change, outcome: NewOutcome::Denial, record: record(id, NOW), sealed: None }
+    SignInCommit { change, came_by: None, outcome: NewOutcome::Denial, record: record(id, NOW), sealed: None }
 }
 
 fn again(user: UserId, at: UnixTime) -> SignInCommit {
     SignInCommit {
         change: PlannedChange::None,
+        came_by: None,
         outcome: NewOutcome::Denial,
         record: record(user, at),
         sealed: None,
@@ -137,6 +138,50 @@ async fn a_user_who_was_disabled_meanwhile_gets_no_commit() {
     assert_eq!(store.commit(again(id, NOW)).await.unwrap(), CommitResult::Conflict);
     store.set_user_status(id, UserStatus::Active).await.unwrap();
     assert_eq!(store.commit(again(id, NOW)).await.unwrap(), CommitResult::Done);
+}
+
+#[tokio::test]
+async fn whoever_came_by_an_identity_that_was_unlinked_meanwhile_gets_no_commit() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    let made = create("a", None);
+    let id = made.record.user.unwrap();
+    store.commit(made).await.unwrap();
+    let by = |subject: &str| SignInCommit { came_by: Some(identity(subject)), ..again(id, NOW) };
+    let profile = Profile { name: Some("Ada".to_owned()), ..Profile::default() };
+    let update = |subject: &str| {
+        let change = PlannedChange::Update { user: id, profile: profile.clone() };
+        SignInCommit { change, ..by(subject) }
+    };
+    // In one batch: each is judged by itself.
+    let (own, gone, update, update_gone) = tokio::join!(
+        store.commit(by("a")),
+        store.commit(by("b")),
+        store.commit(update("a")),
+        store.commit(update("b"))
+    );
+    assert_eq!([own.unwrap(), update.unwrap()], [CommitResult::Done; 2]);
+    assert_eq!([gone.unwrap(), update_gone.unwrap()], [CommitResult::Conflict; 2]);
+}
+
+#[tokio::test]
+async fn what_comes_late_leaves_nothing_of_an_erased_user() {
+    use sqlx::Row;
+
+    use crate::mfa::ports::Challenges;
+
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    let made = create("a", None);
+    let id = made.record.user.unwrap();
+    store.commit(made).await.unwrap();
+    store.set_user_status(id, UserStatus::Deleted).await.unwrap();
+    let late = || record(id, NOW.plus(Duration::from_secs(1)));
+    store.record_wrong_code(late()).await.unwrap();
+    store.record_refusal(late());
+    assert_eq!(store.commit(again(id, NOW)).await.unwrap(), CommitResult::Conflict);
+    let rows = sqlx::query("SELECT count(*) FROM sign_ins WHERE user_id = ?1").bind(id.as_bytes().to_vec());
+    assert_eq!(rows.fetch_one(&store.pool).await.unwrap().get::<i64, _>(0), 1, "the first one alone");
 }
 
 #[tokio::test]

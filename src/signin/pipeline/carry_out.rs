@@ -130,7 +130,9 @@ impl Pipeline {
         let observed = (!self.observer.is_idle()).then(|| record.clone());
         let sealed = self.decisions.freeze(record.id, assessed, &decision);
         let id = record.id;
-        let commit = SignInCommit { change, outcome, record, sealed };
+        let returning = assessed.resolved().link_method() == LinkMethod::Existing;
+        let came_by = returning.then(|| assessed.resolved().identity().token().identity_key());
+        let commit = SignInCommit { change, came_by, outcome, record, sealed };
         let result = self.outcomes.commit(commit).instrument(tracing::debug_span!("signin.commit")).await?;
         if result == CommitResult::Conflict {
             return Ok(Carried::Conflict(Box::new(decided.into_assessed().into_resolved())));
