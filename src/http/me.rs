@@ -44,6 +44,7 @@ pub(super) use bearer_refusals;
 
 bearer_refusals!(MeRefusals);
 bearer_refusals!(EnrolRefusals, EnrolmentNotAllowed);
+bearer_refusals!(BackupCodesRefusals, EnrolmentNotAllowed, FreshSessionNeeded);
 bearer_refusals!(
     ConfirmRefusals,
     MalformedRequest,
@@ -108,14 +109,15 @@ impl MeApi {
     /// Make backup codes
     ///
     /// Ten of them, in place of earlier ones, for when another factor is out of reach: `mfa_method` is
-    /// `backup_code` then. Needs another factor, and a session that passed one. They count as weak, so a rule that
+    /// `backup_code` then. Needs another factor, and a session that passed one and
+    /// began within the last ten minutes. They count as weak, so a rule that
     /// asks for a strong factor does not take them.
     #[oai(path = "/auth/me/mfa/backup-codes", method = "post", tag = "Tag::Me", operation_id = "renewBackupCodes")]
     async fn renew_backup_codes(
         &self,
         request: &Request,
         auth: BearerAuth,
-    ) -> Reply<dto::BackupCodes, EnrolRefusals> {
+    ) -> Reply<dto::BackupCodes, BackupCodesRefusals> {
         let answer = async {
             let living = self.0.signed_in(request, Some(&auth)).await?;
             let id = request.data::<RequestId>().copied().unwrap_or_else(|| RequestId::from_bytes([0; 16]));

@@ -13,6 +13,7 @@ use crate::admin::audit::{Actor, Author};
 use crate::clock::Clock;
 use crate::codes::ErrorCode;
 use crate::ids::{EventId, FactorId, RequestId};
+use crate::people::is_fresh;
 use crate::secret::{Entropy, Secret};
 use crate::session::ports::SessionUser;
 use crate::signin::ports::StoreError;
@@ -28,6 +29,9 @@ pub enum EnrolError {
     /// Backup codes stand beside another factor.
     #[error("backup codes need another factor, and a session that passed one")]
     NeedsFactor,
+    /// The session is not fresh.
+    #[error("this needs a session that began within the last 10 minutes; refreshing it makes it no younger")]
+    NotFresh,
     /// There is no unconfirmed factor with this identifier.
     #[error("there is no factor with this id that waits for confirmation")]
     Unknown,
@@ -45,6 +49,7 @@ impl EnrolError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::NotAllowed | Self::NeedsFactor => ErrorCode::EnrolmentNotAllowed,
+            Self::NotFresh => ErrorCode::FreshSessionNeeded,
             Self::Unknown => ErrorCode::UnknownFactor,
             Self::WrongCode => ErrorCode::InvalidMfaCode,
             Self::Store(_) => ErrorCode::StoreUnavailable,
@@ -118,10 +123,11 @@ impl Enrolment {
         if self.factors.confirm(who.user.id, id, step, now).await? { Ok(()) } else { Err(EnrolError::Unknown) }
     }
 
-    /// Makes ten backup codes in the place of earlier ones. They are shown once.
+    /// Makes ten backup codes in the place of earlier ones. They are shown once. The session must be fresh: whoever
+    /// finds an old access token must not make codes of its own.
     ///
     /// # Errors
-    /// When the session did not pass a factor, the user has no other one, or the store does not answer.
+    /// When the session did not pass a factor or is not fresh, the user has no other one, or the store does not answer.
     pub async fn renew_backup_codes(
         &self,
         who: &SessionUser,
@@ -131,6 +137,9 @@ impl Enrolment {
             return Err(EnrolError::NeedsFactor);
         }
         let now = self.clock.now();
+        if !is_fresh(&who.session, now) {
+            return Err(EnrolError::NotFresh);
+        }
         let id = FactorId::generate(now, &*self.entropy);
         let key = backup::generate_key(&*self.entropy);
         let codes = backup::generate(&*self.entropy);

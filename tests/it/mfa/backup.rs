@@ -128,6 +128,8 @@ async fn new_codes_replace_the_old_ones_and_the_audit_log_says_so() {
     let fresh = codes(&service, &access).await;
     assert!(fresh.iter().all(|code| !old.contains(code)));
     assert_eq!(left(&service, &access).await, Some(10));
+    service.clock.advance(Duration::from_secs(601));
+    renew(&service, &access).await.expect(403, "fresh_session_needed");
     let challenge = challenge(&service).await;
     answer(&service, &challenge, &old[0]).await.expect(400, "invalid_mfa_code");
     answer(&service, &challenge, &fresh[0]).await.signed_in();
