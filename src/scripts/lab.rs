@@ -17,7 +17,7 @@ use crate::policy::check::{CaseSummary, CheckFault, CheckReport, ScriptCheck};
 use crate::policy::ports::{PolicyLab, PreparedBundle};
 use crate::signin::facts::Facts;
 use crate::signin::identity::MappingInput;
-use crate::signin::rules::{Effect, Level, PolicyFault, RuleRun, TokenInput};
+use crate::signin::rules::{Audiences, Effect, Level, PolicyFault, RuleRun, TokenInput};
 
 /// The sandbox.
 #[derive(Debug, Clone, Copy, Default)]
@@ -98,7 +98,7 @@ fn check_risk(snapshot: &Snapshot, script: &Script, stem: &str, name: &str, text
             let (level, score, reasons) = (Level::Low, 0, Vec::new());
             // Every method in turn, and none.
             let factor = MfaMethod::ALL.get(check.ran % (MfaMethod::ALL.len() + 1)).copied();
-            let input = TokenInput { level, score, reasons, factor };
+            let input = TokenInput { level, score, reasons, factor, audiences: Audiences::Untold };
             if let Err(fault) = run_token(snapshot, script, &sample.facts, input) {
                 note_fault(&mut check.faults, fault, &sample);
             }

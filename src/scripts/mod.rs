@@ -44,14 +44,15 @@ use crate::signin::facts::Facts;
 use crate::signin::identity::{MappingInput, MappingOutput};
 use crate::signin::ports::{ClaimMapper, RiskRules};
 use crate::signin::provider::Provider;
-use crate::signin::rules::{OnError, PolicyFault, PolicySettings, RuleOutput, RuleRun, RunCost, TokenInput};
+use crate::signin::rules::{
+    OnError, PolicyFault, PolicySettings, RuleOutput, RuleRun, RunCost, ShapedTokens, TokenInput,
+};
 use active::Active;
 use builder::Risk;
 use engine::{ENGINE, Surroundings, guarded, operated};
 use facts::{MapFacts, RiskFacts, Seen};
 use load::{SHIPPED, SHIPPED_NAME, Script, Snapshot};
 use mapping::Out;
-use serde_json::{Map, Value};
 use token::Token;
 
 /// Why policies were not loaded: file, line, column, and what was found.
@@ -164,10 +165,10 @@ impl RiskRules for PolicyHost {
         }
     }
 
-    fn token_claims(&self, facts: &Arc<Facts>, input: TokenInput) -> Result<Map<String, Value>, PolicyFault> {
+    fn shape_tokens(&self, facts: &Arc<Facts>, input: TokenInput) -> Result<ShapedTokens, PolicyFault> {
         let snapshot = self.snapshot(&facts.tenant).map_err(|error| error.0)?;
         let own = snapshot.risk.get(facts.tenant.as_str()).or_else(|| snapshot.risk.get("_default"));
-        let Some(script) = own.filter(|script| script.shapes_tokens) else { return Ok(Map::new()) };
+        let Some(script) = own.filter(|script| script.shapes_tokens) else { return Ok(ShapedTokens::default()) };
         let ran = run_token(&snapshot, script, facts, input);
         if ran.is_err() {
             self.active.load().note_fault(&facts.tenant);
@@ -221,11 +222,11 @@ fn run_token(
     script: &Script,
     facts: &Arc<Facts>,
     input: TokenInput,
-) -> Result<Map<String, Value>, PolicyFault> {
+) -> Result<ShapedTokens, PolicyFault> {
     let first_sign_in = snapshot.settings.of(&facts.tenant).first_sign_in.clone();
     let seen = Seen::new(Arc::clone(facts), first_sign_in);
-    let token = Token::default();
-    let arguments = (RiskFacts(seen), token::Decided(Arc::new(input)), token.clone());
+    let token = Token::of(input);
+    let arguments = (RiskFacts(seen), token.decided(), token.clone());
     call(&snapshot.surroundings, script, "token", arguments)?;
     Ok(token.take())
 }

@@ -54,8 +54,18 @@ pub struct Grant {
     pub upstream_sid: Option<[u8; 32]>,
     /// What the policy adds to access tokens.
     pub claims: Map<String, Value>,
-    /// What it adds instead, by the factor that a challenge is passed with; empty when they are all the same.
-    pub claims_by_factor: BTreeMap<MfaMethod, Map<String, Value>>,
+    /// What it makes of them instead, by the factor that a challenge is passed with; empty when that is always
+    /// the same.
+    pub shape_by_factor: BTreeMap<MfaMethod, TokenShape>,
+}
+
+/// What a policy makes of access tokens.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TokenShape {
+    /// Claims that it adds.
+    pub claims: Map<String, Value>,
+    /// The audience that it narrows them to; absent: the one that they have anyway.
+    pub audience: Option<Arc<str>>,
 }
 
 /// Claims that no policy sets: those of RFC 7519, RFC 9068 and OpenID Connect, and the server's own.
@@ -96,8 +106,9 @@ impl Grant {
             }
         }
         self.local_mfa = true;
-        if let Some(claims) = std::mem::take(&mut self.claims_by_factor).remove(&method) {
-            self.claims = claims;
+        if let Some(shape) = std::mem::take(&mut self.shape_by_factor).remove(&method) {
+            self.claims = shape.claims;
+            self.audience = shape.audience.or(self.audience.take());
         }
     }
 

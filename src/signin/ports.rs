@@ -15,7 +15,7 @@ use super::key::VerificationKey;
 use super::likelihood::Commonness;
 use super::provider::{Provider, SignatureAlgorithm, Tenant};
 use super::record::{SignInRecord, SubjectChanged};
-use super::rules::{PolicyFault, PolicySettings, RuleRun, TokenInput};
+use super::rules::{PolicyFault, PolicySettings, RuleRun, ShapedTokens, TokenInput};
 use super::user::{IdentityKey, Invited, KnownUser, PlannedChange};
 use crate::clock::UnixTime;
 use crate::ids::{EventId, LinkId, TenantId, UserId};
@@ -182,7 +182,7 @@ pub trait RiskRules: Send + Sync {
     ///
     /// # Errors
     /// When the script fails. There are no tokens then.
-    fn token_claims(&self, facts: &Arc<Facts>, input: TokenInput) -> Result<Map<String, Value>, PolicyFault>;
+    fn shape_tokens(&self, facts: &Arc<Facts>, input: TokenInput) -> Result<ShapedTokens, PolicyFault>;
     /// The tenant's settings.
     fn settings(&self, tenant: &TenantId) -> Arc<PolicySettings>;
 }

@@ -14,7 +14,7 @@ use super::unreadable;
 use crate::clock::UnixTime;
 use crate::ids::{TenantId, UserId};
 use crate::mfa::MfaMethod;
-use crate::session::{Caps, Grant};
+use crate::session::{Caps, Grant, TokenShape};
 use crate::signin::facts::Point;
 use crate::signin::history::{ContextPrint, PastEnd, Pseudonym};
 use crate::signin::identity::{Profile, UserKind};
@@ -151,6 +151,8 @@ pub(super) struct GrantRow {
     claims: Map<String, Value>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     claims_by_factor: BTreeMap<String, Map<String, Value>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    audience_by_factor: BTreeMap<String, Arc<str>>,
 }
 
 impl From<&Grant> for GrantRow {
@@ -174,7 +176,8 @@ impl From<&Grant> for GrantRow {
             jkt: g.jkt.clone(),
             upstream_sid: g.upstream_sid.map(|sid| HEXLOWER.encode(&sid)),
             claims: g.claims.clone(),
-            claims_by_factor: g.claims_by_factor.iter().map(|(m, c)| (m.as_str().to_owned(), c.clone())).collect(),
+            claims_by_factor: by_word(g, |shape| Some(shape.claims.clone())),
+            audience_by_factor: by_word(g, |shape| shape.audience.clone()),
         }
     }
 }
@@ -207,13 +210,25 @@ impl GrantRow {
             jkt: row.jkt,
             upstream_sid: row.upstream_sid.map(|hex| digest(&hex)).transpose()?,
             claims: row.claims,
-            claims_by_factor: row.claims_by_factor.into_iter().map(by_method).collect::<Result<_, _>>()?,
+            shape_by_factor: by_method(row.claims_by_factor, row.audience_by_factor)?,
         })
     }
 }
 
-fn by_method((word, claims): (String, Map<String, Value>)) -> Result<(MfaMethod, Map<String, Value>), sqlx::Error> {
-    Ok((MfaMethod::find(&word).ok_or_else(|| unreadable("a method"))?, claims))
+fn by_word<T>(grant: &Grant, part: impl Fn(&TokenShape) -> Option<T>) -> BTreeMap<String, T> {
+    let shapes = grant.shape_by_factor.iter();
+    shapes.filter_map(|(method, shape)| Some((method.as_str().to_owned(), part(shape)?))).collect()
+}
+
+fn by_method(
+    claims: BTreeMap<String, Map<String, Value>>,
+    mut audiences: BTreeMap<String, Arc<str>>,
+) -> Result<BTreeMap<MfaMethod, TokenShape>, sqlx::Error> {
+    let shape = |(word, claims): (String, _)| {
+        let method = MfaMethod::find(&word).ok_or_else(|| unreadable("a method"))?;
+        Ok((method, TokenShape { claims, audience: audiences.remove(&word) }))
+    };
+    claims.into_iter().map(shape).collect()
 }
 
 fn digest(hex: &str) -> Result<[u8; 32], sqlx::Error> {

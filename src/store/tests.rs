@@ -251,13 +251,13 @@ async fn a_closed_store_says_that_it_is_closing() {
 }
 
 #[test]
-fn claims_by_factor_are_kept_and_the_factor_that_passed_chooses() {
+fn what_a_policy_makes_of_tokens_is_kept_by_factor_and_the_one_that_passed_chooses() {
     use std::collections::BTreeMap;
 
     use serde_json::{Map, json};
 
     use crate::mfa::MfaMethod;
-    use crate::session::{Caps, Grant};
+    use crate::session::{Caps, Grant, TokenShape};
     use crate::signin::rules::Level;
 
     let claims = |how: &str| Map::from_iter([("how".to_owned(), json!(how))]);
@@ -273,16 +273,23 @@ fn claims_by_factor_are_kept_and_the_factor_that_passed_chooses() {
         caps: Caps::default(),
         local_mfa: false,
         client: None,
-        audience: None,
+        audience: Some("https://a.example.com".into()),
         jkt: None,
         upstream_sid: None,
         claims: Map::new(),
-        claims_by_factor: BTreeMap::from([(MfaMethod::Email, claims("email")), (MfaMethod::Sms, claims("sms"))]),
+        shape_by_factor: BTreeMap::from([
+            (MfaMethod::Email, TokenShape { claims: claims("email"), audience: None }),
+            (MfaMethod::Sms, TokenShape { claims: claims("sms"), audience: Some("https://b.example.com".into()) }),
+        ]),
     };
     let text = super::rows::GrantRow::from(&grant).to_json().unwrap();
     let mut read = super::rows::GrantRow::read(&text).unwrap();
     assert_eq!(read, grant);
+    let mut by_email = read.clone();
+    by_email.add_factor(MfaMethod::Email);
+    assert_eq!((&by_email.claims, by_email.audience.as_deref()), (&claims("email"), Some("https://a.example.com")));
     read.add_factor(MfaMethod::Sms);
-    assert_eq!((&read.claims, read.claims_by_factor.len()), (&claims("sms"), 0));
+    assert_eq!((&read.claims, read.shape_by_factor.len()), (&claims("sms"), 0));
+    assert_eq!(read.audience.as_deref(), Some("https://b.example.com"));
     assert!(super::rows::GrantRow::read(&text.replace("\"sms\":{", "\"smoke\":{")).is_err());
 }

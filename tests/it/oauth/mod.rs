@@ -52,18 +52,18 @@ async fn exchange(service: &Service, token: &str, more: &[(&str, &str)]) -> Answ
     exchange_as(service, &[("client_id", "app")], token, more).await
 }
 
-async fn exchange_as(service: &Service, client: &[(&str, &str)], token: &str, more: &[(&str, &str)]) -> Answer {
+pub async fn exchange_as(service: &Service, client: &[(&str, &str)], token: &str, more: &[(&str, &str)]) -> Answer {
     let plain = [("grant_type", EXCHANGE), ("subject_token", token), ("subject_token_type", ID_TOKEN)];
     form(service, "/oauth/token", &[client, &plain, more].concat()).await
 }
 
-async fn refresh_as(service: &Service, client: &[(&str, &str)], token: &str) -> Answer {
+pub async fn refresh_as(service: &Service, client: &[(&str, &str)], token: &str) -> Answer {
     let plain = [("grant_type", "refresh_token"), ("refresh_token", token)];
     form(service, "/oauth/token", &[client, &plain].concat()).await
 }
 
-const SHOP: [(&str, &str); 2] = [("client_id", "shop"), ("client_secret", SECRET)];
-const APP: [(&str, &str); 1] = [("client_id", "app")];
+pub const SHOP: [(&str, &str); 2] = [("client_id", "shop"), ("client_secret", SECRET)];
+pub const APP: [(&str, &str); 1] = [("client_id", "app")];
 const API: [(&str, &str); 2] = [("client_id", "api"), ("client_secret", SECRET)];
 
 fn text<'a>(answer: &'a Answer, name: &str) -> &'a str {

@@ -14,23 +14,23 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use super::plugin_ports::{challenge, send, verify};
-use crate::support::plugins::{Bench, MFA_WEBHOOK};
+use crate::support::plugins::{Bench, Entry, MFA_WEBHOOK};
 use crate::support::service::{Service, Setup};
 
-const KEY: &[u8] = b"a key of thirty-two bytes, random";
+pub const KEY: &[u8] = b"a key of thirty-two bytes, random";
 
 #[derive(Clone)]
-struct Received {
+pub struct Received {
     id: String,
     idempotency_key: String,
     time: String,
     signatures: String,
-    body: String,
+    pub body: String,
 }
 
 /// The endpoint of a tenant: answers as it is told, then with 202.
 #[derive(Clone, Default)]
-struct Receiver {
+pub struct Receiver {
     received: Arc<Mutex<Vec<Received>>>,
     statuses: Arc<Mutex<VecDeque<u16>>>,
 }
@@ -50,14 +50,14 @@ impl Endpoint for Receiver {
 }
 
 impl Receiver {
-    async fn start(self) -> String {
+    pub async fn start(self) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/codes", listener.local_addr().unwrap());
         tokio::spawn(serve(listener, self.boxed(), std::future::pending()));
         url
     }
 
-    fn received(&self) -> Vec<Received> {
+    pub fn received(&self) -> Vec<Received> {
         self.received.lock().unwrap().clone()
     }
 }
@@ -71,16 +71,21 @@ fn is_signed(message: &Received) -> bool {
     })
 }
 
+/// The plugin, sending codes of this method to a receiver.
+pub fn webhook(bench: &Bench, url: &str, method: &str) -> Entry {
+    let entry = bench.rust(MFA_WEBHOOK, "countersign.mfa_webhook").hooks(&["mfa.begin"]);
+    let entry = entry.with(&format!("method = \"{method}\"\ndeadline_ms = 10000"));
+    let entry = entry.with("grants = { http = [\"127.0.0.1\"], secrets = [\"mfa_webhook\"] }");
+    entry.with(&format!(
+        "config = {{ endpoints = {{ default = {{ url = \"{url}\", secrets = [\"mfa_webhook\"] }} }} }}"
+    ))
+}
+
 async fn start(receiver: &Receiver) -> (Service, Bench, TempDir) {
     let url = receiver.clone().start().await;
     let bench = Bench::new();
     bench.secret("mfa_webhook", &format!("whsec_{}", BASE64.encode(KEY)));
-    let entry = bench.rust(MFA_WEBHOOK, "countersign.mfa_webhook").hooks(&["mfa.begin"]);
-    let entry = entry.with("method = \"email\"\ndeadline_ms = 10000");
-    let entry = entry.with("grants = { http = [\"127.0.0.1\"], secrets = [\"mfa_webhook\"] }");
-    let entry = entry.with(&format!(
-        "config = {{ endpoints = {{ default = {{ url = \"{url}\", secrets = [\"mfa_webhook\"] }} }} }}"
-    ));
+    let entry = webhook(&bench, &url, "email");
     let bench = bench.lock(&entry);
     let policies = TempDir::new().unwrap();
     let rules = r#"fn assess(s, risk) { if s.history.sign_ins_total > 0 { risk.require_mfa("new_device"); } }"#;

@@ -15,3 +15,4 @@ mod replay;
 mod risk;
 mod test_mode;
 mod token_refusals;
+mod two_channels;
