@@ -35,6 +35,7 @@ use crate::people::identities::IdentityService;
 use crate::people::invitations::InvitationService;
 use crate::people::passwords::PasswordService;
 use crate::plugin_host::{self, PluginHost, PluginKeys};
+use crate::policy::ports::PolicyStore;
 use crate::policy::service::PolicyService;
 use crate::scripts::follow::{Follower, Progress};
 use crate::scripts::lab::Lab;
@@ -128,6 +129,7 @@ fn policy_service(
         decisions: Arc::new(OpenedDecisions { store: Arc::clone(store), records }),
         lab: Arc::new(Lab),
         folder: Arc::new(move || bundle::read_folder(&dir).map_err(|error| error.to_string())),
+        signers: Arc::clone(&settings.policy_signers),
     }
 }
 
@@ -141,7 +143,7 @@ pub struct App {
     counts: Arc<CountKeeper>,
     watch: (Option<WatchGuard>, Option<plugin_host::WatchGuard>),
     /// What looks for changes beside the requests: keys, the directory, counts of sign-ins, policies.
-    running: (AbortOnDrop, AbortOnDrop, AbortOnDrop, Option<AbortOnDrop>),
+    running: (AbortOnDrop, AbortOnDrop, AbortOnDrop, Option<(String, AbortOnDrop)>),
     _master_key: MasterKeyFile,
 }
 
@@ -242,18 +244,20 @@ impl App {
             None => {
                 let mut node = [0; 8];
                 entropy.fill(&mut node);
+                let node = format!("nod_{}", data_encoding::HEXLOWER.encode(&node));
                 let follower = Follower {
                     host: Arc::clone(&policies),
                     store: Arc::<Store>::clone(&store),
                     shadows,
                     clock: Arc::clone(&clock),
                     entropy: Arc::clone(&entropy),
-                    node: format!("nod_{}", data_encoding::HEXLOWER.encode(&node)),
+                    node: node.clone(),
                     cache: private_folder(&settings).join("policy-bundles"),
+                    signers: Arc::clone(&settings.policy_signers),
                 };
                 let mut progress = Progress::default();
                 follower.round(&mut progress).await;
-                Some(AbortOnDrop(tokio::spawn(follower.run(progress))))
+                Some((node, AbortOnDrop(tokio::spawn(follower.run(progress)))))
             }
         };
         let (extra, assume, watch) = match development {
@@ -419,7 +423,14 @@ impl App {
     /// Serves until `stop` resolves; then requests finish, and the store is closed.
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
         serve::serve(listener, self.endpoint, stop).await;
-        drop((self.watch, self.running));
+        let (look, follow, count, node) = self.running;
+        let node = node.map(|(node, _running)| node);
+        drop((self.watch, look, follow, count));
+        if let Some(node) = node
+            && let Err(error) = self.store.leave(&node).await
+        {
+            tracing::warn!(error = %error.0, "other servers may wait for this one at the next activation");
+        }
         self.store.close().await;
     }
 }

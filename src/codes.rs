@@ -193,6 +193,8 @@ codes! {
     UnknownAdminKey = "unknown_admin_key",
     /// The files make no usable bundle of policies.
     PolicyUnusable = "policy_unusable",
+    /// The bundle is not signed as it has to be.
+    PolicySignatureRefused = "policy_signature_refused",
     /// The bundle does not pass what stands before an activation.
     PolicyNotPassed = "policy_not_passed",
     /// No bundle has this identifier here.

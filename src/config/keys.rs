@@ -132,7 +132,11 @@ pub(super) static SECTIONS: &[Section] = &[
             text("rotate_signing_key_every", "90d"),
         ],
     },
-    Section { name: "policies", repeated: false, keys: &[text("dir", "policies")] },
+    Section {
+        name: "policies",
+        repeated: false,
+        keys: &[text("dir", "policies"), list("signing_keys"), list("require_signature")],
+    },
     Section { name: "records", repeated: false, keys: &[text("keep", "30d")] },
     Section { name: "plugins", repeated: false, keys: &[optional("lock"), optional("secrets_dir")] },
     Section { name: "geoip", repeated: false, keys: &[optional("city"), optional("asn")] },

@@ -32,6 +32,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use data_encoding::BASE64;
 use ipnet::IpNet;
 
 pub use self::directory::{FileProvider, LiveDirectory};
@@ -42,6 +43,7 @@ use self::layers::{Layers, Table};
 use self::problem::Findings;
 use self::values::{Bounds, Upstream};
 use crate::ids::TenantId;
+use crate::policy::signature::{KEY_BYTES, Required, Signers};
 use crate::session::SessionLimits;
 use crate::session::clients::Client;
 use crate::session::issue::TokenSettings;
@@ -65,6 +67,8 @@ pub struct Settings {
     pub rotate_signing_key_every: Option<Duration>,
     /// Where the rhai scripts are.
     pub policies_dir: PathBuf,
+    /// Whose signatures of bundles count, and for whom one is needed.
+    pub policy_signers: Arc<Signers>,
     /// How long frozen decisions are kept; zero keeps none.
     pub keep_records: Duration,
     /// The list of plugins; absent: no plugin is loaded.
@@ -230,6 +234,7 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
     let tokens = tokens(&layers.table("tokens"), findings);
     let master_key_file = path(&layers.table("secrets"), "master_key_file", findings);
     let policies_dir = path(&layers.table("policies"), "dir", findings);
+    let policy_signers = signers(&layers.table("policies"), findings);
     let keep_records = keep_records(&layers.table("records"), findings);
     let plugins_lock = path(&layers.table("plugins"), "lock", findings);
     let plugins_secrets_dir = path(&layers.table("plugins"), "secrets_dir", findings);
@@ -252,6 +257,7 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
         signing_algorithm,
         rotate_signing_key_every,
         policies_dir: policies_dir?,
+        policy_signers: Arc::new(policy_signers?),
         keep_records: keep_records?,
         plugins_lock,
         plugins_secrets_dir,
@@ -264,6 +270,28 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
         file_providers,
         clients,
     })
+}
+
+/// A tenant of the administration API may be among them, so they are not looked up here.
+fn signers(table: &Table<'_>, findings: &mut Findings) -> Option<Signers> {
+    let written = table.list("signing_keys");
+    let decode = |key: &String| BASE64.decode(key.as_bytes()).ok()?.try_into().ok();
+    let keys: Option<Vec<[u8; KEY_BYTES]>> = written.value.iter().map(decode).collect();
+    if keys.is_none() {
+        let message = "signing_keys holds something that is no Ed25519 public key in base64, 44 characters; \
+                       `countersign policy sign --key FILE --public-key` prints it";
+        findings.add(&written.at, message);
+    }
+    let needed = table.list("require_signature");
+    if !needed.value.is_empty() && written.value.is_empty() {
+        findings.add(&needed.at, "require_signature needs signing_keys: nothing could be activated");
+    }
+    let tenant = |id: &String| findings.take(&needed.at, TenantId::parse(id).map_err(|error| error.to_string()));
+    let required = match needed.value.iter().any(|id| id == "*") {
+        true => Required::All,
+        false => Required::Tenants(needed.value.iter().map(tenant).collect::<Option<_>>()?),
+    };
+    Some(Signers { keys: keys?, required })
 }
 
 fn server(table: &Table<'_>, findings: &mut Findings) -> Option<ServerSettings> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use data_encoding::BASE64;
 use poem::Request;
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Path, Query};
@@ -23,6 +24,7 @@ use super::text::Text;
 use super::{State, Tag};
 use crate::admin::access::{Permit, Resource, Verb};
 use crate::codes::ErrorCode as E;
+use crate::policy::check::FileLines;
 use crate::policy::diff::unified;
 use crate::policy::service::PolicyError;
 use crate::policy::{BundleInfo, BundleState, Scope};
@@ -34,12 +36,13 @@ pub(super) struct AdminPoliciesApi(pub Arc<State>);
 
 admin_refusals!(PoliciesRefusals);
 admin_refusals!(OneRefusals, UnknownPolicy, PolicyUnusable);
-admin_refusals!(DraftRefusals, PolicyUnusable, BodyTooLarge, UnsupportedMediaType);
+admin_refusals!(DraftRefusals, PolicyUnusable, PolicySignatureRefused, BodyTooLarge, UnsupportedMediaType);
 admin_refusals!(TryRefusals, UnknownPolicy, PolicyUnusable, BodyTooLarge, UnsupportedMediaType);
 admin_refusals!(
     ActivateRefusals,
     UnknownPolicy,
     PolicyUnusable,
+    PolicySignatureRefused,
     PolicyNotPassed,
     PolicyNothingBefore,
     BodyTooLarge,
@@ -66,6 +69,7 @@ impl State {
         let code = match error {
             PolicyError::Bundle(_) | PolicyError::Unusable(_) | PolicyError::NameTaken(_) => E::PolicyUnusable,
             PolicyError::TooManyCandidates => E::MalformedRequest,
+            PolicyError::Signature(_) => E::PolicySignatureRefused,
             PolicyError::Gate(_) => E::PolicyNotPassed,
             PolicyError::UnknownBundle(_) => E::UnknownPolicy,
             PolicyError::UnknownDecision(_) => E::UnknownDecision,
@@ -74,6 +78,11 @@ impl State {
         };
         self.refused(code, error)
     }
+}
+
+fn signature(text: &str) -> Result<Vec<u8>, Problem> {
+    let decoded = BASE64.decode(text.trim().as_bytes());
+    decoded.map_err(|_| Problem::new(E::PolicySignatureRefused, "signature is 64 bytes in base64"))
 }
 
 fn note(note: Option<Text>) -> Result<String, Problem> {
@@ -112,7 +121,7 @@ impl AdminPoliciesApi {
     /// Keep a draft
     ///
     /// A bundle never changes; the same files again give the same id. They must compile. Nothing becomes
-    /// active.
+    /// active. Where the configuration asks for signatures, the draft needs one.
     #[oai(path = "/admin/policies", method = "post", tag = "Tag::Administration", operation_id = "draftPolicy")]
     async fn draft(
         &self,
@@ -127,7 +136,8 @@ impl AdminPoliciesApi {
             let files: BTreeMap<String, Arc<str>> =
                 body.0.files.into_iter().map(|(name, text)| (name, text.0.into())).collect();
             let note = note(body.0.note)?;
-            let kept = self.0.policies.draft(files, scope, &note, self.0.author(&permit)).await;
+            let signature = body.0.signature.map(|text| signature(&text.0)).transpose()?;
+            let kept = self.0.policies.draft(files, signature, scope, &note, self.0.author(&permit)).await;
             Ok(kept.map_err(|e| self.0.policy_refused(&e))?.into())
         };
         answer.await.into()
@@ -224,7 +234,7 @@ impl AdminPoliciesApi {
             let passed = cases.failed.is_empty() && cases.cases > 0;
             let report = json!({
                 "cases": cases.cases, "failed": cases.failed, "reason_coverage_percent": cases.reason_coverage,
-                "wanted_coverage_percent": cases.wanted_coverage,
+                "wanted_coverage_percent": cases.wanted_coverage, "lines": FileLines::to_json(&cases.lines),
             });
             Ok(ReportDto { passed, report: Any(report) })
         };

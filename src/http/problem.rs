@@ -254,6 +254,9 @@ pub const fn row(code: ErrorCode) -> Row {
         E::PolicyUnusable => {
             (400_180, "The files make no bundle, or a script does not compile; the message has the place.")
         }
+        E::PolicySignatureRefused => {
+            (400_181, "The bundle's signature is missing where the configuration asks for one, or it is wrong.")
+        }
         E::UnknownPolicy => (404_180, "No bundle with this identifier is one that the tenant can have."),
         E::UnknownDecision => (404_181, "No decision is kept under this identifier: it is another's, or too old."),
         E::PolicyNotPassed => {

@@ -11,6 +11,8 @@ use super::check::{CaseSummary, CheckReport, GateFindings};
 use super::explain::{Explanation, StoredDecision, Trace};
 use super::ports::{Decisions, NewActivation, PolicyLab, PolicyStore};
 use super::replay::{Comparison, Disputes, ReplayReport};
+use super::signature::{SignatureError, Signers};
+use super::switch::Switch;
 use super::{Activation, BundleInfo, BundleState, Label, NodeState, Scope, Shadow, before};
 use crate::admin::audit::{Actor, Author};
 use crate::clock::{Clock, UnixTime};
@@ -51,6 +53,9 @@ pub enum PolicyError {
     /// Another bundle has this name.
     #[error("another bundle is kept under the name {0}; change a line of it")]
     NameTaken(String),
+    /// The signature of a bundle is missing or wrong.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -71,6 +76,8 @@ pub struct PolicyService {
     pub lab: Arc<dyn PolicyLab>,
     /// The folder that is in force where nothing was activated.
     pub folder: Fallback,
+    /// Whose signatures count, and for whom one is needed.
+    pub signers: Arc<Signers>,
 }
 
 /// What is active, and what the nodes say of it.
@@ -80,6 +87,8 @@ pub struct Status {
     pub in_force: Vec<Activation>,
     /// The nodes.
     pub nodes: Vec<NodeState>,
+    /// The last time that something came into force.
+    pub switch: Option<Switch>,
     /// Candidates.
     pub shadows: Vec<Shadow>,
     /// The identity of the folder, which is in force where nothing was activated.
@@ -96,24 +105,30 @@ impl PolicyService {
     pub async fn draft(
         &self,
         files: BTreeMap<String, Arc<str>>,
+        signature: Option<Vec<u8>>,
         owner: Scope,
         note: &str,
         author: Author,
     ) -> Result<BundleInfo, PolicyError> {
-        self.keep(Bundle::new(files)?, owner, note, author).await
+        self.keep(Bundle::new(files)?, signature, owner, note, author).await
     }
 
-    /// Keeps a bundle as a draft.
+    /// Keeps a bundle as a draft. The same one again, with a signature, gives it that signature.
     ///
     /// # Errors
-    /// As [`Self::draft`].
+    /// As [`Self::draft`]; and when its owner needs a signature that is missing, or one that is told is wrong.
     pub async fn keep(
         &self,
         bundle: Bundle,
+        signature: Option<Vec<u8>>,
         owner: Scope,
         note: &str,
         author: Author,
     ) -> Result<BundleInfo, PolicyError> {
+        match &signature {
+            Some(signature) => self.signers.verify(&bundle, signature)?,
+            None => self.signers.check(&owner, &bundle, None)?,
+        }
         let bundle = Arc::new(bundle);
         self.in_lab(&bundle, |lab, bundle| lab.prepare(bundle).map(|_| ())).await?;
         let info = BundleInfo {
@@ -123,6 +138,7 @@ impl PolicyService {
             created_by: author.actor.to_string(),
             note: note.to_owned(),
             checked_at: None,
+            signature,
         };
         let id = info.id.clone();
         if !self.store.put_bundle(bundle, info, author).await? {
@@ -246,6 +262,11 @@ impl PolicyService {
         goes_back: bool,
         author: Author,
     ) -> Result<Activation, PolicyError> {
+        if let Some(id) = &bundle {
+            let found = self.store.find_bundle(id).await?;
+            let (bundle, info) = found.ok_or_else(|| PolicyError::UnknownBundle(id.clone()))?;
+            self.signers.check(&scope, &bundle, info.signature.as_deref())?;
+        }
         let new = NewActivation { scope, bundle, note: note.to_owned(), goes_back, author };
         Ok(self.store.activate(new).await?)
     }
@@ -262,6 +283,7 @@ impl PolicyService {
         Ok(Status {
             in_force,
             nodes: self.store.nodes().await?,
+            switch: self.store.last_switch().await?,
             shadows: self.store.shadows(scope.tenant()).await?,
             folder: (self.folder)().ok().map(|bundle| bundle.id()),
             at: self.clock.now(),

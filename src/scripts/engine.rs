@@ -42,10 +42,17 @@ thread_local! {
 pub(super) static ENGINE: LazyLock<Engine> = LazyLock::new(new);
 
 /// What a script finds around it: the helpers and lists of its bundle.
-#[derive(Default)]
 pub(super) struct Surroundings {
     pub lists: Lists,
     pub modules: HashMap<String, rhai::Shared<Module>>,
+    /// What runs them: [`ENGINE`], but for cases whose lines are counted.
+    pub engine: &'static LazyLock<Engine>,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self { lists: Lists::default(), modules: HashMap::new(), engine: &ENGINE }
+    }
 }
 
 /// Imports come from the surroundings of the running script, and from nowhere else.
@@ -114,6 +121,13 @@ fn new() -> Engine {
         });
     register(&mut Calls::on(&mut engine));
     engine.set_module_resolver(FromSurroundings);
+    engine
+}
+
+/// The same without the deadline: for runs that take longer because they are watched. Operations stay limited.
+pub(super) fn without_deadline() -> Engine {
+    let mut engine = new();
+    engine.on_progress(|_| None);
     engine
 }
 

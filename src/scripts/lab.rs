@@ -72,6 +72,7 @@ impl PolicyLab for Lab {
             admitting: report.admitting.iter().cloned().collect(),
             reason_coverage: report.reason_coverage(),
             wanted_coverage: snapshot.settings.reason_coverage,
+            lines: report.lines,
         })
     }
 }

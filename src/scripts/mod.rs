@@ -11,12 +11,14 @@ mod case_facts;
 pub mod cases;
 mod claims;
 mod corpus;
+mod coverage;
 pub mod definitions;
 mod engine;
 #[cfg(test)]
 mod explain_tests;
 mod facts;
 pub mod follow;
+mod kept;
 pub mod lab;
 mod lists;
 mod load;
@@ -49,7 +51,7 @@ use crate::signin::rules::{
 };
 use active::Active;
 use builder::Risk;
-use engine::{ENGINE, Surroundings, guarded, operated};
+use engine::{Surroundings, guarded, operated};
 use facts::{MapFacts, RiskFacts, Seen};
 use load::{SHIPPED, SHIPPED_NAME, Script, Snapshot};
 use mapping::Out;
@@ -281,6 +283,6 @@ fn call(
     arguments: impl rhai::FuncArgs,
 ) -> Result<(), PolicyFault> {
     guarded(&script.file, surroundings, || {
-        ENGINE.call_fn::<Dynamic>(&mut Scope::new(), &script.ast, entry, arguments).map(|_| ())
+        surroundings.engine.call_fn::<Dynamic>(&mut Scope::new(), &script.ast, entry, arguments).map(|_| ())
     })
 }

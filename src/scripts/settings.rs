@@ -239,6 +239,7 @@ pub(super) struct TenantSettings {
 }
 
 /// The settings of all tenants.
+#[derive(Clone)]
 pub(super) struct AllSettings {
     /// Reasons that the cases must give before a bundle becomes active, in percent.
     pub reason_coverage: u8,
