@@ -25,6 +25,7 @@ mod load;
 mod mapping;
 mod once;
 pub mod record;
+mod schemas;
 mod settings;
 pub mod shadow;
 #[cfg(test)]

@@ -103,6 +103,8 @@ pub struct Setup {
     pub provider: String,
     pub more_config: String,
     pub policies: PathBuf,
+    /// Further lines in `[policies]`.
+    pub policies_config: String,
     pub plugins_lock: Option<PathBuf>,
     pub base_path: String,
 }
@@ -114,6 +116,7 @@ impl Default for Setup {
             provider: String::new(),
             more_config: String::new(),
             policies: Path::new(env!("CARGO_MANIFEST_DIR")).join("policies"),
+            policies_config: String::new(),
             plugins_lock: None,
             base_path: String::new(),
         }
@@ -337,6 +340,7 @@ url = "sqlite://{}"
 master_key_file = {:?}
 [policies]
 dir = {:?}
+{}
 {plugins}
 [[tenants]]
 id = "default"
@@ -357,6 +361,7 @@ algorithms = ["RS256", "PS256", "ES256", "ES384", "EdDSA"]
         path("db/countersign.db"),
         path("keys/master.key"),
         setup.policies,
+        setup.policies_config,
         setup.tenant,
         setup.more_config,
         issuer.url,
