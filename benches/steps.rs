@@ -153,6 +153,23 @@ fn bench_scripts(c: &mut Criterion) {
     assert!(host.assess(Arc::clone(&facts)).fault.is_none());
     c.bench_function("map", |b| b.iter(|| host.map(&provider, Arc::clone(&input)).unwrap()));
     c.bench_function("assess", |b| b.iter(|| host.assess(Arc::clone(&facts))));
+    // Each of two threads does all iterations: without a lock between them, and with two processors, this is the time
+    // of one.
+    c.bench_function("assess, on two threads at once", |b| {
+        b.iter_custom(|iterations| {
+            let started = std::time::Instant::now();
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        for _ in 0..iterations {
+                            std::hint::black_box(host.assess(Arc::clone(&facts)));
+                        }
+                    });
+                }
+            });
+            started.elapsed()
+        });
+    });
 }
 
 fn grant(user: UserId) -> Grant {
@@ -172,7 +189,7 @@ fn grant(user: UserId) -> Grant {
         jkt: None,
         upstream_sid: None,
         claims: Default::default(),
-        claims_by_factor: Default::default(),
+        shape_by_factor: Default::default(),
     }
 }
 

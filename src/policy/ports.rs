@@ -30,6 +30,8 @@ pub struct NewActivation {
     pub goes_back: bool,
     /// Who, when, by which request.
     pub author: Author,
+    /// Only if this still is the scope's newest activation; 0: if there is none. `None`: in any case.
+    pub after: Option<i64>,
 }
 
 /// Bundles, activations, shadows and labels.
@@ -44,8 +46,9 @@ pub trait PolicyStore: Send + Sync {
     async fn bundles(&self, owner: Option<&TenantId>, limit: i64) -> Result<Vec<BundleInfo>, StoreError>;
     /// Notes that a bundle passed the gates.
     async fn mark_checked(&self, id: &str, at: UnixTime) -> Result<(), StoreError>;
-    /// Adds an activation; the row before it becomes its `previous`.
-    async fn activate(&self, new: NewActivation) -> Result<Activation, StoreError>;
+    /// Adds an activation; the row before it becomes its `previous`. `None`: another one came first
+    /// ([`NewActivation::after`]), and nothing was added.
+    async fn activate(&self, new: NewActivation) -> Result<Option<Activation>, StoreError>;
     /// Activations of a scope or of all, newest first.
     async fn activations(&self, scope: Option<&Scope>, limit: i64) -> Result<Vec<Activation>, StoreError>;
     /// The last activation of every scope, whether nodes have come that far or not.

@@ -230,7 +230,11 @@ impl PolicyService {
         author: Author,
     ) -> Result<Activation, PolicyError> {
         self.gate(id, &scope).await?;
-        self.add(scope, Some(id.to_owned()), note, false, author).await
+        self.check_signature(&scope, Some(id)).await?;
+        let (bundle, note) = (Some(id.to_owned()), note.to_owned());
+        let new = NewActivation { scope, bundle, note, goes_back: false, author, after: None };
+        let made = self.store.activate(new).await?;
+        Ok(made.ok_or_else(|| StoreError("an activation without a condition was not added".into()))?)
     }
 
     /// Goes back to what was active before, or to a certain bundle that was active once. The folder is
@@ -245,30 +249,30 @@ impl PolicyService {
         note: &str,
         author: Author,
     ) -> Result<Activation, PolicyError> {
-        let earlier = self.store.activations(Some(&scope), 1000).await?;
-        let bundle = match to {
-            None => before(&earlier).ok_or_else(|| PolicyError::NothingBefore(scope.clone()))?,
-            Some(id) if earlier.iter().any(|a| a.bundle.as_deref() == Some(id)) => Some(id.to_owned()),
-            Some(id) => return Err(PolicyError::UnknownBundle(id.to_owned())),
-        };
-        self.add(scope, bundle, note, true, author).await
+        loop {
+            let earlier = self.store.activations(Some(&scope), 1000).await?;
+            let newest = earlier.first().map_or(0, |activation| activation.seq);
+            let bundle = match to {
+                None => before(&earlier).ok_or_else(|| PolicyError::NothingBefore(scope.clone()))?,
+                Some(id) if earlier.iter().any(|a| a.bundle.as_deref() == Some(id)) => Some(id.to_owned()),
+                Some(id) => return Err(PolicyError::UnknownBundle(id.to_owned())),
+            };
+            self.check_signature(&scope, bundle.as_deref()).await?;
+            let (scope, note, author) = (scope.clone(), note.to_owned(), author.clone());
+            let new = NewActivation { scope, bundle, note, goes_back: true, author, after: Some(newest) };
+            // Somebody else was faster: where going back leads is another question now.
+            if let Some(done) = self.store.activate(new).await? {
+                return Ok(done);
+            }
+        }
     }
 
-    async fn add(
-        &self,
-        scope: Scope,
-        bundle: Option<String>,
-        note: &str,
-        goes_back: bool,
-        author: Author,
-    ) -> Result<Activation, PolicyError> {
-        if let Some(id) = &bundle {
-            let found = self.store.find_bundle(id).await?;
-            let (bundle, info) = found.ok_or_else(|| PolicyError::UnknownBundle(id.clone()))?;
-            self.signers.check(&scope, &bundle, info.signature.as_deref())?;
-        }
-        let new = NewActivation { scope, bundle, note: note.to_owned(), goes_back, author };
-        Ok(self.store.activate(new).await?)
+    /// As a server checks it before it runs a bundle.
+    async fn check_signature(&self, scope: &Scope, bundle: Option<&str>) -> Result<(), PolicyError> {
+        let Some(id) = bundle else { return Ok(()) };
+        let found = self.store.find_bundle(id).await?;
+        let (bundle, info) = found.ok_or_else(|| PolicyError::UnknownBundle(id.to_owned()))?;
+        Ok(self.signers.check(scope, &bundle, info.signature.as_deref())?)
     }
 
     /// What is active where.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -24,6 +25,9 @@ use crate::signin::decision::demanded_action;
 use crate::signin::facts::Facts;
 use crate::signin::identity::{MappingInput, MappingOutput, UserKind};
 use crate::signin::rules::{Audiences, TokenInput};
+
+/// How long all cases of a bundle may run.
+const BUDGET: Duration = Duration::from_secs(20);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -138,6 +142,7 @@ pub fn run_cases(dir: &Path) -> Result<CaseReport, LoadError> {
 pub fn run_bundle_cases(bundle: &Bundle) -> Result<CaseReport, LoadError> {
     let snapshot = Snapshot::build(bundle)?;
     let watched = coverage::told(&snapshot);
+    let ends = Instant::now() + BUDGET;
     let mut report = CaseReport::default();
     let mut given = BTreeSet::new();
     for folder in ["mapping", "risk"] {
@@ -147,6 +152,11 @@ pub fn run_bundle_cases(bundle: &Bundle) -> Result<CaseReport, LoadError> {
             let Some(text) = bundle.text(&name) else { continue };
             let file: File = toml::from_str(text).map_err(|e| toml_error(&name, text, &e))?;
             for case in file.case {
+                if Instant::now() > ends {
+                    let message =
+                        format!("all cases together may run for {} s, and were not done", BUDGET.as_secs());
+                    return Err(LoadError::new(&name, 0, 0, message));
+                }
                 // Judged by the engine of sign-ins, and run once more where lines are counted.
                 let differences = match folder {
                     "mapping" => {

@@ -329,6 +329,7 @@ impl Follower {
                     scope,
                     bundle,
                     goes_back: true,
+                    after: Some(a.seq),
                     note: format!("{} errors of its scripts within {} s", last - first, breaker.window.as_secs()),
                 })
                 .await?;

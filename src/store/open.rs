@@ -110,6 +110,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (85, "goes back", include_str!("migrations/sqlite/0085_goes_back.sql")),
     (95, "tenant limits", include_str!("migrations/sqlite/0095_tenant_limits.sql")),
     (120, "policy switches", include_str!("migrations/sqlite/0120_policy_switches.sql")),
+    (121, "disputed sign-ins", include_str!("migrations/sqlite/0121_disputed_sign_ins.sql")),
 ];
 
 pub(super) async fn open(options: &StoreOptions) -> Result<Opened, OpenError> {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqliteConnection};
 
 use super::batch::json as json_list;
 use super::decisions::DecisionRecords;
@@ -15,6 +15,7 @@ use super::{Store, audit, failed, unreadable};
 use crate::admin::audit::{Author, Change};
 use crate::clock::UnixTime;
 use crate::ids::{EventId, TenantId, UserId};
+use crate::mfa::CHALLENGE_TTL;
 use crate::policy::bundle::Bundle;
 use crate::policy::explain::{ShadowOutcome, StoredDecision};
 use crate::policy::ports::{DecisionPage, Decisions, NewActivation, PolicyStore};
@@ -86,6 +87,29 @@ fn all<T>(rows: &[SqliteRow], read: impl Fn(&SqliteRow) -> Result<T, sqlx::Error
     rows.iter().map(read).collect::<Result<_, _>>().map_err(failed)
 }
 
+/// Marks a sign-in, and the one that came of it when its challenge was passed: that one has the surroundings and the
+/// assessment of the first, within the life of a challenge.
+async fn dispute(c: &mut SqliteConnection, label: &Label) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE sign_ins SET disputed = EXISTS (SELECT 1 FROM sign_in_labels \
+             WHERE tenant = ?1 AND sign_in = ?2 AND disputed = 1) \
+         WHERE user_id = ?3 AND (id = ?2 OR id IN ( \
+             SELECT p.id FROM sign_ins c JOIN sign_ins p ON p.user_id = c.user_id \
+                 AND p.at BETWEEN c.at AND c.at + ?4 AND p.provider = c.provider AND p.device IS c.device \
+                 AND p.agent IS c.agent AND p.prefix IS c.prefix AND p.assessment IS c.assessment \
+             WHERE c.user_id = ?3 AND c.id = ?2 AND c.\"end\" = ?5 AND p.\"end\" = ?6))",
+    )
+    .bind(label.tenant.as_str())
+    .bind(label.sign_in.as_bytes().to_vec())
+    .bind(label.user.as_bytes().to_vec())
+    .bind(count(CHALLENGE_TTL.as_secs()) * 1000)
+    .bind(PastEnd::Challenged as i64)
+    .bind(PastEnd::MfaPassed as i64)
+    .execute(c)
+    .await
+    .map(|_| ())
+}
+
 fn count(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
@@ -153,13 +177,14 @@ impl PolicyStore for Store {
         .await
     }
 
-    async fn activate(&self, new: NewActivation) -> Result<Activation, StoreError> {
+    async fn activate(&self, new: NewActivation) -> Result<Option<Activation>, StoreError> {
         self.write(move |c| {
             Box::pin(async move {
                 let row = sqlx::query(
-                    "INSERT INTO policy_activations (scope, bundle, previous, actor, note, at, goes_back) VALUES (?1, ?2, \
-                     (SELECT bundle FROM policy_activations WHERE scope = ?1 ORDER BY seq DESC LIMIT 1), ?3, ?4, ?5, ?6) \
-                     RETURNING *",
+                    "INSERT INTO policy_activations (scope, bundle, previous, actor, note, at, goes_back) SELECT ?1, ?2, \
+                     (SELECT bundle FROM policy_activations WHERE scope = ?1 ORDER BY seq DESC LIMIT 1), ?3, ?4, ?5, ?6 \
+                     WHERE ?7 IS NULL \
+                        OR ?7 = coalesce((SELECT max(seq) FROM policy_activations WHERE scope = ?1), 0) RETURNING *",
                 )
                 .bind(scope_text(&new.scope))
                 .bind(&new.bundle)
@@ -167,13 +192,15 @@ impl PolicyStore for Store {
                 .bind(&new.note)
                 .bind(new.author.at.as_millis())
                 .bind(new.goes_back)
-                .fetch_one(&mut *c)
+                .bind(new.after)
+                .fetch_optional(&mut *c)
                 .await?;
+                let Some(row) = row else { return Ok(None) };
                 let made = activation(&row)?;
                 let (before, after) = (json!({"bundle": made.previous}), json!({"bundle": made.bundle}));
                 let change = Change::between("policy.activate", made.scope.to_string(), &before, &after);
                 audit::record(c, &new.author, &change).await?;
-                Ok(made)
+                Ok(Some(made))
             })
         })
         .await
@@ -409,6 +436,7 @@ impl PolicyStore for Store {
                 .bind(label.at.as_millis())
                 .execute(&mut *c)
                 .await?;
+                dispute(&mut *c, &label).await?;
                 let after = json!({"disputed": label.disputed});
                 let change = Change::between("sign_in.label", label.sign_in.to_string(), &Value::Null, &after);
                 audit::record(c, &author, &change).await

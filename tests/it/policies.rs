@@ -214,7 +214,11 @@ fn coverage_is_told_to_people_and_to_programs() {
     };
     let told = run(&["--coverage"]);
     assert!(told.contains("risk/default.rhai: no case runs line 10, 15, 23\n"), "{told}");
-    assert!(told.contains("%  risk/_default.rhai: no case runs line 7, 23\n") && told.contains("% of the lines are run"), "{told}");
+    assert!(
+        told.contains("%  risk/_default.rhai: no case runs line 7, 23\n")
+            && told.contains("% of the lines are run"),
+        "{told}"
+    );
     let json: serde_json::Value = serde_json::from_str(&run(&["--json"])).unwrap();
     let files = json["lines"]["files"].as_array().unwrap();
     let own = files.iter().find(|file| file["file"] == "risk/default.rhai").unwrap();

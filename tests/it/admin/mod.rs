@@ -2,6 +2,7 @@ mod directory;
 mod keys;
 mod matrix;
 mod policies;
+mod policy_storms;
 mod signing_keys;
 mod users;
 

@@ -1,5 +1,6 @@
 //! The sign-in path through the front door.
 
+mod disputed;
 mod happy;
 mod keys_on_disk;
 mod likelihood;
