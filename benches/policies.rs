@@ -105,6 +105,7 @@ async fn replay(bundle: &Bundle, records: usize) {
         decisions: Arc::new(OpenedDecisions { store: Arc::clone(&store), records: kept }),
         lab: Arc::new(Lab),
         folder: Arc::new(move || Ok(folder.clone())),
+        signers: Arc::default(),
     };
     let started = Instant::now();
     let report = service.replay(&tenant, &candidate, UnixTime::from_secs(0), None, &|_, _| {}).await.unwrap();

@@ -3,17 +3,12 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::ids::UserId;
 
 const NOW: i64 = 1_800_000_000;
 const DAY: i64 = 86_400;
 
 fn now() -> UnixTime {
     UnixTime::from_secs(NOW)
-}
-
-fn user(n: u8) -> UserId {
-    UserId::from_bytes([n; 16])
 }
 
 fn print(values: [Option<u8>; 5]) -> ContextPrint {
