@@ -48,6 +48,7 @@ use crate::session::dpop::DpopCheck;
 use crate::session::issue::TokenIssuer;
 use crate::session::refresh::SessionService;
 use crate::session::rotation::KeyKeeper;
+use crate::session::upstream::UpstreamEvents;
 use crate::signin::history::Pseudonyms;
 use crate::signin::nonce::NonceIssuer;
 use crate::signin::pipeline::Pipeline;
@@ -303,6 +304,13 @@ impl App {
                 sessions: Arc::<Store>::clone(&store),
                 issuer: Arc::clone(&issuer),
                 vault: vault.clone(),
+            },
+            upstream: UpstreamEvents {
+                clock: Arc::clone(&clock),
+                entropy: Arc::clone(&entropy),
+                directory: Arc::clone(&directory),
+                sessions: Arc::<Store>::clone(&store),
+                observer: Arc::<PluginHost>::clone(&plugins),
             },
             bearer: BearerCheck {
                 clock: Arc::clone(&clock),

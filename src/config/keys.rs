@@ -190,6 +190,7 @@ pub(super) static SECTIONS: &[Section] = &[
             list("allowed_roles"),
             text("enrich_failure", "deny"),
             optional("jwks_uri"),
+            text("notices", "none"),
             flag("test_mode", false),
         ],
     },

@@ -8,8 +8,8 @@ use super::problem::Findings;
 use super::values::{self, Bounds, Upstream};
 use crate::ids::TenantId;
 use crate::signin::provider::{
-    Attribute, EmailTrust, EnrichFailure, IssuerRule, Linking, NoncePolicy, Provider, Provisioning, RemapRules,
-    ReplayPolicy, SignatureAlgorithm, Tenant,
+    Attribute, EmailTrust, EnrichFailure, IssuerRule, Linking, NoncePolicy, Notices, Provider, Provisioning,
+    RemapRules, ReplayPolicy, SignatureAlgorithm, Tenant,
 };
 
 /// One provider as it was read.
@@ -45,6 +45,7 @@ pub(super) fn read(
     let remap = reader.remap(findings);
     let (allowed_groups, allowed_roles) = reader.grants(findings)?;
     let enrich_failure = reader.choice("enrich_failure", ENRICH_FAILURE, &[], findings);
+    let notices = reader.choice("notices", NOTICES, &[], findings);
     let jwks_uri = reader.text("jwks_uri").map(|w| findings.take(&w.at, upstream.jwks_uri(&w.value)));
     let (name, at) = name?;
     let provider = Provider {
@@ -71,6 +72,7 @@ pub(super) fn read(
             Some(given) => Some(given?),
             None => None,
         },
+        notices: notices?,
         test_mode: table.flag("test_mode"),
     };
     Some(Read { provider, enabled, at })
@@ -92,6 +94,7 @@ const PROVISIONING: &[(&str, Provisioning)] =
     &[("create", Provisioning::Create), ("invite", Provisioning::Invite), ("refuse", Provisioning::Refuse)];
 const ENRICH_FAILURE: &[(&str, EnrichFailure)] =
     &[("deny", EnrichFailure::Deny), ("continue", EnrichFailure::Continue)];
+const NOTICES: &[(&str, Notices)] = &[("none", Notices::None), ("apple", Notices::Apple)];
 
 fn preset(table: &Table<'_>, findings: &mut Findings) -> Option<Option<&'static Preset>> {
     match table.text("preset") {
@@ -184,6 +187,7 @@ impl Reader<'_> {
             "email_trust" => Some(p.email_trust),
             "linking" => Some(p.linking),
             "jwks_uri" => p.jwks_uri,
+            "notices" => Some(p.notices),
             _ => None,
         });
         match (preset, written) {

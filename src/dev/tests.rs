@@ -58,6 +58,7 @@ fn provider() -> Provider {
         remap: crate::signin::provider::RemapRules::default(),
         enrich_failure: EnrichFailure::Deny,
         jwks_uri: None,
+        notices: crate::signin::provider::Notices::None,
         test_mode: false,
     }
 }

@@ -86,6 +86,7 @@ use crate::session::clients::Clients;
 use crate::session::ports::SessionUser;
 use crate::session::refresh::SessionService;
 use crate::session::rotation::KeyKeeper;
+use crate::session::upstream::UpstreamEvents;
 use crate::signin::facts::Location;
 use crate::signin::pipeline::Pipeline;
 use crate::signin::ports::StoreError;
@@ -129,6 +130,8 @@ pub struct State {
     pub codes: CodeSender,
     /// Refresh and logout.
     pub sessions: SessionService,
+    /// What providers tell of accounts.
+    pub upstream: UpstreamEvents,
     /// Bearer tokens.
     pub bearer: BearerCheck,
     /// Enrolment of factors.

@@ -66,6 +66,8 @@ pub struct ProviderSettingsShape {
     pub enrich_failure: Option<String>,
     /// Where the keys are, when there is no discovery document.
     pub jwks_uri: Option<String>,
+    /// Notices of a form of the provider's own that `POST /auth/security-events` takes: `none` (default), `apple`.
+    pub notices: Option<String>,
 }
 
 /// A text, or a list of texts.

@@ -125,6 +125,7 @@ pub(super) fn provider(issuer: IssuerRule) -> Provider {
         remap: crate::signin::provider::RemapRules::default(),
         enrich_failure: EnrichFailure::Deny,
         jwks_uri: None,
+        notices: crate::signin::provider::Notices::None,
         test_mode: false,
     }
 }

@@ -1,6 +1,7 @@
 //! Tries a plugin before anybody trusts it: in a process of its own, without network, with inputs that a
 //! server sends and with inputs that it never would.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -145,7 +146,7 @@ fn try_out(trial: &Trial<'_>) -> Result<Tried, PluginLoadError> {
         bind: Vec::new(),
         isolation: Isolation::Process { memory_bytes: MEMORY_BYTES },
         method: None,
-        grants: Grants { facts: std::collections::BTreeSet::new(), claims: ClaimGrant::All },
+        grants: Grants { facts: BTreeSet::new(), claims: ClaimGrant::All, events: BTreeSet::new() },
         services: ServiceGrants::default(),
         config_json: trial.config_json.to_owned(),
         deadline: CALL_LIMIT,
@@ -208,6 +209,16 @@ async fn check_hook(tried: &Tried, hook: Hook, report: &mut CheckReport) {
         },
         Err(failure) => {
             return report.finding(format!("{name}: an ordinary input gives no answer: {}", failure.as_str()));
+        }
+    }
+    if hook == Hook::Observe {
+        let told = sample::security_event().to_string();
+        match tried.call(hook, told.as_bytes()).await.map(|reply| describe(&reply, hook)) {
+            Ok(Ok(what)) => report.fine(format!("{name}: a security event gives {what}")),
+            Ok(Err(what)) => report.finding(format!("{name}: a security event gives {what}")),
+            Err(failure) => {
+                report.finding(format!("{name}: a security event gives no answer: {}", failure.as_str()))
+            }
         }
     }
     let mut wider = sample.clone();

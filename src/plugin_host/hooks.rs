@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::PluginHost;
 use super::hook::Hook;
 use super::plugin::{Answer, Plugin};
-use super::view::{enrich_input, millis, signals_input, verify_input};
+use super::view::{EventKind, enrich_input, millis, security_event_input, signals_input, verify_input};
 use crate::clock::UnixTime;
 use crate::mfa::MfaMethod;
 use crate::mfa::delivery::{ChannelError, ChannelKind, CodeChannels, Order, Question};
@@ -20,6 +20,7 @@ use crate::signin::ports::{
 };
 use crate::signin::provider::Provider;
 use crate::signin::record::SignInRecord;
+use crate::signin::security_events::ToldEvents;
 use crate::signin::user::User;
 
 #[async_trait]
@@ -103,13 +104,25 @@ impl TokenVerifier for PluginHost {
     }
 }
 
+#[async_trait]
 impl Observer for PluginHost {
     fn is_idle(&self) -> bool {
-        !self.plugins().iter().any(|p| p.has(Hook::Observe))
+        !self.plugins().iter().any(|p| p.hears(EventKind::SignIn))
     }
 
     fn observe(&self, record: SignInRecord) {
         self.events.push(&self.plugins(), &record);
+    }
+
+    /// Asked at once and not from the queue, which ends with the process: whoever sent the event keeps it until it
+    /// is taken.
+    async fn hear(&self, told: &ToldEvents) -> bool {
+        let plugins = self.plugins();
+        let asked = plugins.iter().filter(|p| p.hears(EventKind::SecurityEvent)).map(|plugin| async move {
+            let answer = plugin.ask(Hook::Observe, security_event_input(told, plugin.deadline())).await;
+            matches!(answer, Answer::Object(_) | Answer::Declined)
+        });
+        join_all(asked).await.into_iter().all(|taken| taken)
     }
 }
 

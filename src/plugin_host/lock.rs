@@ -15,6 +15,7 @@
 //! max_in_flight = 8                   # calls at once; 32 by default when the plugin says it waits for I/O
 //! max_queued = 64                     # calls that wait for one of those
 //! grants = { facts = ["request.ip"], claims = ["sub"] }   # what it gets to see; nothing by default
+//! #   events = ["sign_in", "security_event"]: what event.observe is told of; sign_in by default
 //! #   http = ["api.example.com"], networks = ["10.0.0.0/8"], secrets = ["name"], kv_kib = 64   # and to use
 //! config = { lists = { office = ["192.0.2.0/24"] } }      # given to the plugin as JSON; no secrets here
 //! ```
@@ -208,6 +209,10 @@ impl Place<'_> {
             let what = "the hook provider.enrich needs grants.claims: name the claims that the plugin may see, \
                         or [] for none, or [\"*\"] for all";
             return Err(self.error(entry_span, what.to_owned()));
+        }
+        if let Some(events) = raw_grants.events.as_ref().filter(|_| !hooks.contains(&Hook::Observe)) {
+            let what = "grants.events is for the hook event.observe; strike it, or name the hook";
+            return Err(self.error(events.span(), what.to_owned()));
         }
         let in_flight = raw.max_in_flight.map(|v| self.number("max_in_flight", v, 1, 64)).transpose()?;
         let queued = raw.max_queued.map(|v| self.number("max_queued", v, 0, 4096)).transpose()?;

@@ -29,6 +29,7 @@ impl Manifest {
 pub(super) struct Requests {
     facts: Vec<String>,
     claims: Vec<String>,
+    events: Vec<String>,
     http: Vec<String>,
     pub(super) secrets: Vec<String>,
     kv_kib: u64,
@@ -82,7 +83,8 @@ pub fn lock_entry(file: &Path) -> Result<String, PluginLoadError> {
     lines.push("# It asks to see and use these; strike what you do not grant.".to_owned());
     let requests = &manifest.requests;
     let mut grants = format!("facts = [{}], claims = [{}]", list(&requests.facts), list(&requests.claims));
-    for (name, items) in [("http", &requests.http), ("secrets", &requests.secrets)] {
+    let lists = [("events", &requests.events), ("http", &requests.http), ("secrets", &requests.secrets)];
+    for (name, items) in lists {
         if !items.is_empty() {
             grants.push_str(&format!(", {name} = [{}]", list(items)));
         }

@@ -20,6 +20,7 @@ use super::lock::{Bind, Entry};
 use super::marker::{Label, Marker};
 use super::pool::Pool;
 use super::process::Process;
+use super::view::EventKind;
 use crate::signin::json;
 use crate::signin::provider::Provider;
 
@@ -144,6 +145,11 @@ impl Plugin {
 
     pub(super) fn has(&self, hook: Hook) -> bool {
         self.entry.hooks.contains(&hook)
+    }
+
+    /// Whether it observes, and gets to hear of these.
+    pub(super) fn hears(&self, kind: EventKind) -> bool {
+        self.has(Hook::Observe) && self.entry.grants.events.contains(&kind)
     }
 
     pub(super) fn deadline(&self) -> Duration {

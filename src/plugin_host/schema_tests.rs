@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use countersign_plugin_sdk::serde_json::from_value;
 use countersign_plugin_sdk::{
-    EnrichInput, Event, KeyRequest, Keys, MfaBegin, MfaVerify, SignalInput, Verified, VerifyRequest,
+    EnrichInput, Event, KeyRequest, Keys, MfaBegin, MfaVerify, SecurityEvent, SignalInput, Verified, VerifyRequest,
 };
 use serde_json::{Map, Value, json};
 
 use super::hook::Hook;
 use super::sample;
-use super::view::{ClaimGrant, FactGrant, Grants, signals_input, tests::facts};
+use super::view::{ClaimGrant, FactGrant, Grants, security_event_input, signals_input, tests::facts};
+use crate::clock::UnixTime;
+use crate::ids::TenantId;
+use crate::signin::security_events::{Effect, ToldEvent, ToldEvents};
 
 fn schema(hook: Hook, way: &str) -> Value {
     let file = format!("{}/plugins/schemas/{}.{way}.json", env!("CARGO_MANIFEST_DIR"), hook.name());
@@ -111,10 +114,40 @@ fn what_is_sent_fits_its_schema_and_the_sdk() {
 }
 
 #[test]
+fn a_security_event_fits_its_schema_and_the_sdk() {
+    let told = ToldEvents {
+        tenant: TenantId::parse("default").unwrap(),
+        provider: "google".into(),
+        issuer: "https://issuer.example".into(),
+        jti: "j-1".to_owned(),
+        issued_at: UnixTime::from_secs(1_767_225_600),
+        begun_until: UnixTime::from_secs(1_767_225_660),
+        refused_from: UnixTime::from_secs(1_767_312_060),
+        events: [None, Some("s-1".into())]
+            .map(|subject| ToldEvent {
+                kind: "https://example.com/event".to_owned(),
+                subject,
+                details: Map::new(),
+                effect: Effect::Noted,
+            })
+            .into(),
+    };
+    let sent: Value = serde_json::from_slice(&security_event_input(&told, Duration::from_millis(250))).unwrap();
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/plugins/schemas/event.observe.security_event.in.json");
+    let schema: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    for input in [sent, sample::security_event()] {
+        assert_eq!(faults(&schema, &input, "event"), Vec::<String>::new());
+        assert_eq!(unknown_members(&schema, &input, "event"), Vec::<String>::new());
+        from_value::<SecurityEvent>(input).unwrap();
+    }
+}
+
+#[test]
 fn every_fact_that_can_be_granted_stands_in_the_schema() {
     let schema = schema(Hook::Signals, "in");
     for granted in [FactGrant::ALL.to_vec(), Vec::new()] {
-        let grants = Grants { facts: granted.into_iter().collect(), claims: ClaimGrant::Named(BTreeSet::new()) };
+        let claims = ClaimGrant::Named(BTreeSet::new());
+        let grants = Grants { facts: granted.into_iter().collect(), claims, events: BTreeSet::new() };
         let sent = signals_input(&facts(), &grants, Duration::from_millis(250));
         let sent: Value = serde_json::from_slice(&sent).unwrap();
         assert_eq!(faults(&schema, &sent, "signals"), Vec::<String>::new());

@@ -8,6 +8,7 @@ pub mod keys;
 pub mod ports;
 pub mod refresh;
 pub mod rotation;
+pub mod upstream;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -9,6 +9,7 @@ use crate::admin::audit::{Author, Change};
 use crate::clock::UnixTime;
 use crate::ids::{EventId, KeyId, RefreshId, SessionId, TenantId, UserId};
 use crate::signin::ports::{EnabledNames, StoreError};
+use crate::signin::security_events::ToldEvents;
 use crate::signin::user::User;
 
 /// A session that has not ended.
@@ -134,6 +135,23 @@ pub trait Sessions: Send + Sync {
     ) -> Result<u64, StoreError>;
     /// Ends the sessions that a provider's logout names, and gives how many.
     async fn end_upstream_sessions(&self, ended: UpstreamEnd, now: UnixTime) -> Result<u64, StoreError>;
+    /// Carries out what a provider told, and writes an audit record of it the first time that the token comes, in
+    /// one transaction. An identity is taken away only when the user has another one of the `enabled` providers.
+    async fn carry_out(
+        &self,
+        told: ToldEvents,
+        enabled: Vec<Arc<str>>,
+        author: Author,
+    ) -> Result<CarriedOut, StoreError>;
+}
+
+/// What came of a provider's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CarriedOut {
+    /// Sessions that were ended.
+    pub sessions: u64,
+    /// Whether the token came for the first time.
+    pub is_first: bool,
 }
 
 /// A living session as its user sees it.

@@ -16,6 +16,7 @@ use super::likelihood::Commonness;
 use super::provider::{Provider, SignatureAlgorithm, Tenant};
 use super::record::{SignInRecord, SubjectChanged};
 use super::rules::{PolicyFault, PolicySettings, RuleRun, TokenInput};
+use super::security_events::ToldEvents;
 use super::user::{IdentityKey, Invited, KnownUser, PlannedChange};
 use crate::clock::UnixTime;
 use crate::ids::{EventId, LinkId, TenantId, UserId};
@@ -144,12 +145,15 @@ pub trait TokenVerifier: Send + Sync {
     ) -> Result<ForeignClaims, ForeignError>;
 }
 
-/// Is told how sign-ins and answers to challenges ended, once that is durable.
+/// Is told how sign-ins and answers to challenges ended, once that is durable, and what providers told of accounts.
+#[async_trait]
 pub trait Observer: Send + Sync {
     /// Whether nobody would hear; lets the path skip the work.
     fn is_idle(&self) -> bool;
     /// Takes note. Never waits.
     fn observe(&self, record: SignInRecord);
+    /// Passes on what a provider told of an account. `false`: not all who listen have taken it.
+    async fn hear(&self, told: &ToldEvents) -> bool;
 }
 
 /// The store is out of reach, full or broken. The cause goes to the log.

@@ -279,6 +279,15 @@ pub enum EnrichFailure {
     Continue,
 }
 
+/// Which notices of a form of its own a provider sends, beside security event tokens (RFC 8417).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notices {
+    /// None.
+    None,
+    /// Apple's server-to-server notices.
+    Apple,
+}
+
 /// An OpenID provider as one tenant trusts it.
 #[derive(Debug, Clone)]
 pub struct Provider {
@@ -322,6 +331,8 @@ pub struct Provider {
     pub enrich_failure: EnrichFailure,
     /// Where keys are when the provider has no discovery document.
     pub jwks_uri: Option<String>,
+    /// Notices of a form of its own.
+    pub notices: Notices,
     /// Refusals list all checks of the token, for whoever sets the provider up.
     pub test_mode: bool,
 }

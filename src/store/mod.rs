@@ -35,6 +35,7 @@ mod rows;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod upstream;
 mod users;
 mod writer;
 

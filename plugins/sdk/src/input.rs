@@ -238,6 +238,40 @@ pub struct Event {
     pub attempt: u32,
 }
 
+/// Input of `event.observe`, of a security event: what a provider told of an account, in a token whose signature,
+/// issuer and audience the host has checked. The sessions that it ends have ended.
+#[derive(Debug, Clone, Deserialize)]
+pub struct SecurityEvent {
+    /// `jti` of the token: the same each time that it comes.
+    pub id: String,
+    /// When the provider told it, in seconds since 1970.
+    pub time_unix_s: i64,
+    /// The tenant.
+    pub tenant: String,
+    /// The provider's name.
+    pub provider: String,
+    /// The verified issuer.
+    pub issuer: String,
+    /// At least one.
+    pub events: Vec<ToldEvent>,
+    /// Milliseconds that this call may take, as of when it was sent.
+    pub deadline_ms: i64,
+}
+
+/// One event of a [`SecurityEvent`].
+#[derive(Debug, Clone, Deserialize)]
+pub struct ToldEvent {
+    /// Its type: a URI of RISC, CAEP or anybody, or `apple:` and a type of Apple's notices.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The subject, when one of that issuer is named.
+    #[serde(default)]
+    pub subject: Option<String>,
+    /// The members of the event.
+    #[serde(default)]
+    pub details: Object,
+}
+
 /// One reason of an assessment.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Reason {

@@ -1,8 +1,9 @@
 //! The OAuth endpoints: clients, exchange, refresh, introspection, revocation, metadata.
 
+mod apple_notices;
 mod backchannel;
 mod dpop;
-mod security_events;
+pub mod security_events;
 
 use std::time::Duration;
 

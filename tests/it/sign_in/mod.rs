@@ -13,5 +13,6 @@ mod provider_plugins;
 mod providers;
 mod replay;
 mod risk;
+mod security_events;
 mod test_mode;
 mod token_refusals;

@@ -31,6 +31,7 @@ pub const MFA_WEBHOOK: &str = "countersign_plugin_mfa_webhook";
 pub const HEADER_TOKEN: &str = "countersign_plugin_header_token";
 pub const LINE: &str = "countersign_plugin_line";
 pub const FIREBASE: &str = "countersign_plugin_firebase";
+pub const SSF: &str = "countersign_plugin_ssf";
 pub const MISBEHAVING: &str = "countersign_plugin_misbehaving";
 
 /// Where cargo puts what it builds for this test.
@@ -53,6 +54,7 @@ pub fn rust_plugin(library: &str) -> PathBuf {
             "countersign-plugin-header-token",
             "countersign-plugin-line",
             "countersign-plugin-firebase",
+            "countersign-plugin-ssf",
         ];
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--target-dir"]).arg(&target);
@@ -306,6 +308,7 @@ pub fn provider(name: &str) -> Provider {
         remap: countersign::signin::provider::RemapRules::default(),
         enrich_failure: EnrichFailure::Deny,
         jwks_uri: None,
+        notices: countersign::signin::provider::Notices::None,
         test_mode: false,
     }
 }
