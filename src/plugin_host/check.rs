@@ -19,6 +19,7 @@ use super::manifest::Manifest;
 use super::plugin::{Answer, Failure, Plugin, Runner, judge};
 use super::process::{Process, Spec};
 use super::sample;
+use super::schema;
 use super::services::{Granted, HostServices, Service, ServiceGrants, Services};
 use super::view::{ClaimGrant, Grants};
 use super::wire::{Start, Started};
@@ -204,7 +205,10 @@ async fn check_hook(tried: &Tried, hook: Hook, report: &mut CheckReport) {
     let sample = sample::input(hook);
     match tried.call(hook, sample.to_string().as_bytes()).await {
         Ok(reply) => match describe(&reply, hook) {
-            Ok(what) => report.fine(format!("{name}: an ordinary input gives {what} in {:.1?}", begun.elapsed())),
+            Ok(what) => {
+                report.fine(format!("{name}: an ordinary input gives {what} in {:.1?}", begun.elapsed()));
+                check_schema(&reply, hook, report);
+            }
             Err(what) => report.finding(format!("{name}: an ordinary input gives {what}")),
         },
         Err(failure) => {
@@ -249,6 +253,19 @@ async fn check_hook(tried: &Tried, hook: Hook, report: &mut CheckReport) {
         }
     }
     check_leak(tried, hook, sample.to_string().as_bytes(), report).await;
+}
+
+/// Whether an answer fits the published schema of its operation.
+fn check_schema(reply: &RawReply, hook: Hook, report: &mut CheckReport) {
+    let Answer::Object(answer) = judge(reply, hook.answer_limit_bytes()) else { return };
+    let name = hook.name();
+    let faults = schema::answer_faults(hook, &answer.into());
+    if faults.is_empty() {
+        report.fine(format!("{name}: the answer fits plugins/schemas/{name}.out.json"));
+    }
+    for fault in faults {
+        report.finding(format!("{name}: the answer does not fit plugins/schemas/{name}.out.json at {fault}"));
+    }
 }
 
 async fn check_leak(tried: &Tried, hook: Hook, input: &[u8], report: &mut CheckReport) {
