@@ -109,6 +109,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (73, "open challenges", include_str!("migrations/sqlite/0073_open_challenges.sql")),
     (85, "goes back", include_str!("migrations/sqlite/0085_goes_back.sql")),
     (95, "tenant limits", include_str!("migrations/sqlite/0095_tenant_limits.sql")),
+    (130, "plugin usage", include_str!("migrations/sqlite/0130_plugin_usage.sql")),
 ];
 
 pub(super) async fn open(options: &StoreOptions) -> Result<Opened, OpenError> {

@@ -286,3 +286,34 @@ fn claims_by_factor_are_kept_and_the_factor_that_passed_chooses() {
     assert_eq!((&read.claims, read.claims_by_factor.len()), (&claims("sms"), 0));
     assert!(super::rows::GrantRow::read(&text.replace("\"sms\":{", "\"smoke\":{")).is_err());
 }
+
+#[tokio::test]
+async fn what_a_plugin_holds_is_bounded_and_known_without_adding_it_up() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    let (later, limit) = (NOW.plus(Duration::from_secs(60)), 10 * (4 + 6 + 32));
+    let set = async |key: usize, value: &[u8], until: UnixTime, now: UnixTime| {
+        let key = format!("k{key:03}");
+        store.set_plugin_value("p", key.as_bytes(), Some((value.to_vec(), until)), limit, now).await.unwrap()
+    };
+    for key in 0..10 {
+        assert!(set(key, b"123456", later, NOW).await);
+    }
+    assert!(!set(10, b"", later, NOW).await, "an empty value takes its place too");
+    assert!(set(3, b"654321", later, NOW).await && !set(3, b"7654321", later, NOW).await);
+    assert!(store.set_plugin_value("other", b"k", Some((vec![0; 300], later)), limit, NOW).await.unwrap());
+    store.set_plugin_value("p", b"k000", None, limit, NOW).await.unwrap();
+    assert!(set(11, b"123456", later, NOW).await && !set(12, b"123456", later, NOW).await);
+    // What has expired makes room, whether it was swept or not.
+    let after = later.plus(Duration::from_secs(1));
+    assert!(set(12, b"123456", after.plus(Duration::from_secs(60)), after).await);
+    let counted: Vec<(String, i64, i64)> = sqlx::query_as(
+        "SELECT plugin, sum(length(key) + length(value) + 32), (SELECT bytes FROM plugin_usage u WHERE u.plugin = v.plugin) \
+         FROM plugin_values v GROUP BY plugin ORDER BY plugin",
+    )
+    .fetch_all(&store.pool)
+    .await
+    .unwrap();
+    assert_eq!(counted, [("other".to_owned(), 333, 333), ("p".to_owned(), 42, 42)]);
+    assert_eq!(store.plugin_value("p", b"k012", after).await.unwrap().as_deref(), Some(&b"123456"[..]));
+}

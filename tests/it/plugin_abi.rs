@@ -303,6 +303,11 @@ fn links_directories_and_absent_files_are_refused() {
         let refusal = other.refusal();
         assert!(refusal.contains(part) && refusal.contains(&entry.file.display().to_string()), "{refusal}");
     }
+    // A pipe would keep the server until somebody writes to it.
+    let pipe = bench.path("pipe");
+    assert!(Command::new("mkfifo").args(["-m", "600"]).arg(&pipe).status().unwrap().success());
+    let piped = PluginHost::load(&pipe, &bench.path("store"), Services::default()).err().unwrap().to_string();
+    assert!(piped.contains("plugin lock must be a file"), "{piped}");
     entry.file = real;
     let bench = bench.lock(&entry);
     let elsewhere = tempfile::tempdir().unwrap();
