@@ -71,6 +71,7 @@ fn provider(issuer: &str) -> Arc<Provider> {
         remap: countersign::signin::provider::RemapRules::default(),
         enrich_failure: EnrichFailure::Deny,
         jwks_uri: None,
+        notices: countersign::signin::provider::Notices::None,
         test_mode: false,
     })
 }

@@ -39,6 +39,8 @@ codes! {
     InvalidRefreshToken = "invalid_refresh_token",
     /// The code is wrong.
     InvalidMfaCode = "invalid_mfa_code",
+    /// The user has not answered on the device yet.
+    MfaPending = "mfa_pending",
     /// The challenge has expired or died.
     ChallengeExpired = "challenge_expired",
     /// The challenge was answered.

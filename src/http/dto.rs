@@ -278,7 +278,7 @@ impl From<Outcome> for LoginResponse {
 pub struct VerifyChallengeRequest {
     /// As it came from the sign-in.
     pub challenge_token: Text,
-    /// The code.
+    /// The code. Of a push: empty, and asked again while the answer is `mfa_pending`.
     pub code: Text,
     /// One of the challenge's `required_mfa_methods`.
     #[oai(default = "default_method")]

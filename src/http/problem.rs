@@ -61,6 +61,10 @@ pub const fn row(code: ErrorCode) -> Row {
             400_007,
             "The code is wrong, too old, or was used before. Ask for another one; the session of the user is not touched.",
         ),
+        E::MfaPending => (
+            400_200,
+            "The user has not confirmed on the device yet: ask again in a few seconds. It does not count as a wrong code.",
+        ),
         E::ChallengeExpired => {
             (400_008, "The challenge has expired or had five wrong codes: sign in again for a new one.")
         }

@@ -91,6 +91,7 @@ impl Refusals for ChallengeRefusals {
     const CODES: &'static [E] = &[
         E::MalformedRequest,
         E::InvalidMfaCode,
+        E::MfaPending,
         E::ChallengeExpired,
         E::ChallengeUsed,
         E::InvalidChallenge,
@@ -200,8 +201,9 @@ impl SignInApi {
 
     /// Have a code sent for a challenge
     ///
-    /// For the methods `email` and `sms`, when they stand in the challenge's `required_mfa_methods`: a code
-    /// goes to the address that the user had verified before. A new code takes the place of an earlier one.
+    /// For the methods `email`, `sms` and `push`, when they stand in the challenge's `required_mfa_methods`: a code
+    /// goes to the address that the user had verified before, or a device of the user's is asked to confirm, if the
+    /// user has one there (else `mfa_method_not_allowed`). A new code takes the place of an earlier one.
     /// At most three messages for a challenge, 20 s apart, and ten to one user within 15 minutes.
     #[oai(path = "/auth/mfa/challenge", method = "post", tag = "Tag::Mfa", operation_id = "sendMfaCode")]
     async fn send_code(
@@ -215,7 +217,8 @@ impl SignInApi {
     /// Answer an MFA challenge
     ///
     /// A right answer gives what the sign-in would have given. A wrong one is 400 `invalid_mfa_code`: no
-    /// session is lost by it. After five wrong codes the challenge is dead; after ten of one user within
+    /// session is lost by it. Of a push `code` is empty; while the user has not answered on the device it is 400
+    /// `mfa_pending`, which does not count: ask again every few seconds. After five wrong codes the challenge is dead; after ten of one user within
     /// 15 minutes, over all challenges, every answer is 429 `mfa_locked` for 15 minutes.
     #[oai(
         path = "/auth/mfa/verify-challenge",

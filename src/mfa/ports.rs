@@ -159,6 +159,13 @@ pub trait Challenges: Send + Sync {
     async fn begin_attempt(&self, request: AttemptRequest) -> Result<AttemptStart, StoreError>;
     /// Marks the challenge used, the TOTP step spent, and writes session and record: all or nothing.
     async fn complete(&self, completion: Completion) -> Result<CompletionResult, StoreError>;
+    /// The last attempt was none: it no longer counts.
+    async fn take_back_attempt(
+        &self,
+        challenge: ChallengeId,
+        user: UserId,
+        now: UnixTime,
+    ) -> Result<(), StoreError>;
     /// Writes the record of a wrong code.
     async fn record_wrong_code(&self, record: SignInRecord) -> Result<(), StoreError>;
 }

@@ -3,12 +3,12 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::delivery::{CODE_PURPOSE, CodeChannels, Delivery, Question};
+use super::delivery::{CODE_PURPOSE, CodeChannels, Delivery, Judged, Question};
 use super::ports::{
     AttemptRequest, AttemptStart, Challenges, Completion, CompletionResult, Deliveries, OpenAttempt, Passed,
 };
 use super::{MfaMethod, totp};
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixTime};
 use crate::codes::ErrorCode;
 use crate::ids::{ChallengeId, EventId, TenantId};
 use crate::secret::{Entropy, same, sha256};
@@ -46,6 +46,9 @@ pub enum ChallengeError {
     /// The code is wrong, too old, or was used before.
     #[error("the code is wrong, too old, or was used before")]
     WrongCode,
+    /// The user has not answered on the device yet; the question is not counted.
+    #[error("the user has not confirmed yet; ask again in a few seconds")]
+    Pending,
     /// Somebody else has the identity that the answer would have linked.
     #[error("this identity has been linked to another account in the meantime")]
     IdentityTaken,
@@ -79,6 +82,7 @@ impl ChallengeError {
             Self::Used => ErrorCode::ChallengeUsed,
             Self::Method { .. } => ErrorCode::MfaMethodNotAllowed,
             Self::WrongCode => ErrorCode::InvalidMfaCode,
+            Self::Pending => ErrorCode::MfaPending,
             Self::IdentityTaken => ErrorCode::IdentityTaken,
             Self::ProviderDisabled => ErrorCode::ProviderDisabled,
             Self::Locked { .. } => ErrorCode::MfaLocked,
@@ -164,7 +168,9 @@ impl ChallengeVerifier {
             return Err(ChallengeError::Method { method, allowed });
         }
         let passed = match method {
-            MfaMethod::Email | MfaMethod::Sms => self.sent_code(&attempt, method, answer.code).await?,
+            MfaMethod::Push | MfaMethod::Email | MfaMethod::Sms => {
+                self.sent_code(&attempt, method, answer.code, now).await?
+            }
             _ => self.passing_factor(&attempt, answer.code, now),
         };
         let Some(passed) = passed else {
@@ -198,7 +204,7 @@ impl ChallengeVerifier {
         Ok(Answered { tokens, user: attempt.user, assessment: attempt.challenge.assessment })
     }
 
-    fn passing_factor(&self, attempt: &OpenAttempt, code: &str, now: crate::clock::UnixTime) -> Option<Passed> {
+    fn passing_factor(&self, attempt: &OpenAttempt, code: &str, now: UnixTime) -> Option<Passed> {
         attempt.factors.iter().find_map(|stored| {
             let id = stored.factor.id;
             let secret = self.vault.open(TOTP_PURPOSE, id.as_bytes(), &stored.sealed_secret);
@@ -213,6 +219,7 @@ impl ChallengeVerifier {
         attempt: &OpenAttempt,
         method: MfaMethod,
         code: &str,
+        now: UnixTime,
     ) -> Result<Option<Passed>, ChallengeError> {
         let challenge = attempt.challenge.id;
         let found = self.deliveries.find_delivery(challenge, method).await?;
@@ -229,13 +236,19 @@ impl ChallengeVerifier {
                 let (tenant, user) = (&attempt.challenge.tenant, &attempt.user);
                 let (delivery_id, reference) = (delivery_id.as_str(), reference.as_deref());
                 let question = Question { tenant, user, method, delivery_id, reference, code };
-                self.channels.judge(&question).await.map_err(|_| ChallengeError::Channel)?
+                let judged = self.channels.judge(&question).await.map_err(|_| ChallengeError::Channel)?;
+                // Whoever gives no code guesses none, so asking again and again is not counted.
+                if judged == Judged::Pending && method == MfaMethod::Push && code.is_empty() {
+                    self.challenges.take_back_attempt(challenge, user.id, now).await?;
+                    return Err(ChallengeError::Pending);
+                }
+                judged == Judged::Right
             }
         };
         Ok(right.then_some(Passed::SentCode))
     }
 
-    fn record(&self, attempt: &OpenAttempt, end: PastEnd, now: crate::clock::UnixTime) -> SignInRecord {
+    fn record(&self, attempt: &OpenAttempt, end: PastEnd, now: UnixTime) -> SignInRecord {
         let challenge = &attempt.challenge;
         SignInRecord {
             id: EventId::generate(now, &*self.entropy),

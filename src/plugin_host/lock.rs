@@ -10,7 +10,7 @@
 //! memory_mib = 512                    # of that process, for data
 //! hooks = ["signal.signals"]          # see `hook`
 //! bind = ["google", "acme/okta"]      # provider.* only: providers, of every tenant or of one; ["*"] for all
-//! method = "email"                    # mfa.* only: what it delivers, or "sms"
+//! method = "email"                    # mfa.* only: what it delivers, or "sms", or "push" with both mfa.*
 //! deadline_ms = 250                   # for one call, waiting included
 //! max_in_flight = 8                   # calls at once; 32 by default when the plugin says it waits for I/O
 //! max_queued = 64                     # calls that wait for one of those
@@ -203,7 +203,7 @@ impl Place<'_> {
         let hooks = self.hooks(raw.hooks)?;
         let bound = hooks.iter().copied().find(|h| h.is_bound());
         let bind = self.bind(raw.bind, bound, &raw.id.span())?;
-        let method = self.method(raw.method, hooks.iter().any(|h| h.is_mfa()), &raw.id.span())?;
+        let method = self.method(raw.method, &hooks, &raw.id.span())?;
         let raw_grants = raw.grants.unwrap_or_default();
         if hooks.contains(&Hook::Enrich) && raw_grants.claims.is_none() {
             let what = "the hook provider.enrich needs grants.claims: name the claims that the plugin may see, \
@@ -277,10 +277,11 @@ impl Place<'_> {
     fn method(
         &self,
         method: Option<Spanned<String>>,
-        is_mfa: bool,
+        hooks: &[Hook],
         id: &Range<usize>,
     ) -> Result<Option<MfaMethod>, PluginLoadError> {
-        let needs = "the hooks mfa.begin and mfa.verify need method: \"email\" or \"sms\"";
+        let is_mfa = hooks.iter().any(|h| h.is_mfa());
+        let needs = "the hooks mfa.begin and mfa.verify need method: \"email\", \"sms\" or \"push\"";
         match method {
             None if is_mfa => Err(self.error(id.clone(), needs.to_owned())),
             None => Ok(None),
@@ -289,6 +290,11 @@ impl Place<'_> {
             }
             Some(method) => match MfaMethod::find(method.get_ref()) {
                 Some(found @ (MfaMethod::Email | MfaMethod::Sms)) => Ok(Some(found)),
+                Some(MfaMethod::Push) if hooks.contains(&Hook::MfaVerify) => Ok(Some(MfaMethod::Push)),
+                Some(MfaMethod::Push) => {
+                    let what = "method \"push\" needs the hook mfa.verify too: there is no code to compare";
+                    Err(self.error(method.span(), what.to_owned()))
+                }
                 _ => Err(self.error(method.span(), needs.to_owned())),
             },
         }

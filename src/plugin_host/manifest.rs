@@ -77,7 +77,9 @@ pub fn lock_entry(file: &Path) -> Result<String, PluginLoadError> {
         lines.push("bind = []          # name the providers it is asked for, or \"*\"".to_owned());
     }
     if hooks.iter().any(|h| h.is_mfa()) {
-        lines.push("method = \"\"        # what it delivers: \"email\" or \"sms\"".to_owned());
+        lines.push(
+            "method = \"\"        # what it delivers: \"email\", \"sms\" or, with both hooks, \"push\"".to_owned(),
+        );
     }
     lines.push(format!("deadline_ms = {DEFAULT_DEADLINE_MS}"));
     lines.push("# It asks to see and use these; strike what you do not grant.".to_owned());

@@ -89,6 +89,9 @@ pub enum Effect {
     IdentityGone,
 }
 
+/// Reads the events of verified claims, told by this issuer.
+type ReadEvents = fn(&Map<String, Value>, &str) -> Result<Vec<ToldEvent>, VerifyError>;
+
 impl Pipeline {
     /// What a security event token of a configured provider tells. A token may come twice, which is no fault (RFC
     /// 8935 section 2.2): it ends what began before it was issued, so the second time there is nothing left.
@@ -118,7 +121,7 @@ impl Pipeline {
         tenant: &TenantId,
         token: &UnverifiedToken,
         may_speak: fn(&Provider) -> bool,
-        read: fn(&Map<String, Value>, &str) -> Result<Vec<ToldEvent>, VerifyError>,
+        read: ReadEvents,
     ) -> Result<Vec<ToldEvents>, SignInError> {
         let now = self.clock.now();
         let mut speakers = self.speakers(tenant, token)?;

@@ -34,6 +34,24 @@ impl Challenges for Store {
         self.write(move |connection| Box::pin(complete(connection, completion))).await
     }
 
+    async fn take_back_attempt(
+        &self,
+        challenge: ChallengeId,
+        user: UserId,
+        now: UnixTime,
+    ) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                sqlx::query("UPDATE challenges SET attempts = max(attempts - 1, 0) WHERE id = ?1")
+                    .bind(challenge.as_bytes().to_vec())
+                    .execute(&mut *connection)
+                    .await?;
+                take_back(connection, challenge, user, now).await
+            })
+        })
+        .await
+    }
+
     async fn record_wrong_code(&self, record: SignInRecord) -> Result<(), StoreError> {
         self.write(move |connection| {
             Box::pin(async move { insert_records(connection, std::slice::from_ref(&record)).await })

@@ -29,9 +29,14 @@ fn check(file: &Path, config: &str) -> (Option<i32>, String) {
 fn check_passes_what_behaves_and_reports_what_it_tried() {
     let (code, report) = check(&rust_plugin(IP_LIST), "{\"lists\": {\"lab\": [\"192.0.2.7\"]}}");
     assert_eq!(code, Some(0), "{report}");
-    for part in
-        ["handshake", "signal.signals: an ordinary input gives CS_OK", "signal.signals.out.json", "200 brackets", "KiB more", "0 findings"]
-    {
+    for part in [
+        "handshake",
+        "signal.signals: an ordinary input gives CS_OK",
+        "signal.signals.out.json",
+        "200 brackets",
+        "KiB more",
+        "0 findings",
+    ] {
         assert!(report.contains(part), "{part} in {report}");
     }
     let bench = Bench::new();

@@ -160,9 +160,10 @@ pub struct MfaBegin {
     pub tenant: String,
     /// The user.
     pub user: UserRef,
-    /// `email` or `sms`.
+    /// `email`, `sms` or `push`.
     pub method: String,
-    /// The verified address or number.
+    /// The verified address or number; empty for a push: the plugin knows the devices of the user.
+    #[serde(default)]
     pub destination: String,
     /// One for each message that is to be sent: an idempotency key.
     pub delivery_id: String,
@@ -182,14 +183,14 @@ pub struct MfaVerify {
     pub tenant: String,
     /// The user.
     pub user: UserRef,
-    /// `email` or `sms`.
+    /// `email`, `sms` or `push`.
     pub method: String,
     /// As in [`MfaBegin`].
     pub delivery_id: String,
     /// `reference` of the answer to `mfa.begin`.
     #[serde(default)]
     pub reference: Option<String>,
-    /// What the user typed, at most 64 characters.
+    /// What the user typed, at most 64 characters; may be empty for a push.
     pub code: String,
     /// Milliseconds that this call may take, as of when it was sent.
     pub deadline_ms: i64,

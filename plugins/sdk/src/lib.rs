@@ -110,7 +110,8 @@ pub trait Mfa: Plugin {
 
 /// Judges codes that the plugin's own service made: hook `mfa.verify`.
 pub trait MfaVerifier: Mfa {
-    /// `Ok` for a right code, `Reject` for a wrong one; anything else is neither and not counted as right.
+    /// `Ok` for a right code or a confirmed push, `Reject` for a wrong or refused one, `Declined` for a push that the user
+    /// has not answered yet; anything else is neither and not counted as right.
     fn verify(&self, call: &Call<'_>, request: MfaVerify) -> Outcome;
 }
 
