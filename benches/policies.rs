@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use countersign::admin::audit::Author;
 use countersign::clock::{Clock, SystemClock, UnixTime};
 use countersign::ids::{EventId, TenantId};
 use countersign::policy::bundle::Bundle;
@@ -102,12 +103,16 @@ async fn replay(bundle: &Bundle, records: usize) {
     let service = PolicyService {
         clock: Arc::new(SystemClock),
         store: Arc::<Store>::clone(&store),
+        audit: Arc::<Store>::clone(&store),
         decisions: Arc::new(OpenedDecisions { store: Arc::clone(&store), records: kept }),
         lab: Arc::new(Lab),
         folder: Arc::new(move || Ok(folder.clone())),
+        signers: Arc::default(),
     };
     let started = Instant::now();
-    let report = service.replay(&tenant, &candidate, UnixTime::from_secs(0), None, &|_, _| {}).await.unwrap();
+    let author = Author::command_line(Some(tenant.clone()), SystemClock.now(), &SystemEntropy);
+    let since = UnixTime::from_secs(0);
+    let report = service.replay(&tenant, &candidate, since, None, &|_, _| {}, author).await.unwrap();
     println!("replay of {} records, two bundles each, two threads: {:?}", report.total, started.elapsed());
     println!("{report}");
     read_only(&*service.decisions, &tenant).await;

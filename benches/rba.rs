@@ -13,9 +13,10 @@
 use std::time::Duration;
 
 use countersign::clock::UnixTime;
-use countersign::ids::UserId;
 use countersign::signin::history::{ContextPrint, History, PastEnd, PastSignIn};
-use countersign::signin::likelihood::{Commonness, LikelihoodMode, LikelihoodRule, Surroundings, likelihood};
+use countersign::signin::likelihood::{
+    Commonness, Likelihood, LikelihoodMode, LikelihoodRule, Surroundings, likelihood,
+};
 use countersign::signin::rules::Level;
 
 /// SplitMix64 (Steele, Lea, Flood 2014): the same sign-ins on every machine.
@@ -209,13 +210,12 @@ fn main() {
     let all = Commonness::of(all);
     let rule = LikelihoodRule { mode: LikelihoodMode::Auto, ..LikelihoodRule::default() };
     let now = UnixTime::from_secs(NOW);
-    let user = UserId::from_bytes([1; 16]);
     let (mut genuine, mut attacks) = (Vec::new(), [const { Vec::new() }; 3]);
     let mut by_history: [(u64, u64); 3] = [(0, 0); 3];
     for (person, history) in people.iter_mut().zip(&histories) {
         for _ in 0..5 {
             let (place, device) = person.sign_in(&mut random);
-            let told = likelihood(user, history, &print(place, device), &all, &rule, now);
+            let told = likelihood(history, &print(place, device), &all, &rule, now);
             let Some(told) = told else { continue };
             let group = match told.sign_ins {
                 0..15 => 0,
@@ -228,7 +228,7 @@ fn main() {
         }
         for (kind, scores) in attacks.iter_mut().enumerate() {
             let context = attack(kind, person, &mut random);
-            scores.extend(likelihood(user, history, &context, &all, &rule, now).map(|l| l.milli));
+            scores.extend(likelihood(history, &context, &all, &rule, now).map(|l| l.milli));
         }
     }
     genuine.sort_unstable();
@@ -240,7 +240,8 @@ fn main() {
         println!("{name:<20} {:.4}           {row}", auc(&genuine, scores));
     }
     let points = |scores: &[i64], from: i64| {
-        100.0 * scores.iter().filter(|m| (**m + 50).div_euclid(100) >= from).count() as f64 / scores.len() as f64
+        100.0 * scores.iter().filter(|m| Likelihood::of_milli(**m).points >= from).count() as f64
+            / scores.len() as f64
     };
     println!("points of at least    users    naive    VPN      targeted");
     for from in [1, 10, 20, 30, 40] {

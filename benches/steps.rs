@@ -53,6 +53,7 @@ fn provider(issuer: &str) -> Arc<Provider> {
     Arc::new(Provider {
         tenant: tenant(),
         name: "acme".into(),
+        generation: 0,
         issuer: IssuerRule::Exact(vec![issuer.to_owned()]),
         client_ids: vec![TestIssuer::CLIENT.to_owned()],
         authorized_parties: Vec::new(),
@@ -64,13 +65,16 @@ fn provider(issuer: &str) -> Arc<Provider> {
         email_trust: EmailTrust::Claim,
         linking: Linking::Never,
         provisioning: Provisioning::Create,
+        provisioning_domains: Vec::new(),
         trust_amr: Vec::new(),
         mapping: vec!["default".to_owned()],
         allowed_groups: Vec::new(),
         allowed_roles: Vec::new(),
+        default_roles: Vec::new(),
         remap: countersign::signin::provider::RemapRules::default(),
         enrich_failure: EnrichFailure::Deny,
         jwks_uri: None,
+        notices: countersign::signin::provider::Notices::None,
         test_mode: false,
     })
 }
@@ -153,6 +157,23 @@ fn bench_scripts(c: &mut Criterion) {
     assert!(host.assess(Arc::clone(&facts)).fault.is_none());
     c.bench_function("map", |b| b.iter(|| host.map(&provider, Arc::clone(&input)).unwrap()));
     c.bench_function("assess", |b| b.iter(|| host.assess(Arc::clone(&facts))));
+    // Each of two threads does all iterations: without a lock between them, and with two processors, this is the time
+    // of one.
+    c.bench_function("assess, on two threads at once", |b| {
+        b.iter_custom(|iterations| {
+            let started = std::time::Instant::now();
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        for _ in 0..iterations {
+                            std::hint::black_box(host.assess(Arc::clone(&facts)));
+                        }
+                    });
+                }
+            });
+            started.elapsed()
+        });
+    });
 }
 
 fn grant(user: UserId) -> Grant {
@@ -160,6 +181,7 @@ fn grant(user: UserId) -> Grant {
         tenant: tenant(),
         user,
         provider: "acme".into(),
+        provider_generation: 0,
         client_id: "app".into(),
         auth_time: SystemClock.now(),
         amr: vec!["pwd".to_owned()],
@@ -168,11 +190,12 @@ fn grant(user: UserId) -> Grant {
         caps: Caps::default(),
         local_mfa: false,
         client: None,
+        client_generation: 0,
         audience: None,
         jkt: None,
         upstream_sid: None,
         claims: Default::default(),
-        claims_by_factor: Default::default(),
+        shape_by_factor: Default::default(),
     }
 }
 
@@ -252,7 +275,8 @@ fn bench_store(c: &mut Criterion) {
         password: None,
     };
     let change = PlannedChange::Create { user: Box::new(user), identity: identity.clone() };
-    let made = SignInCommit { change, outcome: NewOutcome::Denial, record: record(id, now), sealed: None };
+    let made =
+        SignInCommit { change, came_by: None, outcome: NewOutcome::Denial, record: record(id, now), sealed: None };
     runtime.block_on(store.commit(made)).unwrap();
     for callers in [1_usize, 64] {
         c.bench_function(&format!("store, {callers} sign-ins at once"), |b| {
@@ -270,6 +294,7 @@ fn bench_store(c: &mut Criterion) {
                     let outcome = NewOutcome::Session(session);
                     store
                         .commit(SignInCommit {
+                            came_by: Some(identity.clone()),
                             change: PlannedChange::None,
                             outcome,
                             record: record(id, now),

@@ -1,10 +1,12 @@
 //! Joins core and edges: the only file, besides the commands, that names all of them.
 
+mod audit;
 mod development;
 pub mod keys;
 pub mod likelihood;
 pub mod offline;
 mod plugins;
+mod recorder;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -35,6 +37,7 @@ use crate::people::identities::IdentityService;
 use crate::people::invitations::InvitationService;
 use crate::people::passwords::PasswordService;
 use crate::plugin_host::{self, PluginHost, PluginKeys};
+use crate::policy::ports::PolicyStore;
 use crate::policy::service::PolicyService;
 use crate::scripts::follow::{Follower, Progress};
 use crate::scripts::lab::Lab;
@@ -43,18 +46,20 @@ use crate::scripts::watch::{WatchGuard, watch};
 use crate::scripts::{PolicyHost, bundle};
 use crate::secret::{Entropy, SystemEntropy};
 use crate::session::bearer::BearerCheck;
-use crate::session::clients::Clients;
 use crate::session::dpop::DpopCheck;
 use crate::session::issue::TokenIssuer;
 use crate::session::refresh::SessionService;
 use crate::session::rotation::KeyKeeper;
+use crate::session::upstream::UpstreamEvents;
 use crate::signin::history::Pseudonyms;
+use crate::signin::networks::Networks;
 use crate::signin::nonce::NonceIssuer;
 use crate::signin::pipeline::Pipeline;
-use crate::signin::ports::{AfterDecision, DecisionLog, Directory, StoreError};
+use crate::signin::ports::{AfterDecision, DecisionLog, Directory, GeoLookup, StoreError};
 use crate::store::Store;
 use crate::store::decisions::DecisionRecords;
 use crate::store::policies::OpenedDecisions;
+use audit::{Auditor, Parts};
 
 /// The user that `serve --dev` makes, and its subject at the development issuer.
 pub const DEV_USER: &str = "ada";
@@ -125,9 +130,11 @@ fn policy_service(
     PolicyService {
         clock,
         store: Arc::<Store>::clone(store),
+        audit: Arc::<Store>::clone(store),
         decisions: Arc::new(OpenedDecisions { store: Arc::clone(store), records }),
         lab: Arc::new(Lab),
         folder: Arc::new(move || bundle::read_folder(&dir).map_err(|error| error.to_string())),
+        signers: Arc::clone(&settings.policy_signers),
     }
 }
 
@@ -141,7 +148,7 @@ pub struct App {
     counts: Arc<CountKeeper>,
     watch: (Option<WatchGuard>, Option<plugin_host::WatchGuard>),
     /// What looks for changes beside the requests: keys, the directory, counts of sign-ins, policies.
-    running: (AbortOnDrop, AbortOnDrop, AbortOnDrop, Option<AbortOnDrop>),
+    running: (AbortOnDrop, AbortOnDrop, AbortOnDrop, AbortOnDrop, Option<(String, AbortOnDrop)>),
     _master_key: MasterKeyFile,
 }
 
@@ -209,6 +216,13 @@ impl App {
         let records = Arc::new(DecisionRecords::new(vault.clone(), pseudonyms.clone(), settings.keep_records));
         let counts = CountKeeper::new(Arc::clone(&store), Arc::clone(&clock));
         let shadows = Shadows::start().map_err(StartError::Thread)?;
+        let geo: Arc<dyn GeoLookup> = Arc::new(geo);
+        let auditor = Auditor::new(Parts {
+            settings: settings.clone(),
+            store: Arc::clone(&store),
+            geo: Arc::clone(&geo),
+            activated: development.is_none(),
+        });
         let pipeline = Arc::new(Pipeline {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
@@ -223,7 +237,7 @@ impl App {
             enricher: Arc::<PluginHost>::clone(&plugins),
             mapper: Arc::<PolicyHost>::clone(&policies),
             users: Arc::<Store>::clone(&store),
-            geo: Arc::new(geo),
+            geo,
             signals: Arc::<PluginHost>::clone(&plugins),
             observer: Arc::<PluginHost>::clone(&plugins),
             channels: Arc::<PluginHost>::clone(&plugins),
@@ -242,18 +256,20 @@ impl App {
             None => {
                 let mut node = [0; 8];
                 entropy.fill(&mut node);
+                let node = format!("nod_{}", data_encoding::HEXLOWER.encode(&node));
                 let follower = Follower {
                     host: Arc::clone(&policies),
                     store: Arc::<Store>::clone(&store),
                     shadows,
                     clock: Arc::clone(&clock),
                     entropy: Arc::clone(&entropy),
-                    node: format!("nod_{}", data_encoding::HEXLOWER.encode(&node)),
+                    node: node.clone(),
                     cache: private_folder(&settings).join("policy-bundles"),
+                    signers: Arc::clone(&settings.policy_signers),
                 };
                 let mut progress = Progress::default();
                 follower.round(&mut progress).await;
-                Some(AbortOnDrop(tokio::spawn(follower.run(progress))))
+                Some((node, AbortOnDrop(tokio::spawn(follower.run(progress)))))
             }
         };
         let (extra, assume, watch) = match development {
@@ -271,6 +287,8 @@ impl App {
             }
             None => (None, None, None),
         };
+        let metrics = recorder::recorder()?;
+        let rendered = metrics.clone();
         let state = Arc::new(State {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
@@ -304,6 +322,13 @@ impl App {
                 issuer: Arc::clone(&issuer),
                 vault: vault.clone(),
             },
+            upstream: UpstreamEvents {
+                clock: Arc::clone(&clock),
+                entropy: Arc::clone(&entropy),
+                directory: Arc::clone(&directory),
+                sessions: Arc::<Store>::clone(&store),
+                observer: Arc::<PluginHost>::clone(&plugins),
+            },
             bearer: BearerCheck {
                 clock: Arc::clone(&clock),
                 issuer,
@@ -328,6 +353,7 @@ impl App {
                 users: Arc::<Store>::clone(&store),
                 sign_ins: Arc::<Store>::clone(&store),
                 probe: Arc::new(Probe { fetcher, keys: provider_keys }),
+                audits: Arc::new(auditor),
                 plugins: Arc::<PluginHost>::clone(&plugins),
             },
             enrolment: Enrolment {
@@ -363,8 +389,8 @@ impl App {
             },
             ready: Arc::new(StoreReadiness(Arc::clone(&store))),
             keys: Arc::clone(&keeper),
-            clients: Clients::new(&settings.clients),
-            render_metrics: metrics_renderer()?,
+            render_metrics: Box::new(move || rendered.render()),
+            networks: Networks::new(settings.network_limit.clone()),
             trusted_proxies: settings.server.trusted_proxies.clone(),
             assume,
         });
@@ -373,6 +399,7 @@ impl App {
         let look = AbortOnDrop(tokio::spawn(keys::look_always(Arc::clone(&keeper))));
         let follow = AbortOnDrop(tokio::spawn(follow_directory(managed)));
         let count = AbortOnDrop(tokio::spawn(Arc::clone(&counts).run()));
+        let keep_up = AbortOnDrop(tokio::spawn(recorder::keep_up(metrics)));
         Ok(Self {
             endpoint,
             store,
@@ -381,7 +408,7 @@ impl App {
             keeper,
             watch: (watch, plugin_watch),
             counts,
-            running: (look, follow, count, follow_policies),
+            running: (look, follow, count, keep_up, follow_policies),
             _master_key: master_key,
         })
     }
@@ -419,7 +446,14 @@ impl App {
     /// Serves until `stop` resolves; then requests finish, and the store is closed.
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
         serve::serve(listener, self.endpoint, stop).await;
-        drop((self.watch, self.running));
+        let (look, follow, count, keep_up, node) = self.running;
+        let node = node.map(|(node, _running)| node);
+        drop((self.watch, look, follow, count, keep_up));
+        if let Some(node) = node
+            && let Err(error) = self.store.leave(&node).await
+        {
+            tracing::warn!(error = %error.0, "other servers may wait for this one at the next activation");
+        }
         self.store.close().await;
     }
 }
@@ -480,21 +514,6 @@ fn private_plugin_store(settings: &Settings) -> PathBuf {
 
 fn private_folder(settings: &Settings) -> &Path {
     settings.master_key_file.parent().unwrap_or(Path::new("."))
-}
-
-/// One recorder for the process, however many servers a test starts in it.
-fn metrics_renderer() -> Result<Box<dyn Fn() -> String + Send + Sync>, StartError> {
-    use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-    static HANDLE: std::sync::OnceLock<Result<PrometheusHandle, String>> = std::sync::OnceLock::new();
-    let handle = HANDLE.get_or_init(|| {
-        let seconds = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
-        PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &seconds)
-            .and_then(PrometheusBuilder::install_recorder)
-            .map_err(|e| e.to_string())
-    });
-    let handle = handle.clone().map_err(StartError::Metrics)?;
-    Ok(Box::new(move || handle.render()))
 }
 
 /// Whether only this machine reaches the address.

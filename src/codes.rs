@@ -39,6 +39,8 @@ codes! {
     InvalidRefreshToken = "invalid_refresh_token",
     /// The code is wrong.
     InvalidMfaCode = "invalid_mfa_code",
+    /// The user has not answered on the device yet.
+    MfaPending = "mfa_pending",
     /// The challenge has expired or died.
     ChallengeExpired = "challenge_expired",
     /// The challenge was answered.
@@ -161,6 +163,8 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type",
     /// Too many wrong codes.
     MfaLocked = "mfa_locked",
+    /// Too many requests from one network.
+    TooManyRequests = "too_many_requests",
     /// The cursor is not one of this list.
     InvalidCursor = "invalid_cursor",
     /// No admin key.
@@ -175,6 +179,8 @@ codes! {
     AdminScopeInsufficient = "admin_scope_insufficient",
     /// The settings break a rule.
     InvalidSettings = "invalid_settings",
+    /// No such client.
+    UnknownClient = "unknown_client",
     /// The provider is disabled.
     ProviderDisabled = "provider_disabled",
     /// The configuration file says what it is.
@@ -193,6 +199,8 @@ codes! {
     UnknownAdminKey = "unknown_admin_key",
     /// The files make no usable bundle of policies.
     PolicyUnusable = "policy_unusable",
+    /// The bundle is not signed as it has to be.
+    PolicySignatureRefused = "policy_signature_refused",
     /// The bundle does not pass what stands before an activation.
     PolicyNotPassed = "policy_not_passed",
     /// No bundle has this identifier here.

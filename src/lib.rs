@@ -8,7 +8,7 @@
 //! | [`http`], [`store`], [`oidc`], [`scripts`], [`plugin_host`], [`geo`], [`hashing`], [`dev`], [`config`] | the edges: each touches one part of the world, and none imports another |
 //! | [`app`] | joins core and edges |
 //! | [`cli`] | the commands |
-//! | [`ids`], [`clock`], [`codes`], [`secret`], [`vault`] | words that all others use |
+//! | [`ids`], [`clock`], [`codes`], [`rates`], [`secret`], [`vault`] | words that all others use |
 //!
 //! ARCHITECTURE.md has the map, the walk and the decisions.
 
@@ -28,6 +28,7 @@ pub mod oidc;
 pub mod people;
 pub mod plugin_host;
 pub mod policy;
+pub mod rates;
 pub mod scripts;
 pub mod secret;
 pub mod session;

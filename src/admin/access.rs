@@ -13,7 +13,7 @@ use crate::secret::Entropy;
 pub enum Role {
     /// Look.
     Viewer,
-    /// Change what sign-ins meet: providers, users, policies.
+    /// Change what sign-ins meet: providers, OAuth clients, users, policies.
     Editor,
     /// Change what holds the server together: tenants, keys, plugins; erase users.
     Admin,
@@ -83,6 +83,8 @@ pub enum Resource {
     Tenants,
     /// Providers.
     Providers,
+    /// OAuth clients.
+    Clients,
     /// Users, their identities, factors and sessions.
     Users,
     /// Records of sign-ins.
@@ -107,7 +109,9 @@ pub const fn least_role(verb: Verb, resource: Resource) -> Role {
         (_, R::AdminKeys) | (Verb::Erase, _) => Role::Admin,
         (Verb::Read, _) => Role::Viewer,
         (Verb::Change, R::Tenants | R::SigningKeys | R::Plugins | R::Audit) => Role::Admin,
-        (Verb::Try, _) | (Verb::Change, R::Providers | R::Users | R::SignIns | R::Policies) => Role::Editor,
+        (Verb::Try, _) | (Verb::Change, R::Providers | R::Clients | R::Users | R::SignIns | R::Policies) => {
+            Role::Editor
+        }
     }
 }
 
@@ -255,6 +259,7 @@ mod tests {
         let all = [
             R::Tenants,
             R::Providers,
+            R::Clients,
             R::Users,
             R::SignIns,
             R::Policies,

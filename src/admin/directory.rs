@@ -1,4 +1,4 @@
-//! Tenants and providers that administrators manage, beside those of the configuration file.
+//! Tenants, providers and clients that administrators manage, beside those of the configuration file.
 //!
 //! The store holds what was written, the rules are those of the file, and a snapshot in memory is what
 //! sign-ins see. Every node asks the store for its version a few times a second; whoever changes something
@@ -12,10 +12,12 @@ use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
 use super::audit::Author;
+use super::clients::{ClientEntry, StoredClient, WrittenClient};
 use crate::clock::UnixTime;
 use crate::codes::ErrorCode;
 use crate::ids::TenantId;
 use crate::session::SessionLimits;
+use crate::session::clients::{Client, ClientKind};
 use crate::signin::ports::StoreError;
 use crate::signin::provider::{Provider, Tenant};
 
@@ -116,6 +118,8 @@ pub struct StoredProvider {
     pub name: String,
     /// As it was written.
     pub settings: Map<String, Value>,
+    /// See [`Provider::generation`].
+    pub generation: i64,
     /// When.
     pub times: Times,
 }
@@ -131,6 +135,8 @@ pub struct StoredDirectory {
     pub providers: Vec<StoredProvider>,
     /// Providers of the file that are switched off, by tenant and name.
     pub switched_off: Vec<(TenantId, String)>,
+    /// Clients.
+    pub clients: Vec<StoredClient>,
 }
 
 /// One change of the directory.
@@ -143,7 +149,7 @@ pub enum DirectoryChange {
         /// What it is.
         terms: TenantTerms,
     },
-    /// A tenant of the API without users and providers goes.
+    /// A tenant of the API without users, providers and clients goes.
     DeleteTenant(TenantId),
     /// A provider is made or gets other settings.
     PutProvider {
@@ -169,6 +175,22 @@ pub enum DirectoryChange {
         name: String,
         /// Off.
         off: bool,
+    },
+    /// A client is made or becomes another.
+    PutClient {
+        /// Its tenant.
+        tenant: TenantId,
+        /// Its `client_id`.
+        id: String,
+        /// What it is.
+        written: WrittenClient,
+    },
+    /// A client of the API goes.
+    DeleteClient {
+        /// Its tenant.
+        tenant: TenantId,
+        /// Its `client_id`.
+        id: String,
     },
 }
 
@@ -220,6 +242,21 @@ pub trait DirectoryRules: Send + Sync {
         name: &str,
         settings: &Map<String, Value>,
     ) -> Result<Provider, Vec<String>>;
+    /// A tenant's clients, by `client_id`.
+    fn client_entries(&self, tenant: &TenantId) -> Vec<ClientEntry>;
+    /// The kind that a client's settings name, or the default one; `None` when they name none that there is.
+    fn client_kind(&self, settings: &Map<String, Value>) -> Option<ClientKind>;
+    /// Judges a client's settings exactly as a table of the file with these secrets.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    fn check_client(
+        &self,
+        tenant: &TenantId,
+        id: &str,
+        settings: &Map<String, Value>,
+        secret_hashes: &[[u8; 32]],
+    ) -> Result<Client, Vec<String>>;
 }
 
 /// Why the directory does not change.
@@ -234,6 +271,9 @@ pub enum DirectoryError {
     /// No such provider.
     #[error("no provider of this tenant has this name")]
     UnknownProvider,
+    /// No such client.
+    #[error("no client of this tenant has this client_id")]
+    UnknownClient,
     /// The file says what it is.
     #[error("{0} is managed by the configuration file; change it there")]
     ManagedByConfig(&'static str),
@@ -259,6 +299,7 @@ impl DirectoryError {
             Self::Invalid(_) => ErrorCode::InvalidSettings,
             Self::UnknownTenant => ErrorCode::UnknownTenant,
             Self::UnknownProvider => ErrorCode::UnknownProvider,
+            Self::UnknownClient => ErrorCode::UnknownClient,
             Self::ManagedByConfig(_) => ErrorCode::ManagedByConfig,
             Self::Exists(_) => ErrorCode::AlreadyExists,
             Self::NotEmpty(_) => ErrorCode::TenantNotEmpty,
@@ -354,7 +395,7 @@ impl DirectoryService {
         self.tenant(id)
     }
 
-    /// Removes a tenant that has neither users nor providers.
+    /// Removes a tenant that has no users, providers or clients.
     ///
     /// # Errors
     /// See [`DirectoryError`].
@@ -365,6 +406,9 @@ impl DirectoryService {
             }
             if !self.providers(id).is_empty() {
                 return Err(DirectoryError::NotEmpty("providers"));
+            }
+            if !self.clients(id).is_empty() {
+                return Err(DirectoryError::NotEmpty("clients"));
             }
             Ok(DirectoryChange::DeleteTenant(id.clone()))
         })
@@ -453,7 +497,7 @@ impl DirectoryService {
     }
 
     /// Judges by the snapshot, writes if that is the newest, and looks again when it is not.
-    async fn change(
+    pub(super) async fn change(
         &self,
         author: &Author,
         judge: impl Fn() -> Result<DirectoryChange, DirectoryError> + Send + Sync,

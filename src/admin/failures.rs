@@ -3,49 +3,34 @@
 //!
 //! Texts that are no keys at all are not counted: they guess nothing and never reach the store.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::UnixTime;
 use crate::ids::AdminKeyId;
-
-/// So many failures at once, and one more after every pause.
-struct Allowance {
-    most: u32,
-    pause: Duration,
-}
+use crate::rates::{Allowance, Counted, Network, network};
 
 /// Of one key from one network.
 const OF_KEY: Allowance = Allowance { most: 5, pause: Duration::from_secs(60) };
 /// From one network. Ample beside the former: a service that goes on with a revoked key shuts out no neighbour.
 const OF_NETWORK: Allowance = Allowance { most: 30, pause: Duration::from_secs(10) };
-/// How many are counted at most; beyond, whoever failed least is forgotten.
+/// How many are counted at most.
 const MAX_COUNTED: usize = 4096;
-
-/// Where a client is: an IPv4 address, or the /64 of an IPv6 address, within which a client chooses freely.
-/// `None` where the connection has no address.
-type Network = Option<IpAddr>;
 
 /// Failures of admin keys of the recent past, on this node.
 #[derive(Debug, Default)]
 pub struct FailedKeys(Mutex<Counts>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counts {
     of_keys: Counted<(AdminKeyId, Network)>,
     of_networks: Counted<Network>,
 }
 
-/// When all failures of each are forgiven: every one moves that on by a pause.
-#[derive(Debug)]
-struct Counted<K>(HashMap<K, UnixTime>);
-
-impl<K> Default for Counted<K> {
+impl Default for Counts {
     fn default() -> Self {
-        Self(HashMap::new())
+        Self { of_keys: Counted::new(MAX_COUNTED), of_networks: Counted::new(MAX_COUNTED) }
     }
 }
 
@@ -53,7 +38,7 @@ impl FailedKeys {
     /// How long to wait before a key is looked at again; `None` when it is looked at now.
     #[must_use]
     pub fn wait(&self, key: AdminKeyId, address: Option<IpAddr>, now: UnixTime) -> Option<Duration> {
-        let network = address.map(network);
+        let network = network(address);
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of_key = counts.of_keys.wait(&(key, network), &OF_KEY, now);
         of_key.max(counts.of_networks.wait(&network, &OF_NETWORK, now))
@@ -61,44 +46,10 @@ impl FailedKeys {
 
     /// Counts a failure.
     pub fn add(&self, key: AdminKeyId, address: Option<IpAddr>, now: UnixTime) {
-        let network = address.map(network);
+        let network = network(address);
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.of_keys.add((key, network), &OF_KEY, now);
-        counts.of_networks.add(network, &OF_NETWORK, now);
-    }
-}
-
-impl Allowance {
-    /// When all failures are forgiven, at the latest: a clock that was set back holds nobody off for longer.
-    fn last(&self, now: UnixTime) -> UnixTime {
-        now.plus(self.pause * self.most)
-    }
-}
-
-impl<K: Eq + Hash + Clone> Counted<K> {
-    fn wait(&self, who: &K, allowance: &Allowance, now: UnixTime) -> Option<Duration> {
-        let forgiven = (*self.0.get(who)?).min(allowance.last(now));
-        let wait = forgiven.since(now.plus(allowance.pause * (allowance.most - 1)));
-        (!wait.is_zero()).then_some(wait)
-    }
-
-    fn add(&mut self, who: K, allowance: &Allowance, now: UnixTime) {
-        if self.0.len() >= MAX_COUNTED && !self.0.contains_key(&who) {
-            self.0.retain(|_, forgiven| *forgiven > now);
-            if self.0.len() >= MAX_COUNTED {
-                let least = self.0.iter().min_by_key(|(_, forgiven)| **forgiven).map(|(who, _)| who.clone());
-                least.and_then(|who| self.0.remove(&who));
-            }
-        }
-        let forgiven = self.0.entry(who).or_insert(now);
-        *forgiven = (*forgiven).max(now).plus(allowance.pause).min(allowance.last(now));
-    }
-}
-
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64))),
-        v4 => v4,
+        counts.of_keys.add((key, network), 1, &OF_KEY, now);
+        counts.of_networks.add(network, 1, &OF_NETWORK, now);
     }
 }
 
@@ -153,7 +104,7 @@ mod tests {
             failed.add(key, Some(IpAddr::V4((0x0a00_0000 + n).into())), now);
         }
         let counts = failed.0.lock().unwrap();
-        assert_eq!((counts.of_keys.0.len(), counts.of_networks.0.len()), (MAX_COUNTED, MAX_COUNTED));
+        assert!(counts.of_keys.len() <= MAX_COUNTED && counts.of_networks.len() <= MAX_COUNTED);
         drop(counts);
         assert_eq!(failed.wait(key, here, now), Some(OF_KEY.pause));
     }

@@ -145,6 +145,7 @@ impl KeyCheck {
         let now = self.clock.now();
         let (id, secret_hash) = parse(token).ok_or(KeyError::Invalid)?;
         if let Some(wait) = self.failed.wait(id, address, now) {
+            metrics::counter!("countersign_admin_keys_held_off_total").increment(1);
             let retry_after_s = u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
             return Err(KeyError::TooMany { retry_after_s });
         }
@@ -155,6 +156,11 @@ impl KeyCheck {
         };
         let Some(StoredAdminKey { key, .. }) = self.keys.find(id).await?.filter(opens) else {
             self.failed.add(id, address, now);
+            metrics::counter!("countersign_admin_key_failures_total").increment(1);
+            // Once for each time that the allowance is used up: whoever is held off is not looked at.
+            if self.failed.wait(id, address, now).is_some() {
+                tracing::warn!(admin_key.id = %id, "too many wrong admin keys: this key, or its client's network, is held off");
+            }
             return Err(KeyError::Invalid);
         };
         if key.last_used_at.is_none_or(|at| now.since(at) >= USE_GRAIN) {

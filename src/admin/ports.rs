@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::audit::{AuditFilter, AuditRecord, Author};
+use super::audit::{AuditFilter, AuditRecord, Author, Change};
 use super::keys::{AdminKey, StoredAdminKey};
 use super::page::{Page, Paged};
 use crate::clock::UnixTime;
@@ -24,9 +24,11 @@ pub trait AdminKeys: Send + Sync {
     async fn revoke(&self, tenant: Option<&TenantId>, id: AdminKeyId, author: Author) -> Result<bool, StoreError>;
 }
 
-/// The audit log. It is written by the changes themselves.
+/// The audit log. It is written by the changes themselves, and beside them by trials, which change nothing.
 #[async_trait]
 pub trait AuditLog: Send + Sync {
+    /// Writes what was tried.
+    async fn record(&self, author: Author, tried: Change) -> Result<(), StoreError>;
     /// Records, newest first.
     async fn list(&self, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditRecord>, StoreError>;
 }

@@ -1,9 +1,14 @@
 //! Asking a provider of itself, for an administrator.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
+use super::audit::Change;
 use crate::codes::ErrorCode;
+use crate::signin::audit::{Case, Verdict};
+use crate::signin::ports::StoreError;
 use crate::signin::provider::{Provider, SignatureAlgorithm};
 
 /// Why nothing came of it. The texts are meant for an administrator.
@@ -35,6 +40,29 @@ pub trait ProviderProbe: Send + Sync {
     async fn discovery(&self, issuer: &str) -> Result<Map<String, Value>, ProbeError>;
     /// How many usable keys a provider publishes; asks only when none are held.
     async fn count_keys(&self, provider: &Provider) -> Result<usize, ProbeError>;
+}
+
+/// Attacks a provider's configuration with forged tokens, and writes nothing.
+#[async_trait]
+pub trait ProviderAudit: Send + Sync {
+    /// Runs all attacks, as [`crate::signin::audit`] tells. The first case is the control.
+    ///
+    /// # Errors
+    /// When the policies in force cannot be had.
+    async fn audit(&self, provider: Arc<Provider>) -> Result<Vec<Case>, StoreError>;
+}
+
+/// What stays of an audit: counts alone.
+#[must_use]
+pub fn audited(provider: &str, cases: &[Case]) -> Change {
+    let count = |fits: fn(&Verdict) -> bool| cases.iter().skip(1).filter(|case| fits(&case.verdict)).count();
+    let after = json!({
+        "withstood": count(|v| matches!(v, Verdict::Withstood { .. })),
+        "not_applicable": count(|v| matches!(v, Verdict::NotApplicable { .. })),
+        "succeeded": count(|v| matches!(v, Verdict::Succeeded { .. })),
+        "control_passed": cases.first().is_some_and(|case| matches!(case.verdict, Verdict::Withstood { .. })),
+    });
+    Change::between("provider.audit", provider, &Value::Null, &after)
 }
 
 /// A provider that could be made.

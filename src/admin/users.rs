@@ -93,6 +93,8 @@ pub struct UserExport {
     pub identities: Vec<LinkedIdentity>,
     /// Its factors.
     pub factors: Vec<Factor>,
+    /// How many backup codes it has.
+    pub backup_codes_left: u32,
     /// Its living sessions.
     pub sessions: Vec<StoredSession>,
     /// Its sign-ins, newest first, at most [`EXPORTED_SIGN_INS`].

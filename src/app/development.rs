@@ -128,7 +128,7 @@ async fn seed_dev_user(
         session: None,
     };
     let change = PlannedChange::Create { user: Box::new(user), identity };
-    store.commit(SignInCommit { change, outcome: NewOutcome::Denial, record, sealed: None }).await?;
+    store.commit(SignInCommit { change, came_by: None, outcome: NewOutcome::Denial, record, sealed: None }).await?;
     let factor = FactorId::generate(now, entropy);
     let sealed_secret = vault.seal(TOTP_PURPOSE, factor.as_bytes(), secret);
     let described = Factor { id: factor, method: MfaMethod::Totp, enrolled_at: now, last_used_at: None };

@@ -30,7 +30,7 @@ use crate::signin::likelihood::Commonness;
 use crate::signin::nonce::NonceIssuer;
 use crate::signin::pipeline::{Pipeline, Preview};
 use crate::signin::ports::{
-    AfterDecision, DecisionLog, Directory, KeySource, Outcomes, ReplayGuard, SealedDecision, StoreError,
+    AfterDecision, DecisionLog, Directory, GeoLookup, KeySource, Outcomes, ReplayGuard, SealedDecision, StoreError,
     TenantCounts, Users,
 };
 use crate::signin::provider::Provider;
@@ -71,6 +71,7 @@ impl Offline {
             directory: Arc::<LiveDirectory>::clone(&directory),
             keys: Arc::new(PluginKeys::new(Arc::clone(&plugins), cache, Arc::new(SystemClock))),
             plugins,
+            geo: databases(settings)?,
             users: Arc::<Store>::clone(&store),
             counts,
             outcomes: Arc::<Store>::clone(&store),
@@ -110,6 +111,8 @@ pub struct World {
     pub keys: Arc<dyn KeySource>,
     /// Plugins.
     pub plugins: Arc<PluginHost>,
+    /// Places.
+    pub geo: Arc<dyn GeoLookup>,
     /// Users.
     pub users: Arc<dyn Users>,
     /// What is common in a tenant.
@@ -125,7 +128,7 @@ pub struct World {
 /// The real path around a world. It signs nothing, so its signing key is a throw-away one.
 ///
 /// # Errors
-/// When databases do not load.
+/// When no key can be made.
 pub async fn pipeline(
     settings: &Settings,
     clock: Arc<dyn Clock>,
@@ -133,7 +136,6 @@ pub async fn pipeline(
     world: World,
 ) -> Result<Pipeline, StartError> {
     let policies = Arc::new(policies);
-    let geo = GeoDatabases::open(settings.geoip_city.as_deref(), settings.geoip_asn.as_deref())?;
     let scratch = Vault::new(Secret::random(Vault::MASTER_KEY_BYTES, &SystemEntropy));
     let ring =
         KeyRing::load(&Scratch::default(), &scratch, SigningAlgorithm::EdDsa, clock.now(), &SystemEntropy).await;
@@ -149,7 +151,7 @@ pub async fn pipeline(
         mapper: Arc::<PolicyHost>::clone(&policies),
         users: world.users,
         counts: world.counts,
-        geo: Arc::new(geo),
+        geo: world.geo,
         signals: Arc::<PluginHost>::clone(&world.plugins),
         // Nobody is told: a preview is no sign-in.
         observer: Arc::new(PluginHost::none()),
@@ -170,7 +172,6 @@ pub async fn pipeline(
 /// # Errors
 /// When policies or databases do not load, or the store that holds the activated policies does not open.
 pub async fn audited(settings: &Settings, provider: &Provider, activated: bool) -> Result<Pipeline, StartError> {
-    let now = SystemClock.now();
     let policies = PolicyHost::load(&settings.policies_dir)?;
     if activated {
         match Store::open_read_only(&StoreOptions { url: settings.store_url.clone() }).await {
@@ -184,12 +185,27 @@ pub async fn audited(settings: &Settings, provider: &Provider, activated: bool) 
             Err(error) => return Err(error.into()),
         }
     }
+    staged(settings, provider, policies, databases(settings)?).await
+}
+
+/// The same with policies and databases that are loaded.
+///
+/// # Errors
+/// When TLS cannot be set up on this machine.
+pub async fn staged(
+    settings: &Settings,
+    provider: &Provider,
+    policies: PolicyHost,
+    geo: Arc<dyn GeoLookup>,
+) -> Result<Pipeline, StartError> {
+    let now = SystemClock.now();
     let vault = Vault::new(Secret::random(Vault::MASTER_KEY_BYTES, &SystemEntropy));
     let stage = Arc::new(Stage::new(provider, now));
     let world = World {
         directory: Arc::new(settings.directory()),
         keys: Arc::new(KeyCache::new(fetcher(settings)?, Arc::new(SystemClock))),
         plugins: Arc::new(PluginHost::none()),
+        geo,
         users: Arc::<Stage>::clone(&stage),
         counts: Arc::new(Nobody),
         outcomes: stage,
@@ -197,6 +213,11 @@ pub async fn audited(settings: &Settings, provider: &Provider, activated: bool) 
         pseudonyms: Pseudonyms::new(vault.derive(keys::PSEUDONYMS)),
     };
     pipeline(settings, Arc::new(Standing(now)), policies, world).await
+}
+
+fn databases(settings: &Settings) -> Result<Arc<dyn GeoLookup>, StartError> {
+    let geo = GeoDatabases::open(settings.geoip_city.as_deref(), settings.geoip_asn.as_deref())?;
+    Ok(Arc::new(geo))
 }
 
 /// Tenants and providers of the file, and those that administrators made and switched off.

@@ -10,6 +10,7 @@ mod openapi;
 mod paint;
 mod plugin;
 mod policy;
+mod policy_sign;
 mod policy_store;
 mod policy_test;
 mod provider;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{FINDINGS, FINE, Failure, USAGE, policy_store, policy_test};
+use super::{FINDINGS, FINE, Failure, USAGE, policy_sign, policy_store, policy_test};
 use crate::policy::ports::PolicyLab;
 use crate::scripts::bundle::read_folder;
 use crate::scripts::definitions;
@@ -50,6 +50,9 @@ pub(super) enum Policy {
         after_help = "Example:\n  countersign policy activate ./policies --tenant acme --note \"hosting networks\""
     )]
     Activate(policy_store::Activate),
+    /// Sign a folder, for tenants whose bundles must be signed.
+    #[command(after_help = "Example:\n  countersign policy sign ./policies --key policy-signing.pem")]
+    Sign(policy_sign::Sign),
     /// Go back to what was active before.
     #[command(after_help = "Example:\n  countersign policy rollback --tenant acme")]
     Rollback(policy_store::Rollback),
@@ -89,6 +92,7 @@ impl Policy {
             Self::Diff(command) => command.run(),
             Self::Shadow(command) => command.run(),
             Self::Activate(command) => command.run(),
+            Self::Sign(command) => command.run(),
             Self::Rollback(command) => command.run(),
             Self::Status(command) => command.run(),
             Self::Label(command) => command.run(),

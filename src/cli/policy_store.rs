@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use data_encoding::BASE64;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
@@ -33,9 +34,9 @@ impl From<PolicyError> for Failure {
                 let lines: String = findings.0.iter().map(|finding| format!("\n  {finding}")).collect();
                 Self::new(FINDINGS, format!("the bundle does not pass, and nothing was activated:{lines}"))
             }
-            error @ (PolicyError::UnknownDecision(_) | PolicyError::NothingBefore(_)) => {
-                Self::new(FINDINGS, error.to_string())
-            }
+            error @ (PolicyError::UnknownDecision(_)
+            | PolicyError::NothingBefore(_)
+            | PolicyError::Signature(_)) => Self::new(FINDINGS, error.to_string()),
             error => Self::new(USAGE, error.to_string()),
         }
     }
@@ -77,14 +78,26 @@ async fn bundle(service: &PolicyService, text: &str) -> Result<Arc<Bundle>, Fail
 }
 
 /// The same, and kept if it was not.
-async fn kept(service: &PolicyService, text: &str, owner: Scope, note: &str) -> Result<String, Failure> {
+async fn kept(
+    service: &PolicyService,
+    text: &str,
+    signature: Option<&str>,
+    owner: Scope,
+    note: &str,
+) -> Result<String, Failure> {
     let bundle = bundle(service, text).await?;
-    if text.starts_with("pol_") && !Path::new(text).exists() {
+    let is_kept = text.starts_with("pol_") && !Path::new(text).exists();
+    if is_kept && signature.is_none() {
         return Ok(bundle.id());
     }
+    let decode = |text: &str| {
+        let decoded = BASE64.decode(text.trim().as_bytes());
+        decoded.map_err(|_| Failure::new(USAGE, "--signature is 64 bytes in base64, as `policy sign` prints it"))
+    };
+    let signature = signature.map(decode).transpose()?;
     let bundle = Arc::unwrap_or_clone(bundle);
     let author = author(service, &owner);
-    Ok(service.keep(bundle, owner, note, author).await?.id)
+    Ok(service.keep(bundle, signature, owner, note, author).await?.id)
 }
 
 /// A recorded sign-in as a case.
@@ -163,7 +176,8 @@ impl Replay {
                 bar.set_length(total);
                 bar.set_position(done);
             };
-            Ok(service.replay(&self.tenant, &candidate, since, None, &progress).await?)
+            let author = author(service, &Scope::Tenant(self.tenant.clone()));
+            Ok(service.replay(&self.tenant, &candidate, since, None, &progress, author).await?)
         })?;
         bar.finish_and_clear();
         if self.json {
@@ -203,6 +217,9 @@ pub(super) struct Shadow {
     /// A policies folder or a kept bundle; at most two.
     #[arg(long, value_name = "DIR|ID")]
     candidate: Vec<String>,
+    /// The candidate's signature, as `policy sign` prints it.
+    #[arg(long, value_name = "BASE64", requires = "candidate")]
+    signature: Option<String>,
     /// Take all candidates of the tenant away.
     #[arg(long, conflicts_with = "candidate")]
     clear: bool,
@@ -220,7 +237,8 @@ impl Shadow {
             if self.clear || !self.candidate.is_empty() {
                 let mut ids = Vec::new();
                 for candidate in &self.candidate {
-                    ids.push(kept(service, candidate, scope.clone(), "candidate").await?);
+                    let signature = self.signature.as_deref();
+                    ids.push(kept(service, candidate, signature, scope.clone(), "candidate").await?);
                 }
                 service.shadow(&self.tenant, ids, author(service, &scope)).await?;
             }
@@ -283,6 +301,9 @@ pub(super) struct Activate {
     /// For this tenant; absent: for all tenants without one of their own.
     #[arg(long, value_name = "ID", value_parser = tenant)]
     tenant: Option<TenantId>,
+    /// Its signature, as `policy sign` prints it.
+    #[arg(long, value_name = "BASE64")]
+    signature: Option<String>,
     /// Why.
     #[arg(long, default_value = "")]
     note: String,
@@ -297,7 +318,8 @@ impl Activate {
     pub(super) fn run(self) -> Result<u8, Failure> {
         let scope = Scope::of(self.tenant);
         let activation = with(&self.config, async |service| {
-            let id = kept(service, &self.bundle, scope.clone(), &self.note).await?;
+            let signature = self.signature.as_deref();
+            let id = kept(service, &self.bundle, signature, scope.clone(), &self.note).await?;
             Ok(service.activate(&id, scope.clone(), &self.note, author(service, &scope)).await?)
         })?;
         tell(&activation, self.json);
@@ -310,7 +332,10 @@ fn tell(a: &Activation, json: bool) {
         println!("{:#}", activation_json(a));
     } else {
         let (now, before) = (told(a.bundle.as_ref()), told(a.previous.as_ref()));
-        println!("{now} is active for {} (before: {before}); servers follow within 2 s", a.scope);
+        println!(
+            "{now} is active for {} (before: {before}); servers follow together, as soon as all of them are ready",
+            a.scope
+        );
     }
 }
 
@@ -362,10 +387,11 @@ impl Status {
         let behind = |node: &crate::policy::NodeState| node.seq < newest || node.error.is_some();
         if self.json {
             let nodes = status.nodes.iter().map(
-                |n| json!({"node": n.node, "seq": n.seq, "error": n.error, "seen_at": n.seen_at.to_rfc3339()}),
+                |n| json!({"node": n.node, "seq": n.seq, "ready": n.ready, "error": n.error, "seen_at": n.seen_at.to_rfc3339()}),
             );
             let versions = versions.iter().map(|(info, state)| {
                 json!({"bundle": info.id, "state": state.as_str(), "tenant": info.owner.tenant().map(TenantId::as_str),
+                       "signed": info.signature.is_some(),
                        "created_at": info.created_at.to_rfc3339(), "created_by": info.created_by, "note": info.note})
             });
             println!(
@@ -374,6 +400,9 @@ impl Status {
                     "folder": status.folder,
                     "active": status.in_force.iter().map(activation_json).collect::<Vec<_>>(),
                     "nodes": nodes.collect::<Vec<_>>(),
+                    "switch": status.switch.as_ref().map(|s| json!({
+                        "seq": s.seq, "at": s.at.to_rfc3339(), "node": s.node, "laggards": s.laggards,
+                    })),
                     "shadows": status.shadows.iter().map(|s| shadow_json(s, status.at)).collect::<Vec<_>>(),
                     "versions": versions.collect::<Vec<_>>(),
                 })
@@ -391,10 +420,14 @@ impl Status {
             for node in &status.nodes {
                 let state = match (&node.error, node.seq < newest) {
                     (Some(error), _) => format!("error: {error}"),
+                    (None, true) if node.ready >= newest => format!("ready for {newest}, waits for the others"),
                     (None, true) => "behind".to_owned(),
                     (None, false) => "ready".to_owned(),
                 };
                 println!("{}  at {}, {state}", node.node, node.seq);
+            }
+            for late in status.switch.iter().flat_map(|switch| &switch.laggards) {
+                println!("{} was not ready for the last switch, and was not waited for", late.node);
             }
             status.shadows.iter().for_each(|shadow| warn_overdue(shadow, status.at));
             for (info, state) in &versions {

@@ -3,8 +3,11 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use serde_json::{Value, json};
+
 use super::{FINDINGS, FINE, Failure, USAGE, policy_store};
 use crate::ids::{EventId, TenantId};
+use crate::policy::check::FileLines;
 use crate::scripts::bundle::read_folder;
 use crate::scripts::cases::{CaseReport, run_cases};
 
@@ -13,9 +16,12 @@ pub(super) struct Test {
     /// The policies folder.
     #[arg(long, value_name = "DIR", default_value = "policies")]
     dir: PathBuf,
-    /// Tell how many of the reasons in reasons.toml some case gives.
+    /// Tell how many of the reasons in reasons.toml some case gives, and which lines of the scripts no case runs.
     #[arg(long)]
     coverage: bool,
+    /// Print the results and both coverages as JSON.
+    #[arg(long)]
+    json: bool,
     /// Fail when the cases give less than so many percent of the reasons.
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
     min: Option<u8>,
@@ -26,7 +32,7 @@ pub(super) struct Test {
     #[arg(long)]
     watch: bool,
     /// Run nothing; print a recorded sign-in as a case, for risk/<tenant>.test.toml.
-    #[arg(long, value_name = "ID", value_parser = policy_store::event, conflicts_with_all = ["watch", "junit"])]
+    #[arg(long, value_name = "ID", value_parser = policy_store::event, conflicts_with_all = ["watch", "junit", "json"])]
     record: Option<EventId>,
     #[command(flatten)]
     config: super::ConfigFile,
@@ -56,10 +62,17 @@ impl Test {
 
     fn once(&self) -> Result<u8, Failure> {
         let report = run_cases(&self.dir).map_err(|error| Failure::new(USAGE, error.to_string()))?;
-        print!("{report}");
         let coverage = report.reason_coverage();
-        if self.coverage || self.min.is_some() {
-            println!("{coverage} % of the reasons are given by some case");
+        if self.json {
+            println!("{:#}", told(&report));
+        } else {
+            print!("{report}");
+            if self.coverage {
+                print!("{}", lines_told(&report.lines));
+            }
+            if self.coverage || self.min.is_some() {
+                println!("{coverage} % of the reasons are given by some case");
+            }
         }
         if let Some(file) = &self.junit {
             std::fs::write(file, junit(&report))
@@ -68,6 +81,30 @@ impl Test {
         let enough = self.min.is_none_or(|min| coverage >= min);
         Ok(if report.passed() && enough { FINE } else { FINDINGS })
     }
+}
+
+fn told(report: &CaseReport) -> Value {
+    let cases = report.cases.iter().map(|case| {
+        json!({"file": case.file, "name": case.name, "passed": case.differences.is_empty(),
+               "differences": case.differences})
+    });
+    json!({
+        "passed": report.passed(),
+        "cases": cases.collect::<Vec<_>>(),
+        "reasons": {"percent": report.reason_coverage(), "never_given": report.never_given},
+        "lines": FileLines::to_json(&report.lines),
+    })
+}
+
+fn lines_told(all: &[FileLines]) -> String {
+    let mut text = String::new();
+    for file in all {
+        let _ = write!(text, "{:>4} %  {}", FileLines::percent(std::slice::from_ref(file)), file.file);
+        let never = file.never_told();
+        let _ = if never.is_empty() { writeln!(text) } else { writeln!(text, ": no case runs line {never}") };
+    }
+    let _ = writeln!(text, "{} % of the lines are run by some case", FileLines::percent(all));
+    text
 }
 
 fn escaped(text: &str) -> String {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use data_encoding::HEXLOWER_PERMISSIVE;
+use serde_json::{Map, Value, json};
 
 use super::layers::{Layers, Table};
 use super::problem::Findings;
@@ -10,14 +11,18 @@ use super::values;
 use crate::session::clients::{Client, ClientGrant, ClientKind};
 use crate::signin::provider::Tenant;
 
-const KINDS: &[(&str, ClientKind)] = &[
-    ("web", ClientKind::Web),
-    ("spa", ClientKind::Spa),
-    ("native", ClientKind::Native),
-    ("machine", ClientKind::Machine),
-];
-const GRANTS: &[(&str, ClientGrant)] =
-    &[("token-exchange", ClientGrant::TokenExchange), ("refresh_token", ClientGrant::RefreshToken)];
+/// The settings of a client in the words of its table, without its secrets.
+pub(super) fn written(client: &Client) -> Map<String, Value> {
+    let grants: Vec<_> = client.grants.iter().map(|grant| grant.as_str()).collect();
+    let Client { kind, providers, audiences, .. } = client;
+    let members = [
+        ("kind", json!(kind.as_str())),
+        ("providers", json!(providers)),
+        ("audiences", json!(audiences)),
+        ("grants", json!(grants)),
+    ];
+    members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
 
 /// All clients. Their providers may be those of the administration API, so they are not looked up here.
 pub(super) fn read_all(layers: &Layers, tenants: &[Arc<Tenant>], findings: &mut Findings) -> Vec<Arc<Client>> {
@@ -33,7 +38,7 @@ pub(super) fn read_all(layers: &Layers, tenants: &[Arc<Tenant>], findings: &mut 
     clients
 }
 
-fn read(table: &Table<'_>, tenants: &[Arc<Tenant>], findings: &mut Findings) -> Option<Client> {
+pub(super) fn read(table: &Table<'_>, tenants: &[Arc<Tenant>], findings: &mut Findings) -> Option<Client> {
     let tenant = table.text("tenant")?;
     let known = tenants.iter().find(|t| t.id.as_str() == tenant.value).map(|t| t.id.clone());
     let unknown = || format!("client of an unknown tenant \"{}\"", tenant.value);
@@ -44,12 +49,18 @@ fn read(table: &Table<'_>, tenants: &[Arc<Tenant>], findings: &mut Findings) -> 
     };
     let id = findings.take(&id.at, values::name("id", &id.value));
     let kind = table.text("kind")?;
-    let kind = findings.take(&kind.at, values::choice("kind", &kind.value, KINDS, &[]))?;
+    let kind = findings.take(
+        &kind.at,
+        values::choice("kind", &kind.value, &ClientKind::ALL.map(|kind| (kind.as_str(), kind)), &[]),
+    )?;
     let secret_hashes = secret_hashes(table, kind, findings);
     let grants = table.list("grants");
     let mut allowed = Vec::with_capacity(grants.value.len());
     for word in &grants.value {
-        allowed.push(findings.take(&grants.at, values::choice("grants", word, GRANTS, &[]))?);
+        allowed.push(findings.take(
+            &grants.at,
+            values::choice("grants", word, &ClientGrant::ALL.map(|grant| (grant.as_str(), grant)), &[]),
+        )?);
     }
     let tenant = tenant?;
     let names = table.list("providers");
@@ -67,6 +78,7 @@ fn read(table: &Table<'_>, tenants: &[Arc<Tenant>], findings: &mut Findings) -> 
     Some(Client {
         tenant,
         id: id?.into(),
+        generation: 0,
         kind,
         secret_hashes: secret_hashes?,
         grants: allowed,

@@ -1,4 +1,4 @@
-//! Tenants and providers as the sign-in path asks for them: those of the file, and those of the
+//! Tenants, providers and clients as the sign-in path asks for them: those of the file, and those of the
 //! administration API by the very same rules. A snapshot, swapped whole.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -6,19 +6,22 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use data_encoding::HEXLOWER;
 use serde_json::{Map, Value};
 
 use super::layers::Layers;
 use super::problem::{ConfigError, Findings};
 use super::values::{self, Upstream};
-use super::{Settings, providers, session_count, session_duration};
+use super::{Settings, clients, providers, session_count, session_duration};
+use crate::admin::clients::{ClientEntry, StoredClient};
 use crate::admin::directory::{
     DirectoryRules, ManagedBy, ProviderEntry, StoredDirectory, StoredProvider, TenantEntry, TenantTerms,
     WrittenTenant,
 };
 use crate::ids::TenantId;
 use crate::session::SessionLimits;
-use crate::signin::ports::{Directory, EnabledNames};
+use crate::session::clients::{Client, ClientKind};
+use crate::signin::ports::{Directory, InForce};
 use crate::signin::provider::{Provider, Tenant};
 
 /// A provider of the file.
@@ -37,6 +40,7 @@ pub struct FileProvider {
 pub struct LiveDirectory {
     tenants: Vec<Arc<Tenant>>,
     providers: Vec<FileProvider>,
+    clients: Vec<Arc<Client>>,
     upstream: Upstream,
     now: ArcSwap<Snapshot>,
 }
@@ -47,15 +51,17 @@ struct Snapshot {
     version: i64,
     by_id: BTreeMap<String, TenantEntry>,
     by_host: HashMap<String, Arc<Tenant>>,
-    providers: HashMap<TenantId, TenantProviders>,
+    of_tenant: HashMap<TenantId, OfTenant>,
 }
 
+/// What belongs to one tenant.
 #[derive(Debug, Default)]
-struct TenantProviders {
-    entries: BTreeMap<Arc<str>, ProviderEntry>,
+struct OfTenant {
+    providers: BTreeMap<Arc<str>, ProviderEntry>,
+    clients: BTreeMap<Arc<str>, ClientEntry>,
     enabled: Vec<Arc<Provider>>,
     disabled: Vec<Arc<Provider>>,
-    enabled_names: EnabledNames,
+    in_force: Arc<InForce>,
 }
 
 impl LiveDirectory {
@@ -65,6 +71,7 @@ impl LiveDirectory {
         let directory = Self {
             tenants: settings.tenants.clone(),
             providers: settings.file_providers.clone(),
+            clients: settings.clients.clone(),
             upstream: Upstream { allow_insecure: settings.server.allow_insecure_issuers },
             now: ArcSwap::default(),
         };
@@ -78,18 +85,17 @@ impl LiveDirectory {
         name: &str,
         settings: &Map<String, Value>,
     ) -> Result<providers::Read, Vec<String>> {
-        let text = table(tenant, name, settings)?;
-        let messages = |error: ConfigError| match error {
-            ConfigError::Invalid(findings) => findings.into_iter().map(|f| f.message).collect(),
-            other => vec![other.to_string()],
-        };
-        let layers = Layers::read(Path::new("settings"), &text, std::iter::empty()).map_err(messages)?;
+        let layers = read_table("providers", &[("tenant", tenant.id.as_str()), ("name", name)], settings)?;
         let mut findings = Findings::default();
         let tenants = std::slice::from_ref(tenant);
         let tables = layers.tables("providers");
         let read = tables.first().and_then(|table| providers::read(table, tenants, self.upstream, &mut findings));
-        findings.check().map_err(messages)?;
-        read.ok_or_else(|| vec!["the settings are not complete".to_owned()])
+        complete(read, findings)
+    }
+
+    fn known_tenant(&self, id: &TenantId) -> Result<Arc<Tenant>, Vec<String>> {
+        let entry = self.now.load().by_id.get(id.as_str()).map(|e| Arc::clone(&e.tenant));
+        entry.ok_or_else(|| vec!["no tenant has this name".to_owned()])
     }
 
     fn file_entry(&self, file: &FileProvider, off: &HashSet<(TenantId, String)>) -> ProviderEntry {
@@ -110,12 +116,18 @@ impl LiveDirectory {
 
     fn api_entry(&self, tenant: &Arc<Tenant>, stored: StoredProvider) -> ProviderEntry {
         let before = self.now.load();
-        let before = before.providers.get(&tenant.id).and_then(|p| p.entries.get(stored.name.as_str()));
-        let same = before.filter(|e| e.managed_by == ManagedBy::Api && e.settings == stored.settings);
+        let before = before.of_tenant.get(&tenant.id).and_then(|of| of.providers.get(stored.name.as_str()));
+        let same = before.filter(|e| {
+            let one = e.provider.as_ref().is_none_or(|provider| provider.generation == stored.generation);
+            e.managed_by == ManagedBy::Api && e.settings == stored.settings && one
+        });
         let (provider, enabled, problems) = match same {
             Some(entry) => (entry.provider.clone(), entry.enabled, entry.problems.clone()),
             None => match self.judge(tenant, &stored.name, &stored.settings) {
-                Ok(read) => (Some(Arc::new(read.provider)), read.enabled, Vec::new()),
+                Ok(read) => {
+                    let provider = Provider { generation: stored.generation, ..read.provider };
+                    (Some(Arc::new(provider)), read.enabled, Vec::new())
+                }
                 Err(problems) => (None, false, problems),
             },
         };
@@ -133,17 +145,74 @@ impl LiveDirectory {
     }
 }
 
-/// A JSON table in the words of the file.
-fn table(tenant: &Tenant, name: &str, settings: &Map<String, Value>) -> Result<String, Vec<String>> {
+/// A JSON table as one table of a section of the file, with what the address tells.
+fn read_table(section: &str, told: &[(&str, &str)], settings: &Map<String, Value>) -> Result<Layers, Vec<String>> {
     let mut all = settings.clone();
-    for (key, value) in [("tenant", tenant.id.as_str()), ("name", name)] {
+    for &(key, value) in told {
         if all.insert(key.to_owned(), value.into()).is_some_and(|given| given != value) {
             return Err(vec![format!("{key} is told by the address; take it out")]);
         }
     }
     all.retain(|_, value| !value.is_null());
-    let document = serde_json::json!({"providers": [all]});
-    toml::to_string(&document).map_err(|error| vec![format!("the settings cannot be read: {error}")])
+    let document = Map::from_iter([(section.to_owned(), Value::Array(vec![all.into()]))]);
+    let text = toml::to_string(&document).map_err(|error| vec![format!("the settings cannot be read: {error}")])?;
+    Layers::read(Path::new("settings"), &text, std::iter::empty()).map_err(messages)
+}
+
+fn complete<T>(read: Option<T>, mut findings: Findings) -> Result<T, Vec<String>> {
+    findings.check().map_err(messages)?;
+    read.ok_or_else(|| vec!["the settings are not complete".to_owned()])
+}
+
+fn messages(error: ConfigError) -> Vec<String> {
+    match error {
+        ConfigError::Invalid(findings) => findings.into_iter().map(|f| f.message).collect(),
+        other => vec![other.to_string()],
+    }
+}
+
+/// What a client's settings may not say: the server makes its secrets.
+const SECRET_HASH: &str = "secret_hash";
+
+fn judge_client(
+    tenant: &Arc<Tenant>,
+    id: &str,
+    settings: &Map<String, Value>,
+    secret_hashes: &[[u8; 32]],
+) -> Result<Client, Vec<String>> {
+    let mut all = settings.clone();
+    let hashes: Vec<_> = secret_hashes.iter().map(|hash| HEXLOWER.encode(hash)).collect();
+    if all.insert(SECRET_HASH.to_owned(), hashes.into()).is_some() {
+        return Err(vec!["secret_hash is not taken here: the server makes the secret; take it out".to_owned()]);
+    }
+    let layers = read_table("clients", &[("tenant", tenant.id.as_str()), ("id", id)], &all)?;
+    let mut findings = Findings::default();
+    let tables = layers.tables("clients");
+    let read = tables.first().and_then(|table| clients::read(table, std::slice::from_ref(tenant), &mut findings));
+    complete(read, findings)
+}
+
+fn file_client(client: &Arc<Client>) -> ClientEntry {
+    ClientEntry {
+        tenant: client.tenant.clone(),
+        id: Arc::clone(&client.id),
+        managed_by: ManagedBy::Config,
+        settings: clients::written(client),
+        secret_hashes: client.secret_hashes.clone(),
+        client: Some(Arc::clone(client)),
+        problems: Vec::new(),
+        times: None,
+    }
+}
+
+fn api_client(tenant: &Arc<Tenant>, stored: StoredClient) -> ClientEntry {
+    let StoredClient { id, settings, secret_hashes, generation, times, .. } = stored;
+    let (client, problems) = match judge_client(tenant, &id, &settings, &secret_hashes) {
+        Ok(client) => (Some(Arc::new(Client { generation, ..client })), Vec::new()),
+        Err(problems) => (None, problems),
+    };
+    let (tenant, id, times) = (tenant.id.clone(), id.into(), Some(times));
+    ClientEntry { tenant, id, managed_by: ManagedBy::Api, settings, secret_hashes, client, problems, times }
 }
 
 impl DirectoryRules for LiveDirectory {
@@ -177,7 +246,17 @@ impl DirectoryRules for LiveDirectory {
             };
             snapshot.add_provider(self.api_entry(&tenant, provider));
         }
-        for of_tenant in snapshot.providers.values_mut() {
+        for client in &self.clients {
+            snapshot.add_client(file_client(client));
+        }
+        for client in stored.clients {
+            let Some(tenant) = snapshot.by_id.get(client.tenant.as_str()).map(|e| Arc::clone(&e.tenant)) else {
+                tracing::error!(tenant.id = %client.tenant, client.id = client.id, "a client of a tenant that is gone is not served");
+                continue;
+            };
+            snapshot.add_client(api_client(&tenant, client));
+        }
+        for of_tenant in snapshot.of_tenant.values_mut() {
             of_tenant.sort();
         }
         self.now.store(Arc::new(snapshot));
@@ -189,7 +268,28 @@ impl DirectoryRules for LiveDirectory {
 
     fn provider_entries(&self, tenant: &TenantId) -> Vec<ProviderEntry> {
         let now = self.now.load();
-        now.providers.get(tenant).map(|p| p.entries.values().cloned().collect()).unwrap_or_default()
+        now.of_tenant.get(tenant).map(|of| of.providers.values().cloned().collect()).unwrap_or_default()
+    }
+
+    fn client_entries(&self, tenant: &TenantId) -> Vec<ClientEntry> {
+        let now = self.now.load();
+        now.of_tenant.get(tenant).map(|of| of.clients.values().cloned().collect()).unwrap_or_default()
+    }
+
+    fn client_kind(&self, settings: &Map<String, Value>) -> Option<ClientKind> {
+        let layers = read_table("clients", &[], settings).ok()?;
+        let kind = layers.tables("clients").first()?.text("kind")?.value;
+        ClientKind::ALL.into_iter().find(|known| known.as_str() == kind)
+    }
+
+    fn check_client(
+        &self,
+        tenant: &TenantId,
+        id: &str,
+        settings: &Map<String, Value>,
+        secret_hashes: &[[u8; 32]],
+    ) -> Result<Client, Vec<String>> {
+        judge_client(&self.known_tenant(tenant)?, id, settings, secret_hashes)
     }
 
     fn check_tenant(&self, id: &TenantId, written: &WrittenTenant) -> Result<TenantTerms, Vec<String>> {
@@ -227,9 +327,7 @@ impl DirectoryRules for LiveDirectory {
         name: &str,
         settings: &Map<String, Value>,
     ) -> Result<Provider, Vec<String>> {
-        let entry = self.now.load().by_id.get(tenant.as_str()).map(|e| Arc::clone(&e.tenant));
-        let tenant = entry.ok_or_else(|| vec!["no tenant has this name".to_owned()])?;
-        self.judge(&tenant, name, settings).map(|read| read.provider)
+        self.judge(&self.known_tenant(tenant)?, name, settings).map(|read| read.provider)
     }
 }
 
@@ -251,31 +349,41 @@ impl Snapshot {
     }
 
     fn add_provider(&mut self, entry: ProviderEntry) {
-        let of_tenant = self.providers.entry(entry.tenant.clone()).or_default();
-        if of_tenant.entries.contains_key(&entry.name) {
+        let of_tenant = self.of_tenant.entry(entry.tenant.clone()).or_default();
+        if of_tenant.providers.contains_key(&entry.name) {
             tracing::error!(tenant.id = %entry.tenant, provider.name = %entry.name, "a provider of the store is not served: the file has one of its name");
             return;
         }
         if !entry.problems.is_empty() {
             tracing::error!(tenant.id = %entry.tenant, provider.name = %entry.name, problems = entry.problems.join("; "), "a provider of the store is not served");
         }
-        of_tenant.entries.insert(Arc::clone(&entry.name), entry);
+        of_tenant.providers.insert(Arc::clone(&entry.name), entry);
+    }
+
+    fn add_client(&mut self, entry: ClientEntry) {
+        let of_tenant = self.of_tenant.entry(entry.tenant.clone()).or_default();
+        if of_tenant.clients.contains_key(&entry.id) {
+            tracing::error!(tenant.id = %entry.tenant, client.id = %entry.id, "a client of the store is not served: the file has one of its client_id");
+            return;
+        }
+        if !entry.problems.is_empty() {
+            tracing::error!(tenant.id = %entry.tenant, client.id = %entry.id, problems = entry.problems.join("; "), "a client of the store is not served");
+        }
+        of_tenant.clients.insert(Arc::clone(&entry.id), entry);
     }
 }
 
-impl TenantProviders {
+impl OfTenant {
     fn sort(&mut self) {
-        let mut let_in = Vec::with_capacity(self.entries.len());
-        for entry in self.entries.values() {
+        for entry in self.providers.values() {
             let Some(provider) = entry.provider.clone() else { continue };
-            if entry.enabled {
-                let_in.push((Arc::clone(&provider.name), entry.times.map(|times| times.created_at)));
-                self.enabled.push(provider);
-            } else {
-                self.disabled.push(provider);
-            }
+            if entry.enabled { &mut self.enabled } else { &mut self.disabled }.push(provider);
         }
-        self.enabled_names = Arc::new(let_in.into_iter().collect());
+        let clients = self.clients.values().filter_map(|entry| entry.client.as_ref());
+        self.in_force = Arc::new(InForce {
+            providers: self.enabled.iter().map(|p| (Arc::clone(&p.name), p.generation)).collect(),
+            clients: clients.map(|c| (Arc::clone(&c.id), c.generation)).collect(),
+        });
     }
 }
 
@@ -295,14 +403,18 @@ impl Directory for LiveDirectory {
     }
 
     fn providers(&self, tenant: &TenantId) -> Vec<Arc<Provider>> {
-        self.now.load().providers.get(tenant).map(|p| p.enabled.clone()).unwrap_or_default()
+        self.now.load().of_tenant.get(tenant).map(|of| of.enabled.clone()).unwrap_or_default()
     }
 
     fn disabled_providers(&self, tenant: &TenantId) -> Vec<Arc<Provider>> {
-        self.now.load().providers.get(tenant).map(|p| p.disabled.clone()).unwrap_or_default()
+        self.now.load().of_tenant.get(tenant).map(|of| of.disabled.clone()).unwrap_or_default()
     }
 
-    fn enabled_names(&self, tenant: &TenantId) -> EnabledNames {
-        self.now.load().providers.get(tenant).map(|p| Arc::clone(&p.enabled_names)).unwrap_or_default()
+    fn in_force(&self, tenant: &TenantId) -> Arc<InForce> {
+        self.now.load().of_tenant.get(tenant).map(|of| Arc::clone(&of.in_force)).unwrap_or_default()
+    }
+
+    fn find_client(&self, tenant: &TenantId, id: &str) -> Option<Arc<Client>> {
+        self.now.load().of_tenant.get(tenant)?.clients.get(id)?.client.clone()
     }
 }

@@ -38,6 +38,8 @@ pub(super) enum Default {
     Text(&'static str),
     /// This flag.
     Flag(bool),
+    /// This number.
+    Number(i64),
     /// The empty list.
     Empty,
     /// The list of this one text.
@@ -132,7 +134,16 @@ pub(super) static SECTIONS: &[Section] = &[
             text("rotate_signing_key_every", "90d"),
         ],
     },
-    Section { name: "policies", repeated: false, keys: &[text("dir", "policies")] },
+    Section {
+        name: "limits",
+        repeated: false,
+        keys: &[key("sign_ins_per_minute", Form::Number, Default::Number(600)), list("exempt")],
+    },
+    Section {
+        name: "policies",
+        repeated: false,
+        keys: &[text("dir", "policies"), list("signing_keys"), list("require_signature")],
+    },
     Section { name: "records", repeated: false, keys: &[text("keep", "30d")] },
     Section { name: "plugins", repeated: false, keys: &[optional("lock"), optional("secrets_dir")] },
     Section { name: "geoip", repeated: false, keys: &[optional("city"), optional("asn")] },
@@ -182,14 +193,17 @@ pub(super) static SECTIONS: &[Section] = &[
             key("email_trust", Form::TextOrList, Default::Text("claim")),
             text("linking", "never"),
             text("provisioning", "create"),
+            list("provisioning_domains"),
             list("trust_amr"),
             optional("mapping"),
             list("remap_once"),
             list("remap_never"),
             list("allowed_groups"),
             list("allowed_roles"),
+            list("default_roles"),
             text("enrich_failure", "deny"),
             optional("jwks_uri"),
+            text("notices", "none"),
             flag("test_mode", false),
         ],
     },

@@ -151,9 +151,14 @@ impl Table<'_> {
         self.written(name).and_then(|w| w.value.to_bool()).unwrap_or(default)
     }
 
-    /// A whole number that was given.
+    /// A whole number.
     pub(super) fn number(&self, name: &str) -> Option<Written<i64>> {
-        let w = self.written(name)?;
+        let Some(w) = self.written(name) else {
+            return match self.key(name).default {
+                Default::Number(value) => Some(Written { value, at: self.default(), given: false }),
+                _ => None,
+            };
+        };
         let value = w.value.to_i128().and_then(|n| i64::try_from(n).ok())?;
         Some(Written { value, at: w.at, given: true })
     }

@@ -15,6 +15,7 @@ mod clients;
 mod directory;
 mod keys;
 mod layers;
+mod limits;
 mod master_key;
 mod presets;
 mod problem;
@@ -32,6 +33,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use data_encoding::BASE64;
 use ipnet::IpNet;
 
 pub use self::directory::{FileProvider, LiveDirectory};
@@ -42,10 +44,12 @@ use self::layers::{Layers, Table};
 use self::problem::Findings;
 use self::values::{Bounds, Upstream};
 use crate::ids::TenantId;
+use crate::policy::signature::{KEY_BYTES, Required, Signers};
 use crate::session::SessionLimits;
 use crate::session::clients::Client;
 use crate::session::issue::TokenSettings;
 use crate::session::keys::SigningAlgorithm;
+use crate::signin::networks::NetworkLimit;
 use crate::signin::provider::{Provider, Tenant};
 
 /// Everything that is configured, checked.
@@ -63,8 +67,12 @@ pub struct Settings {
     pub signing_algorithm: SigningAlgorithm,
     /// How often a new signing key takes over; absent: by command only.
     pub rotate_signing_key_every: Option<Duration>,
+    /// How often one network may sign in.
+    pub network_limit: NetworkLimit,
     /// Where the rhai scripts are.
     pub policies_dir: PathBuf,
+    /// Whose signatures of bundles count, and for whom one is needed.
+    pub policy_signers: Arc<Signers>,
     /// How long frozen decisions are kept; zero keeps none.
     pub keep_records: Duration,
     /// The list of plugins; absent: no plugin is loaded.
@@ -129,8 +137,17 @@ impl ServerSettings {
 /// The keys of a table of `[[providers]]`.
 #[must_use]
 pub fn provider_keys() -> Vec<&'static str> {
-    let section = keys::find_section("providers");
-    section.map(|s| s.keys.iter().map(|key| key.name).collect()).unwrap_or_default()
+    keys_of("providers")
+}
+
+/// The keys of a table of `[[clients]]`.
+#[must_use]
+pub fn client_keys() -> Vec<&'static str> {
+    keys_of("clients")
+}
+
+fn keys_of(section: &str) -> Vec<&'static str> {
+    keys::find_section(section).map(|s| s.keys.iter().map(|key| key.name).collect()).unwrap_or_default()
 }
 
 /// A duration as the configuration writes them, such as `90d`, from `least` to `most`.
@@ -156,7 +173,8 @@ pub fn load(file: &Path, env: impl Iterator<Item = (String, String)>) -> Result<
 const DEV_SECRET_HASH: &str = "7c2742a82462f848f460a0dd3cb335eccb4d3bb6017a7c80598ba831a5d8cded";
 
 /// The settings of `serve --dev` without a file: all data in `root/data`, scripts in `root/policies`,
-/// one tenant, and the development issuer of this very server as provider `dev`. `listen` is
+/// one tenant, the development issuer of this very server as provider `dev`, and no limit of sign-ins, since
+/// all come from one network. `listen` is
 /// 127.0.0.1:8080 when it is not given.
 ///
 /// # Errors
@@ -176,6 +194,8 @@ pub fn dev_settings(root: &Path, listen: Option<SocketAddr>) -> Result<Settings,
         listen = "{listen}"
         public_url = "http://{listen}"
         allow_insecure_issuers = true
+        [limits]
+        sign_ins_per_minute = 0
         [[tenants]]
         id = "default"
         [[providers]]
@@ -229,7 +249,9 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
     let store_url = findings.take(&store.at, values::store_url(&store.value));
     let tokens = tokens(&layers.table("tokens"), findings);
     let master_key_file = path(&layers.table("secrets"), "master_key_file", findings);
+    let network_limit = limits::read(&layers.table("limits"), findings);
     let policies_dir = path(&layers.table("policies"), "dir", findings);
+    let policy_signers = signers(&layers.table("policies"), findings);
     let keep_records = keep_records(&layers.table("records"), findings);
     let plugins_lock = path(&layers.table("plugins"), "lock", findings);
     let plugins_secrets_dir = path(&layers.table("plugins"), "secrets_dir", findings);
@@ -251,7 +273,9 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
         tokens,
         signing_algorithm,
         rotate_signing_key_every,
+        network_limit: network_limit?,
         policies_dir: policies_dir?,
+        policy_signers: Arc::new(policy_signers?),
         keep_records: keep_records?,
         plugins_lock,
         plugins_secrets_dir,
@@ -264,6 +288,28 @@ fn settings(layers: &Layers, findings: &mut Findings) -> Option<Settings> {
         file_providers,
         clients,
     })
+}
+
+/// A tenant of the administration API may be among them, so they are not looked up here.
+fn signers(table: &Table<'_>, findings: &mut Findings) -> Option<Signers> {
+    let written = table.list("signing_keys");
+    let decode = |key: &String| BASE64.decode(key.as_bytes()).ok()?.try_into().ok();
+    let keys: Option<Vec<[u8; KEY_BYTES]>> = written.value.iter().map(decode).collect();
+    if keys.is_none() {
+        let message = "signing_keys holds something that is no Ed25519 public key in base64, 44 characters; \
+                       `countersign policy sign --key FILE --public-key` prints it";
+        findings.add(&written.at, message);
+    }
+    let needed = table.list("require_signature");
+    if !needed.value.is_empty() && written.value.is_empty() {
+        findings.add(&needed.at, "require_signature needs signing_keys: nothing could be activated");
+    }
+    let tenant = |id: &String| findings.take(&needed.at, TenantId::parse(id).map_err(|error| error.to_string()));
+    let required = match needed.value.iter().any(|id| id == "*") {
+        true => Required::All,
+        false => Required::Tenants(needed.value.iter().map(tenant).collect::<Option<_>>()?),
+    };
+    Some(Signers { keys: keys?, required })
 }
 
 fn server(table: &Table<'_>, findings: &mut Findings) -> Option<ServerSettings> {

@@ -17,6 +17,7 @@ pub(super) struct Preset {
     pub(super) max_token_age: &'static str,
     pub(super) email_trust: &'static str,
     pub(super) linking: &'static str,
+    pub(super) notices: &'static str,
 }
 
 const fn public(name: &'static str, issuers: &'static [&'static str]) -> Preset {
@@ -31,6 +32,7 @@ const fn public(name: &'static str, issuers: &'static [&'static str]) -> Preset 
         max_token_age: "10m",
         email_trust: "claim",
         linking: "never",
+        notices: "none",
     }
 }
 
@@ -42,7 +44,7 @@ const fn own(name: &'static str, issuer_form: &'static str) -> Preset {
 pub(super) static PRESETS: &[Preset] = &[
     public("google", &["https://accounts.google.com"]),
     // Apple's tokens carry either issuer.
-    public("apple", &["https://appleid.apple.com", "https://account.apple.com"]),
+    Preset { notices: "apple", ..public("apple", &["https://appleid.apple.com", "https://account.apple.com"]) },
     // An Entra directory's administrator can write any e-mail address into `email`: it proves nothing.
     Preset { email_trust: "never", ..public("microsoft", &["https://login.microsoftonline.com/{tenantid}/v2.0"]) },
     public("gitlab", &["https://gitlab.com"]),

@@ -8,8 +8,8 @@ use super::problem::Findings;
 use super::values::{self, Bounds, Upstream};
 use crate::ids::TenantId;
 use crate::signin::provider::{
-    Attribute, EmailTrust, EnrichFailure, IssuerRule, Linking, NoncePolicy, Provider, Provisioning, RemapRules,
-    ReplayPolicy, SignatureAlgorithm, Tenant,
+    Attribute, EmailTrust, EnrichFailure, IssuerRule, Linking, NoncePolicy, Notices, Provider, Provisioning,
+    RemapRules, ReplayPolicy, SignatureAlgorithm, Tenant,
 };
 
 /// One provider as it was read.
@@ -43,14 +43,17 @@ pub(super) fn read(
     let provisioning = reader.choice("provisioning", PROVISIONING, &[], findings);
     let mapping = reader.mapping(findings);
     let remap = reader.remap(findings);
-    let (allowed_groups, allowed_roles) = reader.grants(findings)?;
+    let provisioning_domains = reader.provisioning_domains(findings);
+    let Grants { allowed_groups, allowed_roles, default_roles } = reader.grants(findings)?;
     let enrich_failure = reader.choice("enrich_failure", ENRICH_FAILURE, &[], findings);
+    let notices = reader.choice("notices", NOTICES, &[], findings);
     let jwks_uri = reader.text("jwks_uri").map(|w| findings.take(&w.at, upstream.jwks_uri(&w.value)));
     let (name, at) = name?;
     let provider = Provider {
         tenant: tenant?,
         mapping: mapping?.map_or_else(|| reader.mappings(&[&name]), |own| reader.mappings(&[&own])),
         name: name.into(),
+        generation: 0,
         issuer: issuer?,
         client_ids: client_ids?,
         authorized_parties: reader.words("authorized_parties", findings)?,
@@ -62,18 +65,28 @@ pub(super) fn read(
         email_trust: email_trust?,
         linking: linking?,
         provisioning: provisioning?,
+        provisioning_domains: provisioning_domains?,
         trust_amr: reader.words("trust_amr", findings)?,
         remap: remap?,
         allowed_groups,
         allowed_roles,
+        default_roles,
         enrich_failure: enrich_failure?,
         jwks_uri: match jwks_uri {
             Some(given) => Some(given?),
             None => None,
         },
+        notices: notices?,
         test_mode: table.flag("test_mode"),
     };
     Some(Read { provider, enabled, at })
+}
+
+/// What one provider may grant.
+struct Grants {
+    allowed_groups: Vec<String>,
+    allowed_roles: Vec<String>,
+    default_roles: Vec<String>,
 }
 
 /// The most bytes of all groups and roles that one provider may grant.
@@ -92,6 +105,7 @@ const PROVISIONING: &[(&str, Provisioning)] =
     &[("create", Provisioning::Create), ("invite", Provisioning::Invite), ("refuse", Provisioning::Refuse)];
 const ENRICH_FAILURE: &[(&str, EnrichFailure)] =
     &[("deny", EnrichFailure::Deny), ("continue", EnrichFailure::Continue)];
+const NOTICES: &[(&str, Notices)] = &[("none", Notices::None), ("apple", Notices::Apple)];
 
 fn preset(table: &Table<'_>, findings: &mut Findings) -> Option<Option<&'static Preset>> {
     match table.text("preset") {
@@ -184,6 +198,7 @@ impl Reader<'_> {
             "email_trust" => Some(p.email_trust),
             "linking" => Some(p.linking),
             "jwks_uri" => p.jwks_uri,
+            "notices" => Some(p.notices),
             _ => None,
         });
         match (preset, written) {
@@ -221,13 +236,7 @@ impl Reader<'_> {
             findings.add(&w.at, "email_trust is an empty list; write \"never\" when no address is to be believed");
             return None;
         }
-        let mut domains = Vec::with_capacity(w.value.len());
-        for domain in &w.value {
-            let fine = domain.contains('.') && values::host(domain).is_ok();
-            let wrong = || format!("email_trust: \"{domain}\" is not a domain; write one such as \"example.com\"");
-            domains.push(findings.take(&w.at, fine.then(|| domain.to_ascii_lowercase()).ok_or_else(wrong))?);
-        }
-        Some(EmailTrust::Domains(domains))
+        self.domains("email_trust", &w, findings).map(EmailTrust::Domains)
     }
 
     /// The mapping that was named, checked.
@@ -268,18 +277,42 @@ impl Reader<'_> {
     }
 
     /// What the mapping may grant. It goes into every access token, which a proxy must carry in a header.
-    fn grants(&self, findings: &mut Findings) -> Option<(Vec<String>, Vec<String>)> {
-        let (groups, roles) = (self.words("allowed_groups", findings)?, self.words("allowed_roles", findings)?);
-        let bytes: usize = groups.iter().chain(&roles).map(String::len).sum();
+    fn provisioning_domains(&self, findings: &mut Findings) -> Option<Vec<String>> {
+        let w = self.table.list("provisioning_domains");
+        if !w.value.is_empty() && self.text("provisioning").is_some_and(|p| p.value != "create") {
+            let message = "provisioning_domains does nothing unless provisioning is \"create\"; take it out";
+            findings.add(&w.at, message);
+        }
+        self.domains("provisioning_domains", &w, findings)
+    }
+
+    fn domains(&self, name: &str, w: &Written<Vec<String>>, findings: &mut Findings) -> Option<Vec<String>> {
+        let mut domains = Vec::with_capacity(w.value.len());
+        for domain in &w.value {
+            let fine = domain.contains('.') && values::host(domain).is_ok();
+            let wrong = || format!("{name}: \"{domain}\" is not a domain; write one such as \"example.com\"");
+            domains.push(findings.take(&w.at, fine.then(|| domain.to_ascii_lowercase()).ok_or_else(wrong))?);
+        }
+        Some(domains)
+    }
+
+    fn grants(&self, findings: &mut Findings) -> Option<Grants> {
+        let allowed_groups = self.words("allowed_groups", findings)?;
+        let allowed_roles = self.words("allowed_roles", findings)?;
+        let default_roles = self.words("default_roles", findings)?;
+        let all = allowed_groups.iter().chain(&allowed_roles).chain(&default_roles);
+        let bytes: usize = all.map(String::len).sum();
         if bytes > MAX_GRANT_BYTES {
             let at = self.table.list("allowed_groups").at;
             findings.add(
                 &at,
-                format!("allowed_groups and allowed_roles have {bytes} bytes; access tokens carry at most {MAX_GRANT_BYTES}"),
+                format!(
+                    "allowed_groups, allowed_roles and default_roles have {bytes} bytes; access tokens carry at most {MAX_GRANT_BYTES}"
+                ),
             );
             return None;
         }
-        Some((groups, roles))
+        Some(Grants { allowed_groups, allowed_roles, default_roles })
     }
 
     /// A list whose texts are neither empty nor padded.

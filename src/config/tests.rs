@@ -84,6 +84,7 @@ fn the_example_file_shows_every_key_in_its_table_with_its_default() {
             match key.default {
                 KeyDefault::Text(text) => assert_eq!(value, &format!("\"{text}\""), "{}", key.name),
                 KeyDefault::Flag(flag) => assert_eq!(value, &flag.to_string(), "{}", key.name),
+                KeyDefault::Number(number) => assert_eq!(value, &number.to_string(), "{}", key.name),
                 KeyDefault::Empty if key.name != "hosts" => assert_eq!(value, "[]", "{}", key.name),
                 KeyDefault::One(text) => assert_eq!(value, &format!("[\"{text}\"]"), "{}", key.name),
                 _ => {}

@@ -132,6 +132,11 @@ pub(super) fn granted_network(text: &str) -> Result<IpNet, String> {
     network("granted", text, "would reach everything inside; name the networks of your providers")
 }
 
+/// A network that is not limited.
+pub(super) fn exempt_network(text: &str) -> Result<IpNet, String> {
+    network("exempt", text, "would limit nobody; write sign_ins_per_minute = 0")
+}
+
 fn network(key: &str, text: &str, all: &str) -> Result<IpNet, String> {
     let network: IpNet = text.parse().map_err(|_| match text.parse::<IpAddr>() {
         Ok(ip) => format!("{key}: \"{text}\" is an address, not a network; write \"{}\"", IpNet::from(ip)),

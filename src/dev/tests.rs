@@ -40,6 +40,7 @@ fn provider() -> Provider {
     Provider {
         tenant: TenantId::parse("default").expect("a tenant"),
         name: "dev".into(),
+        generation: 0,
         issuer: IssuerRule::Exact(vec![ISSUER.to_owned()]),
         client_ids: vec![DEFAULT_AUDIENCE.to_owned()],
         authorized_parties: Vec::new(),
@@ -51,13 +52,16 @@ fn provider() -> Provider {
         email_trust: EmailTrust::Claim,
         linking: Linking::Never,
         provisioning: Provisioning::Create,
+        provisioning_domains: Vec::new(),
         trust_amr: Vec::new(),
         mapping: Vec::new(),
         allowed_groups: Vec::new(),
         allowed_roles: Vec::new(),
+        default_roles: Vec::new(),
         remap: crate::signin::provider::RemapRules::default(),
         enrich_failure: EnrichFailure::Deny,
         jwks_uri: None,
+        notices: crate::signin::provider::Notices::None,
         test_mode: false,
     }
 }

@@ -21,6 +21,9 @@ pub(super) fn request(operation: &str) -> Option<Value> {
         "createProvider" => json!({"name": "google", "settings": settings()}),
         "updateProvider" => settings(),
         "importDiscovery" => json!({"issuer": "https://login.example.com"}),
+        "createClient" => json!({"client_id": "shop", "settings": client_settings()}),
+        "updateClient" => client_settings(),
+        "renewClientSecret" => json!({"keep_previous": true}),
         other => return super::policy_examples::request(other),
     })
 }
@@ -86,6 +89,14 @@ pub(super) fn success(operation: &str) -> Option<(&'static str, &'static str, Va
         }
         "disableProvider" => ("disabled", "The provider, disabled", provider(false)),
         "deleteProvider" => message("the provider is removed"),
+        "auditProvider" => (
+            "withstood",
+            "No attack went through",
+            json!({"passed": true, "withstood": 2, "succeeded": 0, "attacks": [
+                {"name": "aud of another application", "outcome": "withstood", "seen": "id_token_audience_mismatch"},
+                {"name": "alg none", "outcome": "withstood", "seen": "id_token_algorithm_not_allowed"},
+            ]}),
+        ),
         "testProvider" => ("fine", "Its keys could be had", json!({"ok": true, "usable_keys": 2})),
         "importDiscovery" => {
             let settings = json!({
@@ -106,6 +117,11 @@ pub(super) fn success(operation: &str) -> Option<(&'static str, &'static str, Va
             ("plugins", "One plugin", json!({"items": [plugin]}))
         }
         "revokeAdminKey" => message("the admin key is revoked"),
+        "listClients" => ("clients", "One client", json!({"items": [client(1)]})),
+        "getClient" | "updateClient" | "endPreviousClientSecret" => ("client", "The client", client(1)),
+        "createClient" => ("client", "The client with its secret, shown this once", new_client(1)),
+        "renewClientSecret" => ("client", "The client with its new secret, shown this once", new_client(2)),
+        "deleteClient" => message("the client is removed"),
         other => return super::policy_examples::success(other),
     })
 }
@@ -174,6 +190,27 @@ fn provider(enabled: bool) -> Value {
         "created_at": EXAMPLE_TIME,
         "updated_at": EXAMPLE_TIME,
     })
+}
+
+fn client_settings() -> Value {
+    json!({"kind": "web", "providers": ["google"], "audiences": ["https://api.shop.example"]})
+}
+
+fn client(secrets: u32) -> Value {
+    json!({
+        "tenant": "acme",
+        "client_id": "shop",
+        "managed_by": "api",
+        "settings": client_settings(),
+        "secrets": secrets,
+        "problems": [],
+        "created_at": EXAMPLE_TIME,
+        "updated_at": EXAMPLE_TIME,
+    })
+}
+
+fn new_client(secrets: u32) -> Value {
+    json!({"client": client(secrets), "client_secret": "c2VjcmV0LWhhbGYtb2YtdGhlLWFkbWluLWtleS0tLS0"})
 }
 
 fn user() -> Value {

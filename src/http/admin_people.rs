@@ -354,7 +354,7 @@ impl From<&UserExport> for UserExportInfo {
         Self {
             user: (&export.user).into(),
             identities: export.identities.iter().map(Into::into).collect(),
-            factors: export.factors.iter().map(Into::into).collect(),
+            factors: FactorInfo::listed(&export.factors, export.backup_codes_left),
             sessions: export.sessions.iter().map(Into::into).collect(),
             sign_ins: export.sign_ins.iter().map(Into::into).collect(),
             records: Any(export.records.clone()),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use data_encoding::BASE64;
 use poem::Request;
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Path, Query};
@@ -23,6 +24,7 @@ use super::text::Text;
 use super::{State, Tag};
 use crate::admin::access::{Permit, Resource, Verb};
 use crate::codes::ErrorCode as E;
+use crate::policy::check::FileLines;
 use crate::policy::diff::unified;
 use crate::policy::service::PolicyError;
 use crate::policy::{BundleInfo, BundleState, Scope};
@@ -34,12 +36,13 @@ pub(super) struct AdminPoliciesApi(pub Arc<State>);
 
 admin_refusals!(PoliciesRefusals);
 admin_refusals!(OneRefusals, UnknownPolicy, PolicyUnusable);
-admin_refusals!(DraftRefusals, PolicyUnusable, BodyTooLarge, UnsupportedMediaType);
+admin_refusals!(DraftRefusals, PolicyUnusable, PolicySignatureRefused, BodyTooLarge, UnsupportedMediaType);
 admin_refusals!(TryRefusals, UnknownPolicy, PolicyUnusable, BodyTooLarge, UnsupportedMediaType);
 admin_refusals!(
     ActivateRefusals,
     UnknownPolicy,
     PolicyUnusable,
+    PolicySignatureRefused,
     PolicyNotPassed,
     PolicyNothingBefore,
     BodyTooLarge,
@@ -62,10 +65,21 @@ impl State {
         Ok((leave.permit, Scope::Tenant(leave.tenant)))
     }
 
+    /// Runs a trial in a task of its own: whoever hangs up does not leave one without its record.
+    async fn to_the_end<T: Send + 'static>(
+        &self,
+        trial: impl Future<Output = Result<T, PolicyError>> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let ran = tokio::spawn(trial).await;
+        let ran = ran.map_err(|_| Problem::new(E::InternalError, "the trial could not be finished"))?;
+        ran.map_err(|error| self.policy_refused(&error))
+    }
+
     pub(super) fn policy_refused(&self, error: &PolicyError) -> Problem {
         let code = match error {
             PolicyError::Bundle(_) | PolicyError::Unusable(_) | PolicyError::NameTaken(_) => E::PolicyUnusable,
             PolicyError::TooManyCandidates => E::MalformedRequest,
+            PolicyError::Signature(_) => E::PolicySignatureRefused,
             PolicyError::Gate(_) => E::PolicyNotPassed,
             PolicyError::UnknownBundle(_) => E::UnknownPolicy,
             PolicyError::UnknownDecision(_) => E::UnknownDecision,
@@ -74,6 +88,11 @@ impl State {
         };
         self.refused(code, error)
     }
+}
+
+fn signature(text: &str) -> Result<Vec<u8>, Problem> {
+    let decoded = BASE64.decode(text.trim().as_bytes());
+    decoded.map_err(|_| Problem::new(E::PolicySignatureRefused, "signature is 64 bytes in base64"))
 }
 
 fn note(note: Option<Text>) -> Result<String, Problem> {
@@ -112,7 +131,7 @@ impl AdminPoliciesApi {
     /// Keep a draft
     ///
     /// A bundle never changes; the same files again give the same id. They must compile. Nothing becomes
-    /// active.
+    /// active. Where the configuration asks for signatures, the draft needs one.
     #[oai(path = "/admin/policies", method = "post", tag = "Tag::Administration", operation_id = "draftPolicy")]
     async fn draft(
         &self,
@@ -127,7 +146,8 @@ impl AdminPoliciesApi {
             let files: BTreeMap<String, Arc<str>> =
                 body.0.files.into_iter().map(|(name, text)| (name, text.0.into())).collect();
             let note = note(body.0.note)?;
-            let kept = self.0.policies.draft(files, scope, &note, self.0.author(&permit)).await;
+            let signature = body.0.signature.map(|text| signature(&text.0)).transpose()?;
+            let kept = self.0.policies.draft(files, signature, scope, &note, self.0.author(&permit)).await;
             Ok(kept.map_err(|e| self.0.policy_refused(&e))?.into())
         };
         answer.await.into()
@@ -192,9 +212,10 @@ impl AdminPoliciesApi {
         policy_id: Path<String>,
     ) -> Reply<ReportDto, OneRefusals> {
         let answer = async {
-            let (_, scope) = self.0.on_policies(request, &auth, Verb::Try, None).await?;
-            let report = self.0.policies.check(&policy_id.0, &scope).await;
-            let report = report.map_err(|e| self.0.policy_refused(&e))?;
+            let (permit, scope) = self.0.on_policies(request, &auth, Verb::Try, None).await?;
+            let (state, author) = (Arc::clone(&self.0), self.0.author(&permit));
+            let report = async move { state.policies.check(&policy_id.0, &scope, author).await };
+            let report = self.0.to_the_end(report).await?;
             let passed = report.passed();
             Ok(ReportDto { passed, report: Any(serde_json::to_value(report).unwrap_or_default()) })
         };
@@ -218,13 +239,14 @@ impl AdminPoliciesApi {
         policy_id: Path<String>,
     ) -> Reply<ReportDto, OneRefusals> {
         let answer = async {
-            let (_, scope) = self.0.on_policies(request, &auth, Verb::Try, None).await?;
-            let cases = self.0.policies.test(&policy_id.0, &scope).await;
-            let cases = cases.map_err(|e| self.0.policy_refused(&e))?;
+            let (permit, scope) = self.0.on_policies(request, &auth, Verb::Try, None).await?;
+            let (state, author) = (Arc::clone(&self.0), self.0.author(&permit));
+            let cases = async move { state.policies.test(&policy_id.0, &scope, author).await };
+            let cases = self.0.to_the_end(cases).await?;
             let passed = cases.failed.is_empty() && cases.cases > 0;
             let report = json!({
                 "cases": cases.cases, "failed": cases.failed, "reason_coverage_percent": cases.reason_coverage,
-                "wanted_coverage_percent": cases.wanted_coverage,
+                "wanted_coverage_percent": cases.wanted_coverage, "lines": FileLines::to_json(&cases.lines),
             });
             Ok(ReportDto { passed, report: Any(report) })
         };
@@ -253,8 +275,9 @@ impl AdminPoliciesApi {
             let Value::Object(set) = body.0.set.0 else {
                 return Err(Problem::new(E::MalformedRequest, "set is an object: fact by path"));
             };
-            let tried = self.0.policies.simulate(&policy_id.0, &leave.tenant, set).await;
-            let explanation = tried.map_err(|e| self.0.policy_refused(&e))?;
+            let (state, author) = (Arc::clone(&self.0), self.0.author(&leave.permit));
+            let tried = async move { state.policies.simulate(&policy_id.0, &leave.tenant, set, author).await };
+            let explanation = self.0.to_the_end(tried).await?;
             let passed = explanation.decision.trace.failure.is_none();
             Ok(ReportDto { passed, report: Any(explanation.to_json()) })
         };
@@ -283,13 +306,15 @@ impl AdminPoliciesApi {
     ) -> Reply<ReportDto, TryRefusals> {
         let answer = async {
             let leave = self.0.in_tenant(request, &auth, Verb::Try, Resource::Policies).await?;
-            let scope = Scope::Tenant(leave.tenant.clone());
-            let refused = |e| self.0.policy_refused(&e);
-            let (candidate, _) = self.0.policies.bundle(&policy_id.0, &scope).await.map_err(refused)?;
+            let (state, author) = (Arc::clone(&self.0), self.0.author(&leave.permit));
             let since = self.0.clock.now().minus(Duration::from_secs(body.0.since_s));
-            let report =
-                self.0.policies.replay(&leave.tenant, &candidate, since, Some(REPLAY_TIME), &|_, _| {}).await;
-            let report = report.map_err(refused)?;
+            let report = async move {
+                let scope = Scope::Tenant(leave.tenant.clone());
+                let (candidate, _) = state.policies.bundle(&policy_id.0, &scope).await?;
+                let limit = Some(REPLAY_TIME);
+                state.policies.replay(&leave.tenant, &candidate, since, limit, &|_, _| {}, author).await
+            };
+            let report = self.0.to_the_end(report).await?;
             Ok(ReportDto { passed: report.faults[1] == 0, report: Any(report.to_json()) })
         };
         answer.await.into()

@@ -54,6 +54,8 @@ pub struct BundleDto {
     pub created_by: String,
     /// Why.
     pub note: String,
+    /// It came with a signature by a key that counted then.
+    pub signed: bool,
 }
 
 impl From<BundleInfo> for BundleDto {
@@ -65,6 +67,7 @@ impl From<BundleInfo> for BundleDto {
             created_at: info.created_at.to_rfc3339(),
             created_by: info.created_by,
             note: info.note,
+            signed: info.signature.is_some(),
         }
     }
 }
@@ -85,6 +88,8 @@ pub struct DraftRequest {
     pub files: HashMap<String, Text>,
     /// Why.
     pub note: Option<Text>,
+    /// Ed25519 over the bundle, in base64, as `countersign policy sign` prints it.
+    pub signature: Option<Text>,
 }
 
 /// One activation.
@@ -140,6 +145,8 @@ pub struct NodeDto {
     pub node: String,
     /// The last activation that it follows.
     pub seq: i64,
+    /// The last one that it is ready for: fetched, verified, compiled and tried.
+    pub ready: i64,
     /// Why it does not follow the newest one.
     pub error: Option<String>,
     /// When it said so.
@@ -164,6 +171,18 @@ pub struct ShadowDto {
     pub overdue_days: Option<u64>,
 }
 
+/// The last time that servers changed to new activations together.
+#[derive(Debug, Object)]
+#[oai(rename = "dto.PolicySwitch")]
+pub struct SwitchDto {
+    /// Up to this activation. Later ones come into force when every server is ready for them, or after 10 s.
+    pub seq: i64,
+    /// When.
+    pub at: String,
+    /// Servers that were not ready, and were not waited for any longer.
+    pub laggards: Vec<String>,
+}
+
 /// What is active.
 #[derive(Debug, Object)]
 #[oai(rename = "dto.PolicyStatus", skip_serializing_if_is_none)]
@@ -174,6 +193,8 @@ pub struct StatusDto {
     pub folder: Option<String>,
     /// The servers.
     pub nodes: Vec<NodeDto>,
+    /// What has come into force. Absent: nothing was activated.
+    pub switch: Option<SwitchDto>,
     /// The tenant's candidates.
     pub shadows: Vec<ShadowDto>,
 }
@@ -183,6 +204,7 @@ impl From<Status> for StatusDto {
         let nodes = status.nodes.into_iter().map(|n| NodeDto {
             node: n.node,
             seq: n.seq,
+            ready: n.ready,
             error: n.error,
             seen_at: n.seen_at.to_rfc3339(),
         });
@@ -199,6 +221,11 @@ impl From<Status> for StatusDto {
             active: status.in_force.into_iter().map(Into::into).collect(),
             folder: status.folder,
             nodes: nodes.collect(),
+            switch: status.switch.map(|s| SwitchDto {
+                seq: s.seq,
+                at: s.at.to_rfc3339(),
+                laggards: s.laggards.into_iter().map(|laggard| laggard.node).collect(),
+            }),
             shadows: shadows.collect(),
         }
     }

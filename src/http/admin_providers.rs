@@ -17,8 +17,10 @@ use super::text::Text;
 use super::{State, Tag};
 use crate::admin::access::{Resource, Verb};
 use crate::admin::directory::{ProviderEntry, Write};
-use crate::admin::probe::{ProbeError, propose};
+use crate::admin::probe::{ProbeError, audited, propose};
 use crate::codes::ErrorCode as E;
+use crate::signin::audit::{Case, Verdict};
+use crate::signin::ports::StoreError;
 
 pub(super) struct AdminProvidersApi(pub Arc<State>);
 
@@ -35,6 +37,7 @@ admin_refusals!(
 );
 admin_refusals!(DeleteProviderRefusals, UnknownProvider, ManagedByConfig);
 admin_refusals!(EnableProviderRefusals, UnknownProvider, InvalidSettings, ManagedByConfig);
+admin_refusals!(AuditProviderRefusals, UnknownProvider, InvalidSettings);
 admin_refusals!(ImportRefusals, InvalidSettings, ProviderUnavailable, BodyTooLarge, UnsupportedMediaType);
 
 /// The last part of an address that a provider's name would hide.
@@ -130,6 +133,63 @@ pub struct ProviderTest {
     pub usable_keys: Option<u64>,
     /// Why not.
     pub problem: Option<String>,
+}
+
+/// How a configuration stood up to forged tokens.
+#[derive(Debug, Object)]
+#[oai(rename = "dto.ProviderAudit", skip_serializing_if_is_none)]
+pub struct ProviderAuditReport {
+    /// Whether a genuine token passed and no attack succeeded.
+    pub passed: bool,
+    /// Why a genuine token would be refused, so that nothing follows from the rest. Absent: it passed.
+    pub control_problem: Option<String>,
+    /// Attacks that were refused or had no effect.
+    pub withstood: u64,
+    /// Attacks that went through.
+    pub succeeded: u64,
+    /// Every attack, in a fixed order.
+    pub attacks: Vec<ProviderAttack>,
+}
+
+/// One attack and how it ended.
+#[derive(Debug, Object)]
+#[oai(rename = "dto.ProviderAttack", skip_serializing_if_is_none)]
+pub struct ProviderAttack {
+    /// What was tried.
+    pub name: String,
+    /// `withstood`, `not_applicable` or `succeeded`.
+    pub outcome: String,
+    /// The code of the refusal, why there was nothing to attack, or what it came to.
+    pub seen: String,
+    /// What stops it, when it succeeded.
+    pub mend: Option<String>,
+}
+
+impl ProviderAuditReport {
+    /// The first case is the control.
+    fn of(cases: &[Case]) -> Self {
+        let control_problem = match cases.first().map(|case| &case.verdict) {
+            Some(Verdict::Withstood { .. }) => None,
+            Some(Verdict::Succeeded { seen, mend }) => Some(format!("{seen}; {mend}")),
+            Some(Verdict::NotApplicable { why }) => Some((*why).to_owned()),
+            None => Some("there was no control".to_owned()),
+        };
+        let attacks: Vec<ProviderAttack> = cases.iter().skip(1).map(ProviderAttack::of).collect();
+        let count = |outcome: &str| attacks.iter().filter(|attack| attack.outcome == outcome).count() as u64;
+        let (withstood, succeeded) = (count("withstood"), count("succeeded"));
+        Self { passed: control_problem.is_none() && succeeded == 0, control_problem, withstood, succeeded, attacks }
+    }
+}
+
+impl ProviderAttack {
+    fn of(case: &Case) -> Self {
+        let (outcome, seen, mend) = match &case.verdict {
+            Verdict::Withstood { by } => ("withstood", (*by).to_owned(), None),
+            Verdict::NotApplicable { why } => ("not_applicable", (*why).to_owned(), None),
+            Verdict::Succeeded { seen, mend } => ("succeeded", seen.clone(), Some(mend.clone())),
+        };
+        Self { name: case.name.to_owned(), outcome: outcome.to_owned(), seen, mend }
+    }
 }
 
 #[OpenApi]
@@ -333,6 +393,47 @@ impl AdminProvidersApi {
                 Ok(keys) => ProviderTest { ok: keys > 0, usable_keys: Some(keys as u64), problem: None },
                 Err(error) => ProviderTest { ok: false, usable_keys: None, problem: Some(error.to_string()) },
             })
+        };
+        answer.await.into()
+    }
+
+    /// Attack a provider's configuration
+    ///
+    /// Some seventy forged tokens walk the path of a sign-in, on this server and without a request to elsewhere. Nobody but
+    /// the provider has its private key: where an attack needs a valid signature, a throw-away key stands in for it,
+    /// inside the audit alone. Users are made up, plugins are left out; the provider's rules, its mapping and the
+    /// policies in force are the real ones. Nothing is changed but for the record that it was done.
+    #[oai(
+        path = "/admin/providers/:name/audit",
+        method = "post",
+        tag = "Tag::Administration",
+        operation_id = "auditProvider"
+    )]
+    async fn audit(
+        &self,
+        request: &Request,
+        auth: AdminAuth,
+        /// Its name.
+        name: Path<String>,
+    ) -> Reply<ProviderAuditReport, AuditProviderRefusals> {
+        let answer = async {
+            let state = Arc::clone(&self.0);
+            let leave = state.in_tenant(request, &auth, Verb::Try, Resource::Providers).await?;
+            let found = state.admin.directory.provider(&leave.tenant, &name.0);
+            let entry = found.map_err(|error| refused(&state, &error))?;
+            let Some(provider) = entry.provider else {
+                return Err(Problem::new(E::InvalidSettings, entry.problems.join("; ")));
+            };
+            let author = state.author(&leave.permit);
+            // In a task of its own: whoever hangs up does not leave an audit without its record.
+            let ran = tokio::spawn(async move {
+                let cases = state.admin.audits.audit(provider).await?;
+                state.admin.audit.record(author, audited(&name.0, &cases)).await?;
+                Ok(cases)
+            });
+            let ran = ran.await.map_err(|_| Problem::new(E::InternalError, "the audit could not be finished"))?;
+            let cases = ran.map_err(|error: StoreError| self.0.refused(E::StoreUnavailable, &error))?;
+            Ok(ProviderAuditReport::of(&cases))
         };
         answer.await.into()
     }

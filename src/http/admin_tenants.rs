@@ -299,7 +299,7 @@ impl AdminTenantsApi {
 
     /// Remove a tenant
     ///
-    /// One of this API that has neither users nor providers. Its audit records stay.
+    /// One of this API that has no users, providers or clients. Its audit records stay.
     #[oai(
         path = "/admin/tenants/:tenant_id",
         method = "delete",

@@ -229,9 +229,7 @@ impl AdminUsersApi {
             let state = &self.0;
             let leave = self.leave(request, &auth, Verb::Read).await?;
             let user = self.find(&leave.tenant, &user_id.0).await?;
-            let factors = state.enrolment.factors.factors(user.id).await;
-            let factors = factors.map_err(|error| state.refused(E::StoreUnavailable, &error))?;
-            Ok(FactorsResponse { factors: factors.iter().map(Into::into).collect() })
+            state.factors_of(user.id).await
         };
         answer.await.into()
     }

@@ -6,9 +6,8 @@ use std::time::Duration;
 use poem::http::header;
 use poem::{Request, RequestBody, Result};
 use poem_openapi::payload::{ParsePayload, Payload};
-use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchemaRef, Registry};
+use poem_openapi::registry::{MetaSchemaRef, Registry};
 use poem_openapi::types::{ParseFromJSON, Type};
-use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use serde_json::Value;
 
 use super::problem::Problem;
@@ -42,6 +41,11 @@ fn malformed(what: impl std::fmt::Display) -> Problem {
 pub(super) async fn read_bytes(request: &Request, body: &mut RequestBody) -> Result<Option<Vec<u8>>, Problem> {
     let too_large =
         || Problem::new(ErrorCode::BodyTooLarge, format!("the body is larger than {BODY_LIMIT_BYTES} bytes"));
+    let is_plain = |coding: &poem::http::HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
+    if !request.headers().get_all(header::CONTENT_ENCODING).iter().all(is_plain) {
+        let text = "the body must not be compressed: no Content-Encoding is taken";
+        return Err(Problem::new(ErrorCode::UnsupportedMediaType, text));
+    }
     let announced =
         request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > BODY_LIMIT_BYTES as u64) {
@@ -80,6 +84,41 @@ fn parse<T: ParseFromJSON>(value: Value) -> Result<T, Problem> {
     T::parse_from_json(Some(value)).map_err(|error| malformed(error.into_message()))
 }
 
+/// Hands a payload over to poem-openapi as the body of a request: which content types it may have, and the schema of
+/// each.
+macro_rules! request_body {
+    (($($generics:tt)*) $body:ty, $required:literal, $($content_type:expr => $schema:ty),+) => {
+        impl<'a, $($generics)*> poem_openapi::ApiExtractor<'a> for $body {
+            const TYPES: &'static [poem_openapi::ApiExtractorType] =
+                &[poem_openapi::ApiExtractorType::RequestObject];
+
+            type ParamType = ();
+            type ParamRawType = ();
+
+            fn register(registry: &mut poem_openapi::registry::Registry) {
+                $(<$schema as poem_openapi::types::Type>::register(registry);)+
+            }
+
+            fn request_meta() -> Option<poem_openapi::registry::MetaRequest> {
+                let content = vec![$(poem_openapi::registry::MetaMediaType {
+                    content_type: $content_type,
+                    schema: <$schema as poem_openapi::types::Type>::schema_ref(),
+                }),+];
+                Some(poem_openapi::registry::MetaRequest { description: None, content, required: $required })
+            }
+
+            async fn from_request(
+                request: &'a poem::Request,
+                body: &mut poem::RequestBody,
+                _options: poem_openapi::ExtractParamOptions<Self::ParamType>,
+            ) -> poem::Result<Self> {
+                <Self as poem_openapi::payload::ParsePayload>::from_request(request, body).await
+            }
+        }
+    };
+}
+pub(super) use request_body;
+
 macro_rules! json_payload {
     ($name:ident, $required:literal) => {
         impl<T: Type> Payload for $name<T> {
@@ -98,29 +137,7 @@ macro_rules! json_payload {
             }
         }
 
-        impl<'a, T: ParseFromJSON> ApiExtractor<'a> for $name<T> {
-            const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
-
-            type ParamType = ();
-            type ParamRawType = ();
-
-            fn register(registry: &mut Registry) {
-                T::register(registry);
-            }
-
-            fn request_meta() -> Option<MetaRequest> {
-                let content = vec![MetaMediaType { content_type: JSON, schema: T::schema_ref() }];
-                Some(MetaRequest { description: None, content, required: $required })
-            }
-
-            async fn from_request(
-                request: &'a Request,
-                body: &mut RequestBody,
-                _options: ExtractParamOptions<Self::ParamType>,
-            ) -> Result<Self> {
-                <Self as ParsePayload>::from_request(request, body).await
-            }
-        }
+        request_body!((T: ParseFromJSON) $name<T>, $required, JSON => T);
     };
 }
 

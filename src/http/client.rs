@@ -129,17 +129,31 @@ pub fn unify_scheme(request: &mut Request) {
     }
 }
 
-/// The tenant that the request names in `X-Tenant-ID`.
+/// The tenant that the request names in `X-Tenant-ID`. Two headers, or one that is no text, name none that there is:
+/// a proxy may have added the second, and whoever sent the first must not win.
 #[must_use]
 pub fn tenant_header(request: &Request) -> Option<String> {
-    request.header("x-tenant-id").map(str::to_owned)
+    let mut values = request.headers().get_all("x-tenant-id").iter();
+    match (values.next(), values.next()) {
+        (None, _) => None,
+        (Some(one), None) => Some(one.to_str().unwrap_or_default().to_owned()),
+        (Some(_), Some(_)) => Some(String::new()),
+    }
 }
 
-/// The host that the request was sent to, without the port, in lower case. Forwarded hosts are never
-/// believed.
+/// Whether the request names at most one host, in words that a host may have (RFC 9112 section 3.2).
+#[must_use]
+pub fn has_fit_host(request: &Request) -> bool {
+    let mut values = request.headers().get_all(header::HOST).iter();
+    let first = values.next().is_none_or(|host| host.to_str().is_ok());
+    first && values.next().is_none()
+}
+
+/// The host that the request was sent to, without the port, in lower case. One in the request line goes before the
+/// header (RFC 9112 section 3.2.2). Forwarded hosts are never believed.
 #[must_use]
 pub fn host(request: &Request) -> Option<String> {
-    let host = request.header(header::HOST).or_else(|| request.uri().host())?;
+    let host = request.uri().host().or_else(|| request.header(header::HOST))?;
     let bare = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),

@@ -278,7 +278,7 @@ impl From<Outcome> for LoginResponse {
 pub struct VerifyChallengeRequest {
     /// As it came from the sign-in.
     pub challenge_token: Text,
-    /// The code.
+    /// The code. Of a push: empty, and asked again while the answer is `mfa_pending`.
     pub code: Text,
     /// One of the challenge's `required_mfa_methods`.
     #[oai(default = "default_method")]
@@ -375,17 +375,31 @@ pub struct UserInfoResponse {
 pub struct FactorInfo {
     /// The identifier, `fac_…`.
     pub id: String,
-    /// `totp`.
+    /// `totp` or `backup_code`.
     pub mfa_method: String,
     /// When it was enrolled, RFC 3339 in UTC.
     pub enrolled_at: String,
     /// When it last passed.
     pub last_used_at: Option<String>,
+    /// Of backup codes: how many are left. A set goes with its last code.
+    pub codes_left: Option<u32>,
+}
+
+impl FactorInfo {
+    /// Of the factors of a user that has so many backup codes.
+    pub fn listed(factors: &[Factor], backup_codes_left: u32) -> Vec<Self> {
+        let info = |factor: &Factor| Self {
+            codes_left: (factor.method == MfaMethod::BackupCode).then_some(backup_codes_left),
+            ..Self::from(factor)
+        };
+        factors.iter().map(info).collect()
+    }
 }
 
 impl From<&Factor> for FactorInfo {
     fn from(factor: &Factor) -> Self {
         Self {
+            codes_left: None,
             id: factor.id.to_string(),
             mfa_method: factor.method.to_string(),
             enrolled_at: factor.enrolled_at.to_rfc3339(),
@@ -412,6 +426,14 @@ pub struct TotpEnrolment {
     pub secret: String,
     /// The same for a QR code.
     pub otpauth_uri: String,
+}
+
+/// New backup codes. They are shown this once, and earlier ones are not good any more.
+#[derive(Object)]
+#[oai(rename = "dto.BackupCodes")]
+pub struct BackupCodes {
+    /// Ten codes, each good once: 60 random bits as `xxxx-xxxx-xxxx`. Capitals, hyphens and spaces do not matter.
+    pub codes: Vec<String>,
 }
 
 /// The proof that the app has the secret.

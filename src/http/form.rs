@@ -4,12 +4,11 @@
 
 use poem::{Request, RequestBody, Result};
 use poem_openapi::payload::{ParsePayload, Payload};
-use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchemaRef, Registry};
+use poem_openapi::registry::{MetaSchemaRef, Registry};
 use poem_openapi::types::{ParseFromJSON, Type};
-use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use serde_json::{Map, Value};
 
-use super::body::read_bytes;
+use super::body::{read_bytes, request_body};
 use super::oauth_error::{in_oauth_form, refusal};
 use super::problem::Problem;
 use crate::codes::ErrorCode;
@@ -80,29 +79,7 @@ impl<T: Type> Payload for Form<T> {
     }
 }
 
-impl<'a, T: ParseFromJSON> ApiExtractor<'a> for Form<T> {
-    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
-
-    type ParamType = ();
-    type ParamRawType = ();
-
-    fn register(registry: &mut Registry) {
-        T::register(registry);
-    }
-
-    fn request_meta() -> Option<MetaRequest> {
-        let content = vec![MetaMediaType { content_type: FORM, schema: T::schema_ref() }];
-        Some(MetaRequest { description: None, content, required: true })
-    }
-
-    async fn from_request(
-        request: &'a Request,
-        body: &mut RequestBody,
-        _options: ExtractParamOptions<Self::ParamType>,
-    ) -> Result<Self> {
-        <Self as ParsePayload>::from_request(request, body).await
-    }
-}
+request_body!((T: ParseFromJSON) Form<T>, true, FORM => T);
 
 impl<T: ParseFromJSON> ParsePayload for Form<T> {
     const IS_REQUIRED: bool = true;

@@ -12,7 +12,8 @@ use super::problem::Problem;
 use super::reply::Reply;
 use super::{BearerAuth, State, Tag};
 use crate::codes::ErrorCode as E;
-use crate::ids::FactorId;
+use crate::ids::{FactorId, RequestId, UserId};
+use crate::signin::ports::StoreError;
 
 pub(super) struct MeApi(pub Arc<State>);
 
@@ -43,6 +44,7 @@ pub(super) use bearer_refusals;
 
 bearer_refusals!(MeRefusals);
 bearer_refusals!(EnrolRefusals, EnrolmentNotAllowed);
+bearer_refusals!(BackupCodesRefusals, EnrolmentNotAllowed, FreshSessionNeeded);
 bearer_refusals!(
     ConfirmRefusals,
     MalformedRequest,
@@ -80,9 +82,7 @@ impl MeApi {
     async fn factors(&self, request: &Request, auth: BearerAuth) -> Reply<dto::FactorsResponse, MeRefusals> {
         let answer = async {
             let living = self.0.signed_in(request, Some(&auth)).await?;
-            let factors = self.0.enrolment.list(&living).await;
-            let factors = factors.map_err(|error| self.0.refused(E::StoreUnavailable, &error))?;
-            Ok(dto::FactorsResponse { factors: factors.iter().map(Into::into).collect() })
+            self.0.factors_of(living.user.id).await
         };
         answer.await.into()
     }
@@ -102,6 +102,29 @@ impl MeApi {
                 secret: data_encoding::BASE32_NOPAD.encode(pending.secret.expose()),
                 otpauth_uri: pending.otpauth_uri,
             })
+        };
+        answer.await.into()
+    }
+
+    /// Make backup codes
+    ///
+    /// Ten of them, in place of earlier ones, for when another factor is out of reach: `mfa_method` is
+    /// `backup_code` then. Needs another factor, and a session that passed one and
+    /// began within the last ten minutes. They count as weak, so a rule that
+    /// asks for a strong factor does not take them.
+    #[oai(path = "/auth/me/mfa/backup-codes", method = "post", tag = "Tag::Me", operation_id = "renewBackupCodes")]
+    async fn renew_backup_codes(
+        &self,
+        request: &Request,
+        auth: BearerAuth,
+    ) -> Reply<dto::BackupCodes, BackupCodesRefusals> {
+        let answer = async {
+            let living = self.0.signed_in(request, Some(&auth)).await?;
+            let id = request.data::<RequestId>().copied().unwrap_or_else(|| RequestId::from_bytes([0; 16]));
+            let codes = self.0.enrolment.renew_backup_codes(&living, id).await;
+            let codes = codes.map_err(|error| self.0.refused(error.code(), &error))?;
+            let shown = codes.iter().map(|code| String::from_utf8_lossy(code.expose()).into_owned());
+            Ok(dto::BackupCodes { codes: shown.collect() })
         };
         answer.await.into()
     }
@@ -130,5 +153,15 @@ impl MeApi {
             Ok(dto::MessageResponse::new("the factor is enrolled", self.0.clock.now()))
         };
         answer.await.into()
+    }
+}
+
+impl State {
+    /// The confirmed factors of a user.
+    pub(super) async fn factors_of(&self, user: UserId) -> Result<dto::FactorsResponse, Problem> {
+        let store = &self.enrolment.factors;
+        let found = async { Ok((store.factors(user).await?, store.backup_codes_left(user).await?)) };
+        let (factors, left) = found.await.map_err(|error: StoreError| self.refused(E::StoreUnavailable, &error))?;
+        Ok(dto::FactorsResponse { factors: dto::FactorInfo::listed(&factors, left) })
     }
 }

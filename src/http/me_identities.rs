@@ -117,6 +117,7 @@ impl Refusals for LinkRefusals {
         E::IdentityTaken,
         E::BodyTooLarge,
         E::UnsupportedMediaType,
+        E::TooManyRequests,
         E::ProviderUnavailable,
         E::StoreUnavailable,
         E::RequestTimeout,
@@ -200,6 +201,7 @@ impl IdentitiesApi {
         body: LinkIdentityRequest,
     ) -> Result<IdentityInfo, Problem> {
         let state = &self.0;
+        state.admit(request)?;
         let living = state.signed_in(request, Some(auth)).await?;
         let refused = |error: IdentityError| state.refused(error.code(), &error);
         state.identities.check_fresh(&living).map_err(refused)?;
@@ -217,7 +219,10 @@ impl IdentitiesApi {
                 let proved = tokio::spawn(async move { pipeline.prove_identity(&proof).await }).await;
                 let proved =
                     proved.map_err(|_| Problem::new(E::InternalError, "the token could not be checked"))?;
-                let proved = proved.map_err(|error| sign_in::problem(&error))?;
+                let proved = proved.map_err(|error| {
+                    state.note_refusal(request, &error);
+                    sign_in::problem(&error)
+                })?;
                 state.identities.link(&living, &proved).await
             }
         };

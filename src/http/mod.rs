@@ -5,6 +5,7 @@
 
 mod admin;
 mod admin_audit;
+mod admin_clients;
 mod admin_decisions;
 mod admin_examples;
 mod admin_invitations;
@@ -67,7 +68,7 @@ use crate::admin::directory::DirectoryService;
 use crate::admin::keys::{KeyCheck, KeyError};
 use crate::admin::plugins::Plugins;
 use crate::admin::ports::AuditLog;
-use crate::admin::probe::ProviderProbe;
+use crate::admin::probe::{ProviderAudit, ProviderProbe};
 use crate::admin::users::{SignInLog, UserAdmin};
 use crate::clock::Clock;
 use crate::codes::ErrorCode;
@@ -82,11 +83,13 @@ use crate::people::passwords::{PasswordService, PasswordStatus};
 use crate::policy::service::PolicyService;
 use crate::secret::Entropy;
 use crate::session::bearer::{BearerCheck, BearerError, Presented};
-use crate::session::clients::Clients;
 use crate::session::ports::SessionUser;
 use crate::session::refresh::SessionService;
 use crate::session::rotation::KeyKeeper;
+use crate::session::upstream::UpstreamEvents;
+use crate::signin::error::SignInError;
 use crate::signin::facts::Location;
+use crate::signin::networks::Networks;
 use crate::signin::pipeline::Pipeline;
 use crate::signin::ports::StoreError;
 use crate::signin::provider::Tenant;
@@ -129,6 +132,8 @@ pub struct State {
     pub codes: CodeSender,
     /// Refresh and logout.
     pub sessions: SessionService,
+    /// What providers tell of accounts.
+    pub upstream: UpstreamEvents,
     /// Bearer tokens.
     pub bearer: BearerCheck,
     /// Enrolment of factors.
@@ -149,10 +154,10 @@ pub struct State {
     pub ready: Arc<dyn Readiness>,
     /// Keys of local tokens.
     pub keys: Arc<KeyKeeper>,
-    /// Applications that may use the OAuth endpoints.
-    pub clients: Clients,
     /// Renders metrics.
     pub render_metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// How often each network asked.
+    pub networks: Networks,
     /// Proxies whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Places that a request may claim; only in development.
@@ -173,6 +178,8 @@ pub struct Administration {
     pub sign_ins: Arc<dyn SignInLog>,
     /// Asks providers of themselves.
     pub probe: Arc<dyn ProviderProbe>,
+    /// Attacks configurations of providers.
+    pub audits: Arc<dyn ProviderAudit>,
     /// The plugins of this node.
     pub plugins: Arc<dyn Plugins>,
 }
@@ -184,6 +191,26 @@ impl State {
             .directory
             .find_tenant(header.as_deref(), host.as_deref())
             .ok_or_else(|| Problem::new(ErrorCode::UnknownTenant, "no tenant is served here under this name"))
+    }
+
+    /// The tenant of a request that leads to a session, counted for the network that it comes from.
+    fn admit(&self, request: &Request) -> Result<Arc<Tenant>, Problem> {
+        let tenant = self.tenant(request)?;
+        let address = client::address_of(request, &self.trusted_proxies);
+        self.networks.admit(&tenant.id, address, self.clock.now()).map_err(|wait| {
+            metrics::counter!("countersign_throttled_total", "tenant" => tenant.id.to_string()).increment(1);
+            let text = "too many sign-ins, refreshes or answers came from this network";
+            Problem::new(ErrorCode::TooManyRequests, text).retry_after(wait.as_millis().div_ceil(1000) as u64)
+        })?;
+        Ok(tenant)
+    }
+
+    /// Counts a refused ID token for its network, when nobody whom the provider knows signed it.
+    fn note_refusal(&self, request: &Request, refusal: &SignInError) {
+        if let Ok(tenant) = self.tenant(request) {
+            let address = client::address_of(request, &self.trusted_proxies);
+            self.networks.add_refusal(&tenant.id, address, refusal, self.clock.now());
+        }
     }
 
     async fn signed_in(&self, request: &Request, auth: Option<&BearerAuth>) -> Result<SessionUser, Problem> {
@@ -277,6 +304,7 @@ type PeopleAdminApis = (
     admin_invitations::AdminInvitationsApi,
     admin_user_secrets::AdminUserSecretsApi,
     admin_signing_keys::AdminSigningKeysApi,
+    admin_clients::AdminClientsApi,
 );
 type AdminApis = (
     admin_tenants::AdminTenantsApi,
@@ -297,6 +325,7 @@ fn me_apis(state: &Arc<State>) -> MeApis {
         admin_invitations::AdminInvitationsApi(state()),
         admin_user_secrets::AdminUserSecretsApi(state()),
         admin_signing_keys::AdminSigningKeysApi(state()),
+        admin_clients::AdminClientsApi(state()),
     );
     (
         me::MeApi(state()),
@@ -392,7 +421,15 @@ impl Endpoint for Outermost {
         client::unify_scheme(&mut request);
         request.extensions_mut().insert(id);
         let path = request.uri().path().to_owned();
-        let called = AssertUnwindSafe(tokio::time::timeout(REQUEST_TIME, self.inner.call(request))).catch_unwind();
+        let has_fit_host = client::has_fit_host(&request);
+        let call = async {
+            if !has_fit_host {
+                let text = "the request must have one Host header, in ASCII";
+                return Err(Problem::new(ErrorCode::MalformedRequest, text).into());
+            }
+            self.inner.call(request).await
+        };
+        let called = AssertUnwindSafe(tokio::time::timeout(REQUEST_TIME, call)).catch_unwind();
         let mut response = match called.await {
             Ok(Ok(Ok(response))) => response,
             Ok(Ok(Err(error))) => self.rejected(error, &path),

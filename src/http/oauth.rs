@@ -21,7 +21,8 @@ use super::text::Text;
 use super::{State, Tag, client, dto};
 use crate::codes::ErrorCode as E;
 use crate::ids::TenantId;
-use crate::session::clients::{Client, ClientGrant};
+use crate::people::passwords::PasswordStatus;
+use crate::session::clients::{Client, ClientGrant, proves};
 use crate::session::issue::IssuedTokens;
 use crate::session::ports::SessionUser;
 use crate::session::refresh::Asker;
@@ -69,7 +70,7 @@ macro_rules! oauth_refusals {
 }
 
 oauth_refusals!(TokenRefusals: InvalidRequest, InvalidGrant, UnauthorizedClient, UnsupportedGrantType, InvalidTarget,
-    InvalidScope, InvalidDpopProof, InvalidClient, MfaRequired, ProviderUnavailable);
+    InvalidScope, InvalidDpopProof, InvalidClient, MfaRequired, TooManyRequests, ProviderUnavailable);
 oauth_refusals!(IntrospectRefusals: InvalidRequest, UnauthorizedClient, InvalidClient);
 oauth_refusals!(RevokeRefusals: InvalidRequest, UnauthorizedClient, InvalidClient);
 oauth_refusals!(LogoutRefusals: InvalidRequest, ProviderUnavailable);
@@ -173,7 +174,7 @@ impl OAuthApi {
 impl OAuthApi {
     async fn run_token(&self, request: &Request, form: TokenForm) -> Result<TokenResponse, Problem> {
         let state = &self.0;
-        let tenant = state.tenant(request)?.id.clone();
+        let tenant = state.admit(request)?.id.clone();
         let client = self.client(request, &tenant, form.client_id.as_ref(), form.client_secret.as_ref())?;
         let grant_type = needed(form.grant_type.as_ref(), "grant_type")?;
         let grant = match grant_type {
@@ -230,7 +231,9 @@ impl OAuthApi {
         let binding = TokenBinding { client: Some(client), audience, jkt };
         let outcome = self.0.sign_in(request, sign_in, binding).await.map_err(|p| under(E::InvalidRequest, p))?;
         match outcome {
-            Outcome::SignedIn { tokens, .. } => Ok(TokenResponse::new(tokens, Some(ACCESS_TOKEN_TYPE))),
+            Outcome::SignedIn { tokens, user, .. } => {
+                Ok(TokenResponse::new(tokens, Some(ACCESS_TOKEN_TYPE), self.0.password_of(&user)))
+            }
             challenged @ Outcome::Challenged { .. } => {
                 let text = "a second factor is needed: answer the challenge at /auth/mfa/verify-challenge";
                 let mut problem = Problem::new(E::MfaRequired, text);
@@ -255,9 +258,9 @@ impl OAuthApi {
         let jkt = self.0.dpop_key(request).await?;
         let asker = Asker { client: Some(Arc::clone(&client.id)), jkt };
         let refreshed = self.0.sessions.refresh(tenant, token, asker).await;
-        let (_, tokens) =
+        let (living, tokens) =
             refreshed.map_err(|error| under(E::InvalidGrant, self.0.refused(error.code(), &error)))?;
-        Ok(TokenResponse::new(tokens, None))
+        Ok(TokenResponse::new(tokens, None, self.0.password_of(&living.user)))
     }
 
     async fn run_introspect(&self, request: &Request, form: TokenQuestion) -> Result<Introspection, Problem> {
@@ -268,7 +271,7 @@ impl OAuthApi {
         }
         let failed = |error| state.refused(E::StoreUnavailable, &error);
         if let Some((claims, living)) = state.bearer.inspect(&tenant, token).await.map_err(failed)? {
-            return Ok(if state.bearer.provider_lets_in(&living) {
+            return Ok(if state.bearer.lets_in(&living) {
                 Introspection::of_access(&claims, &living)
             } else {
                 Introspection::inactive()
@@ -278,7 +281,7 @@ impl OAuthApi {
         let own = found.filter(|(living, _)| {
             living.session.grant.client.as_ref() == Some(&client.id)
                 && living.user.status == UserStatus::Active
-                && state.bearer.provider_lets_in(living)
+                && state.bearer.lets_in(living)
         });
         Ok(own.map_or_else(Introspection::inactive, |(living, ends)| {
             Introspection::of_refresh(&living, ends, &state.bearer.issuer.settings.issuer)
@@ -350,7 +353,7 @@ impl OAuthApi {
                         "the request names no client: send Authorization: Basic, or client_id",
                     )
                 })?;
-                self.0.clients.authenticate(tenant, &id.0, secret.map(|s| s.0.as_str()))
+                self.registered(tenant, &id.0, secret.map(|s| s.0.as_str()))
             }
             (Some(value), None) => {
                 let (name, password) = value.to_str().ok().and_then(basic).ok_or_else(refused)?;
@@ -358,11 +361,16 @@ impl OAuthApi {
                     let text = "the client must prove itself in the header or in the form, not in both";
                     return Err(refusal(E::InvalidRequest, text));
                 }
-                self.0.clients.authenticate(tenant, &name, Some(&password))
+                self.registered(tenant, &name, Some(&password))
             }
             (Some(_), Some(_)) => return Err(refusal(E::InvalidRequest, "there are two Authorization headers")),
         };
         found.ok_or_else(refused)
+    }
+
+    fn registered(&self, tenant: &TenantId, id: &str, secret: Option<&str>) -> Option<Arc<Client>> {
+        let client = self.0.bearer.directory.find_client(tenant, id);
+        proves(client.as_deref(), secret).then_some(client).flatten()
     }
 
     /// The audience that is asked for, in the words of RFC 8693 or RFC 8707. This server's own is the default.
@@ -414,13 +422,16 @@ impl OAuthApi {
 }
 
 impl TokenResponse {
-    fn new(tokens: IssuedTokens, issued_token_type: Option<&str>) -> Self {
+    fn new(tokens: IssuedTokens, issued_token_type: Option<&str>, password: Option<PasswordStatus>) -> Self {
         Self {
             token_type: tokens.token_type().to_owned(),
             access_token: tokens.access_token,
             issued_token_type: issued_token_type.map(str::to_owned),
             expires_in: tokens.expires_in.as_secs(),
             refresh_token: tokens.refresh_token,
+            must_change_password: password.map(|status| status.must_change),
+            password_expires_in: password.and_then(|status| status.expires_in_days),
+            password_warning: password.and_then(|status| status.warning).map(Into::into),
         }
     }
 }
@@ -464,7 +475,8 @@ impl Introspection {
 }
 
 fn check_own(client: &Client, living: &SessionUser) -> Result<(), Problem> {
-    if living.session.grant.client.as_ref() == Some(&client.id) {
+    let grant = &living.session.grant;
+    if grant.client.as_ref() == Some(&client.id) && grant.client_generation == client.generation {
         return Ok(());
     }
     Err(refusal(E::UnauthorizedClient, "the token was issued to another client"))

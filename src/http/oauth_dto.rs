@@ -2,6 +2,7 @@
 
 use poem_openapi::Object;
 
+use super::dto::PasswordWarning;
 use super::text::Text;
 
 /// A request for tokens. Which parameters count depends on `grant_type`.
@@ -56,6 +57,12 @@ pub struct TokenResponse {
     pub expires_in: u64,
     /// Good for one refresh. Absent when the policy gives none.
     pub refresh_token: Option<String>,
+    /// The user's local password must be changed. Absent without one, as the two members below.
+    pub must_change_password: Option<bool>,
+    /// Days until the user's local password ends.
+    pub password_expires_in: Option<i64>,
+    /// How near that is.
+    pub password_warning: Option<PasswordWarning>,
 }
 
 /// A token to be asked about or ended.

@@ -45,6 +45,11 @@ pub(super) fn request(operation: &str) -> Option<Value> {
     })
 }
 
+/// The other form of the body of `pushSecurityEvent`.
+pub(super) fn apple_notice() -> Value {
+    json!({"payload": JWT})
+}
+
 pub(super) fn success(operation: &str) -> Vec<(&'static str, &'static str, Value)> {
     match operation {
         "issueToken" => {

@@ -51,7 +51,8 @@ pub(super) fn success(operation: &str) -> Option<(&'static str, &'static str, Va
             json!({
                 "active": [activation()],
                 "folder": OLDER,
-                "nodes": [{"node": "nod_5d1c8f20a96b3e47", "seq": 12, "seen_at": EXAMPLE_TIME}],
+                "nodes": [{"node": "nod_5d1c8f20a96b3e47", "seq": 12, "ready": 12, "seen_at": EXAMPLE_TIME}],
+                "switch": {"seq": 12, "at": EXAMPLE_TIME, "laggards": []},
                 "shadows": [{"bundle": OLDER, "since": EXAMPLE_TIME, "evaluated": 41_208, "differed": 783,
                              "script_errors": 0}],
             }),
@@ -70,8 +71,8 @@ pub(super) fn success(operation: &str) -> Option<(&'static str, &'static str, Va
             )
         }
         "testPolicy" => {
-            let report =
-                json!({"cases": 1, "failed": [], "reason_coverage_percent": 100, "wanted_coverage_percent": 60});
+            let report = json!({"cases": 1, "failed": [], "reason_coverage_percent": 100, "wanted_coverage_percent": 60,
+                       "lines": {"percent": 75, "files": [{"file": "risk/default.rhai", "lines": 4, "never_run": [9], "percent": 75}]}});
             ("passed", "All cases pass", json!({"passed": true, "report": report}))
         }
         "simulatePolicy" => ("explained", "What it decides", json!({"passed": true, "report": explanation()})),
@@ -106,7 +107,7 @@ pub(super) fn success(operation: &str) -> Option<(&'static str, &'static str, Va
 }
 
 fn bundle() -> Value {
-    json!({"id": POLICY, "tenant": "default", "created_at": EXAMPLE_TIME, "created_by": ADMIN_KEY,
+    json!({"id": POLICY, "tenant": "default", "created_at": EXAMPLE_TIME, "created_by": ADMIN_KEY, "signed": false,
            "note": "hosting networks need a factor"})
 }
 

@@ -61,6 +61,10 @@ pub const fn row(code: ErrorCode) -> Row {
             400_007,
             "The code is wrong, too old, or was used before. Ask for another one; the session of the user is not touched.",
         ),
+        E::MfaPending => (
+            400_200,
+            "The user has not confirmed on the device yet: ask again in a few seconds. It does not count as a wrong code.",
+        ),
         E::ChallengeExpired => {
             (400_008, "The challenge has expired or had five wrong codes: sign in again for a new one.")
         }
@@ -125,7 +129,9 @@ pub const fn row(code: ErrorCode) -> Row {
             403_001,
             "The tenant's policy denies this sign-in, or asks for a factor that the user does not have; the message holds the reason code.",
         ),
-        E::UserNotProvisioned => (403_002, "Nobody has this identity, and this provider does not create users."),
+        E::UserNotProvisioned => {
+            (403_002, "Nobody has this identity, and this provider does not create users, or not such a one.")
+        }
         E::AccountDisabled => (403_003, "The account is disabled."),
         E::AccountLocked => (403_004, "The account is locked."),
         E::IdentityRejected => (
@@ -138,7 +144,7 @@ pub const fn row(code: ErrorCode) -> Row {
         ),
         E::EnrolmentNotAllowed => (
             403_007,
-            "This session may not enrol a factor: sign in at low risk, or with a factor that the user has.",
+            "This session may not enrol a factor: sign in at low risk, or with a factor that the user has. Backup codes need such a factor.",
         ),
         E::AccountPending => {
             (403_160, "The account was invited and waits for its first sign-in by the invitation.")
@@ -180,6 +186,7 @@ pub const fn row(code: ErrorCode) -> Row {
         E::NotFound => (404_001, "There is nothing at this address."),
         E::UnknownTenant => (404_002, "No tenant is served under this header or host."),
         E::UnknownProvider => (404_003, "No provider with this name is enabled."),
+        E::UnknownClient => (404_120, "No client of this tenant has this `client_id`."),
         E::MethodNotAllowed => (405_001, "The address takes other methods."),
         E::AccountExists => (
             409_001,
@@ -194,6 +201,10 @@ pub const fn row(code: ErrorCode) -> Row {
             "The body must be of the media type that the document names: `application/json`, or a form at the OAuth endpoints.",
         ),
         E::MfaLocked => (429_001, "Too many wrong codes of this user; `Retry-After` tells when to try again."),
+        E::TooManyRequests => (
+            429_002,
+            "Too many sign-ins, refreshes or answers came from this network (an IPv4 address, or a /64 of IPv6); `Retry-After` tells when to try again.",
+        ),
         E::InvalidRequest => (
             400_120,
             "The request of an OAuth endpoint is not well formed, or its subject token is not accepted; `reason` and the message tell why.",
@@ -245,7 +256,7 @@ pub const fn row(code: ErrorCode) -> Row {
         ),
         E::ManagedByConfig => (409_140, "The configuration file says what this is: change it there."),
         E::AlreadyExists => (409_141, "There is one of this name already."),
-        E::TenantNotEmpty => (409_142, "The tenant has users or providers: remove them first."),
+        E::TenantNotEmpty => (409_142, "The tenant has users, providers or clients: remove them first."),
         E::UnknownUser => (404_141, "No user of the tenant has this identifier, or it is erased."),
         E::UnknownSignIn => (404_142, "No recorded sign-in of the tenant has this identifier."),
         E::UnknownSession => {
@@ -253,6 +264,9 @@ pub const fn row(code: ErrorCode) -> Row {
         }
         E::PolicyUnusable => {
             (400_180, "The files make no bundle, or a script does not compile; the message has the place.")
+        }
+        E::PolicySignatureRefused => {
+            (400_181, "The bundle's signature is missing where the configuration asks for one, or it is wrong.")
         }
         E::UnknownPolicy => (404_180, "No bundle with this identifier is one that the tenant can have."),
         E::UnknownDecision => (404_181, "No decision is kept under this identifier: it is another's, or too old."),

@@ -1,5 +1,5 @@
-//! Settings of a provider as a request and an answer hold them: the words of `[[providers]]`, passed on
-//! as they are. What they mean is judged by the rules of the configuration alone; the shape here only
+//! Settings of a provider or an OAuth client as a request and an answer hold them: the words of `[[providers]]`
+//! and `[[clients]]`, passed on as they are. What they mean is judged by the rules of the configuration alone; the shape here only
 //! describes them, and a test holds it against the table of keys.
 
 use std::borrow::Cow;
@@ -47,6 +47,8 @@ pub struct ProviderSettingsShape {
     pub linking: Option<String>,
     /// What becomes of an identity that nobody has: `create` (default), `invite` or `refuse`.
     pub provisioning: Option<String>,
+    /// With `create`: only with a verified address in one of these domains. Empty (default): with any or none.
+    pub provisioning_domains: Option<Vec<String>>,
     /// For setting a provider up: its refusals list every check of the token. Default false.
     pub test_mode: Option<bool>,
     /// Upstream `amr` values that count as MFA.
@@ -62,10 +64,34 @@ pub struct ProviderSettingsShape {
     pub allowed_groups: Option<Vec<String>>,
     /// Roles that the mapping may grant.
     pub allowed_roles: Option<Vec<String>>,
+    /// Roles that everybody who comes through it has, beside what the mapping grants.
+    pub default_roles: Option<Vec<String>>,
     /// What a plugin out of reach means: `deny` (default) or `continue`.
     pub enrich_failure: Option<String>,
     /// Where the keys are, when there is no discovery document.
     pub jwks_uri: Option<String>,
+    /// Notices of a form of the provider's own that `POST /auth/security-events` takes: `none` (default), `apple`.
+    pub notices: Option<String>,
+}
+
+/// The settings of an OAuth client as they are written. [`ClientSettingsShape`] describes them.
+#[derive(Debug, Clone, Default)]
+pub struct ClientSettings(pub Map<String, Value>);
+
+/// The settings of an OAuth client, in the words of `[[clients]]` in the configuration file; what is absent has
+/// the default that stands there. An unknown member is refused, and so is `secret_hash`: the server makes secrets.
+#[derive(Debug, Object)]
+#[oai(rename = "dto.ClientSettings", skip_serializing_if_is_none)]
+pub struct ClientSettingsShape {
+    /// `web` (default) and `machine` run on a server and have a secret; `spa` and `native` cannot keep one.
+    pub kind: Option<String>,
+    /// The providers whose ID tokens it may exchange. Needed with the grant `token-exchange`.
+    pub providers: Option<Vec<String>>,
+    /// The audiences that it may ask for, besides this server.
+    pub audiences: Option<Vec<String>>,
+    /// What it may do at the token endpoint: `token-exchange`, `refresh_token`; both by default. Empty: it only
+    /// asks about tokens.
+    pub grants: Option<Vec<String>>,
 }
 
 /// A text, or a list of texts.
@@ -110,44 +136,52 @@ impl ToJSON for TextOrList {
     }
 }
 
-impl Type for ProviderSettings {
-    const IS_REQUIRED: bool = true;
+/// An object that is passed on as it is, described by another type.
+macro_rules! passed_on {
+    ($name:ident, $shape:ident) => {
+        impl Type for $name {
+            const IS_REQUIRED: bool = true;
 
-    type RawValueType = Self;
-    type RawElementValueType = Self;
+            type RawValueType = Self;
+            type RawElementValueType = Self;
 
-    fn name() -> Cow<'static, str> {
-        ProviderSettingsShape::name()
-    }
+            fn name() -> Cow<'static, str> {
+                $shape::name()
+            }
 
-    fn schema_ref() -> MetaSchemaRef {
-        ProviderSettingsShape::schema_ref()
-    }
+            fn schema_ref() -> MetaSchemaRef {
+                $shape::schema_ref()
+            }
 
-    fn register(registry: &mut Registry) {
-        ProviderSettingsShape::register(registry);
-    }
+            fn register(registry: &mut Registry) {
+                $shape::register(registry);
+            }
 
-    fn as_raw_value(&self) -> Option<&Self::RawValueType> {
-        Some(self)
-    }
+            fn as_raw_value(&self) -> Option<&Self::RawValueType> {
+                Some(self)
+            }
 
-    fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Self::RawElementValueType> + 'a> {
-        Box::new(self.as_raw_value().into_iter())
-    }
-}
-
-impl ParseFromJSON for ProviderSettings {
-    fn parse_from_json(value: Option<Value>) -> ParseResult<Self> {
-        match value {
-            Some(Value::Object(members)) => Ok(Self(members)),
-            other => Err(ParseError::expected_type(other.unwrap_or_default())),
+            fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Self::RawElementValueType> + 'a> {
+                Box::new(self.as_raw_value().into_iter())
+            }
         }
-    }
+
+        impl ParseFromJSON for $name {
+            fn parse_from_json(value: Option<Value>) -> ParseResult<Self> {
+                match value {
+                    Some(Value::Object(members)) => Ok(Self(members)),
+                    other => Err(ParseError::expected_type(other.unwrap_or_default())),
+                }
+            }
+        }
+
+        impl ToJSON for $name {
+            fn to_json(&self) -> Option<Value> {
+                Some(Value::Object(self.0.clone()))
+            }
+        }
+    };
 }
 
-impl ToJSON for ProviderSettings {
-    fn to_json(&self) -> Option<Value> {
-        Some(Value::Object(self.0.clone()))
-    }
-}
+passed_on!(ProviderSettings, ProviderSettingsShape);
+passed_on!(ClientSettings, ClientSettingsShape);

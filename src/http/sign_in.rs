@@ -75,6 +75,7 @@ impl Refusals for SignInRefusals {
         E::SignInConflict,
         E::BodyTooLarge,
         E::UnsupportedMediaType,
+        E::TooManyRequests,
         E::ProviderUnavailable,
         E::StoreUnavailable,
         E::RequestTimeout,
@@ -83,7 +84,7 @@ impl Refusals for SignInRefusals {
 
 pub(super) struct NonceRefusals;
 impl Refusals for NonceRefusals {
-    const CODES: &'static [E] = &[E::UnknownTenant, E::RequestTimeout];
+    const CODES: &'static [E] = &[E::UnknownTenant, E::TooManyRequests, E::RequestTimeout];
 }
 
 pub(super) struct ChallengeRefusals;
@@ -91,6 +92,7 @@ impl Refusals for ChallengeRefusals {
     const CODES: &'static [E] = &[
         E::MalformedRequest,
         E::InvalidMfaCode,
+        E::MfaPending,
         E::ChallengeExpired,
         E::ChallengeUsed,
         E::InvalidChallenge,
@@ -100,6 +102,7 @@ impl Refusals for ChallengeRefusals {
         E::UnknownTenant,
         E::BodyTooLarge,
         E::UnsupportedMediaType,
+        E::TooManyRequests,
         E::MfaLocked,
         E::ChannelUnavailable,
         E::StoreUnavailable,
@@ -119,6 +122,7 @@ impl Refusals for SendRefusals {
         E::UnknownTenant,
         E::BodyTooLarge,
         E::UnsupportedMediaType,
+        E::TooManyRequests,
         E::MfaLocked,
         E::TooManyMessages,
         E::ChannelUnavailable,
@@ -138,6 +142,7 @@ impl Refusals for RefreshRefusals {
         E::UnknownTenant,
         E::BodyTooLarge,
         E::UnsupportedMediaType,
+        E::TooManyRequests,
         E::StoreUnavailable,
         E::RequestTimeout,
     ];
@@ -191,7 +196,7 @@ impl SignInApi {
     #[oai(path = "/auth/id-token/nonce", method = "post", tag = "Tag::SignIn", operation_id = "issueNonce")]
     async fn issue_nonce(&self, request: &Request) -> Reply<dto::NonceResponse, NonceRefusals> {
         let state = &self.0;
-        let answer = state.tenant(request).map(|tenant| dto::NonceResponse {
+        let answer = state.admit(request).map(|tenant| dto::NonceResponse {
             nonce: state.pipeline.nonces.issue(&tenant.id, state.clock.now(), &*state.entropy),
             expires_in: NONCE_TTL.as_secs(),
         });
@@ -200,8 +205,9 @@ impl SignInApi {
 
     /// Have a code sent for a challenge
     ///
-    /// For the methods `email` and `sms`, when they stand in the challenge's `required_mfa_methods`: a code
-    /// goes to the address that the user had verified before. A new code takes the place of an earlier one.
+    /// For the methods `email`, `sms` and `push`, when they stand in the challenge's `required_mfa_methods`: a code
+    /// goes to the address that the user had verified before, or a device of the user's is asked to confirm, if the
+    /// user has one there (else `mfa_method_not_allowed`). A new code takes the place of an earlier one.
     /// At most three messages for a challenge, 20 s apart, and ten to one user within 15 minutes.
     #[oai(path = "/auth/mfa/challenge", method = "post", tag = "Tag::Mfa", operation_id = "sendMfaCode")]
     async fn send_code(
@@ -215,7 +221,8 @@ impl SignInApi {
     /// Answer an MFA challenge
     ///
     /// A right answer gives what the sign-in would have given. A wrong one is 400 `invalid_mfa_code`: no
-    /// session is lost by it. After five wrong codes the challenge is dead; after ten of one user within
+    /// session is lost by it. Of a push `code` is empty; while the user has not answered on the device it is 400
+    /// `mfa_pending`, which does not count: ask again every few seconds. After five wrong codes the challenge is dead; after ten of one user within
     /// 15 minutes, over all challenges, every answer is 429 `mfa_locked` for 15 minutes.
     #[oai(
         path = "/auth/mfa/verify-challenge",
@@ -246,7 +253,7 @@ impl SignInApi {
         body: Body<dto::RefreshRequest>,
     ) -> Reply<dto::LoginResponse, RefreshRefusals> {
         let answer = async {
-            let tenant = self.0.tenant(request)?;
+            let tenant = self.0.admit(request)?;
             let asker = Asker { client: None, jkt: self.0.dpop_key(request).await? };
             let refreshed = self.0.sessions.refresh(tenant.id.clone(), &body.0.refresh_token.0, asker).await;
             let (living, tokens) = refreshed.map_err(|error| self.0.refused(error.code(), &error))?;
@@ -302,6 +309,7 @@ impl State {
         let walked = tokio::spawn(async move { pipeline.sign_in_explained(sign_in).await }).await;
         let outcome = walked.map_err(|_| Problem::new(E::InternalError, "the sign-in could not be finished"))?;
         outcome.map_err(|refusal| {
+            self.note_refusal(request, &refusal.error);
             let checks: Box<[dto::TokenCheck]> = refusal.checks.into_iter().map(Into::into).collect();
             Problem { checks: (!checks.is_empty()).then_some(checks), ..problem(&refusal.error) }
         })
@@ -314,6 +322,11 @@ impl SignInApi {
         request: &Request,
         body: dto::SignInRequest,
     ) -> Result<dto::LoginResponse, Problem> {
+        // An unknown tenant is the path's own refusal, with its record.
+        match self.0.admit(request) {
+            Err(problem) if problem.code != E::UnknownTenant => return Err(problem),
+            _ => {}
+        }
         let jkt = self.0.dpop_key(request).await?;
         let binding = TokenBinding { jkt, ..TokenBinding::default() };
         let outcome = self.0.sign_in(request, body, binding).await?;
@@ -330,7 +343,7 @@ impl SignInApi {
         body: dto::SendCodeRequest,
     ) -> Result<dto::SendCodeResponse, Problem> {
         let state = &self.0;
-        let tenant = state.tenant(request)?;
+        let tenant = state.admit(request)?;
         let method = find_method(&body.mfa_method.0)?;
         let device_id = present(body.device_id);
         let wish = SendRequest {
@@ -364,7 +377,7 @@ impl SignInApi {
         body: dto::VerifyChallengeRequest,
     ) -> Result<dto::LoginResponse, Problem> {
         let state = &self.0;
-        let tenant = state.tenant(request)?;
+        let tenant = state.admit(request)?;
         let method = find_method(&body.mfa_method.0)?;
         let device_id = present(body.device_id);
         let verified = state

@@ -136,10 +136,15 @@ fn describe_admin_tenant(operation: &mut Map<String, Value>) {
 fn complete(operation: &mut Map<String, Value>) {
     operation.entry("security").or_insert_with(|| json!([]));
     let id = operation.get("operationId").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let media =
-        operation.get_mut("requestBody").and_then(|b| b.get_mut("content")?.as_object_mut()?.values_mut().next());
-    if let (Some(example), Some(media)) = (request_example(&id), media) {
-        media["example"] = example;
+    let content = operation.get_mut("requestBody").and_then(|b| b.get_mut("content")?.as_object_mut());
+    for (content_type, media) in content.into_iter().flatten() {
+        let example = match content_type.as_str() {
+            super::body::JSON if id == "pushSecurityEvent" => Some(oauth_examples::apple_notice()),
+            _ => request_example(&id),
+        };
+        if let Some(example) = example {
+            media["example"] = example;
+        }
     }
     let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return };
     for (status, response) in responses {
@@ -269,6 +274,11 @@ fn success_examples(operation: &str) -> Map<String, Value> {
                 "last_used_at": EXAMPLE_TIME,
             });
             vec![one("factors", "One authenticator app", json!({"factors": [factor]}))]
+        }
+        "renewBackupCodes" => {
+            let code = |start: u32| format!("{start:04}-9w3k-7m2q");
+            let codes: Vec<String> = (1200..1210).map(code).collect();
+            vec![one("codes", "Ten codes, shown this once", json!({"codes": codes}))]
         }
         "beginTotpEnrolment" => {
             let value = json!({

@@ -1,7 +1,9 @@
-//! Codes that are sent to an address which the user had verified before: by e-mail or text message.
+//! Codes that are sent to an address which the user had verified before, by e-mail or text message, and questions to a
+//! device of the user's (push).
 //!
 //! The server makes the code, keeps it sealed beside the challenge, and compares it in constant time,
-//! unless the channel's service makes its own. Attempts are counted by the challenge either way.
+//! unless the channel's service makes its own. Attempts are counted by the challenge either way. Of a push there is no
+//! code: the channel knows the user's devices, asks there, and tells what came of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,11 +42,11 @@ pub trait CodeChannels: Send + Sync {
     /// Sends; gives what the channel calls the message, if it says.
     async fn send(&self, order: &Order<'_>) -> Result<Option<String>, ChannelError>;
     /// Asks a channel of [`ChannelKind::Judges`] whether the code is right.
-    async fn judge(&self, question: &Question<'_>) -> Result<bool, ChannelError>;
+    async fn judge(&self, question: &Question<'_>) -> Result<Judged, ChannelError>;
 
-    /// Channels to addresses that the profile holds verified.
+    /// Channels to addresses that the profile holds verified, and to devices that the channel knows, best first.
     fn usable(&self, profile: &Profile) -> Vec<MfaMethod> {
-        let methods = [MfaMethod::Email, MfaMethod::Sms].into_iter();
+        let methods = [MfaMethod::Push, MfaMethod::Email, MfaMethod::Sms].into_iter();
         methods.filter(|m| destination(*m, profile).is_some() && self.find(*m).is_some()).collect()
     }
 }
@@ -58,6 +60,17 @@ pub enum ChannelKind {
     Judges,
 }
 
+/// What a channel thinks of a code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judged {
+    /// It is right, or the user confirmed.
+    Right,
+    /// It is wrong, or the user refused.
+    Wrong,
+    /// The user has not answered yet.
+    Pending,
+}
+
 /// What a channel is to send.
 pub struct Order<'a> {
     /// The tenant.
@@ -66,7 +79,7 @@ pub struct Order<'a> {
     pub user: &'a User,
     /// The channel.
     pub method: MfaMethod,
-    /// The verified address or number.
+    /// The verified address or number; empty for a push.
     pub destination: &'a str,
     /// Another for each message.
     pub delivery_id: &'a str,
@@ -157,7 +170,7 @@ pub struct SendRequest<'a> {
 
 /// Sends codes.
 pub struct CodeSender {
-    /// Which providers are enabled.
+    /// Which providers are enabled, and which clients there are.
     pub directory: Arc<dyn Directory>,
     /// Time.
     pub clock: Arc<dyn Clock>,
@@ -189,9 +202,9 @@ impl CodeSender {
         let sealed_code = code
             .as_ref()
             .map(|code| self.vault.seal(CODE_PURPOSE, challenge.as_bytes(), &Secret::new(code.clone())));
-        let enabled_providers = self.directory.enabled_names(&request.tenant);
+        let in_force = self.directory.in_force(&request.tenant);
         let tenant = request.tenant;
-        let attempt = AttemptRequest { tenant, challenge, secret_hash, device, method, enabled_providers, now };
+        let attempt = AttemptRequest { tenant, challenge, secret_hash, device, method, in_force, now };
         let delivery_id = Secret::random(16, &*self.entropy).to_base64url();
         let new = NewDelivery { delivery_id: delivery_id.clone(), sealed_code };
         let started = self.deliveries.begin_delivery(attempt, new).await.map_err(ChallengeError::Store)?;
@@ -257,17 +270,21 @@ fn six_digits(entropy: &dyn Entropy) -> Vec<u8> {
     }
 }
 
-/// The verified address that the method reaches.
+/// The verified address that the method reaches; empty for a push, whose channel knows the user's devices.
 fn destination(method: MfaMethod, profile: &Profile) -> Option<&str> {
     match method {
         MfaMethod::Email if profile.email_verified => profile.email.as_deref(),
         MfaMethod::Sms if profile.phone_verified => profile.phone.as_deref(),
+        MfaMethod::Push => Some(""),
         _ => None,
     }
 }
 
 /// Enough for its owner to recognise, and for nobody else to use.
 fn hint(method: MfaMethod, destination: &str) -> String {
+    if destination.is_empty() {
+        return String::new();
+    }
     let first = destination.chars().next().map(String::from).unwrap_or_default();
     match destination.rsplit_once('@').filter(|_| method == MfaMethod::Email) {
         Some((_, domain)) => format!("{first}…@{domain}"),
@@ -297,6 +314,7 @@ mod tests {
     fn a_hint_tells_the_owner_and_nobody_else() {
         assert_eq!(hint(MfaMethod::Email, "ada@example.com"), "a…@example.com");
         assert_eq!(hint(MfaMethod::Sms, "+46701234589"), "…89");
+        assert_eq!(hint(MfaMethod::Push, ""), "");
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Enrolment of a TOTP factor by a signed-in user: a secret first, then a code that proves the app has
-//! it.
+//! it. And backup codes beside it.
 //!
 //! A user who has a factor enrols a further one only from a session that passed one; a user who has
 //! none only from a session of low risk. Else a stolen token could bring its own factor.
@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use super::ports::{Factors, StoredFactor};
 use super::verify::TOTP_PURPOSE;
-use super::{Factor, MfaMethod, totp};
+use super::{Factor, MfaMethod, backup, totp};
+use crate::admin::audit::{Actor, Author};
 use crate::clock::Clock;
 use crate::codes::ErrorCode;
-use crate::ids::FactorId;
+use crate::ids::{EventId, FactorId, RequestId};
+use crate::people::is_fresh;
 use crate::secret::{Entropy, Secret};
 use crate::session::ports::SessionUser;
 use crate::signin::ports::StoreError;
@@ -24,6 +26,12 @@ pub enum EnrolError {
     /// This session may not enrol one.
     #[error("this session may not enrol a factor: sign in at low risk, or with a factor that you have")]
     NotAllowed,
+    /// Backup codes stand beside another factor.
+    #[error("backup codes need another factor, and a session that passed one")]
+    NeedsFactor,
+    /// The session is not fresh.
+    #[error("this needs a session that began within the last 10 minutes; refreshing it makes it no younger")]
+    NotFresh,
     /// There is no unconfirmed factor with this identifier.
     #[error("there is no factor with this id that waits for confirmation")]
     Unknown,
@@ -40,7 +48,8 @@ impl EnrolError {
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::NotAllowed => ErrorCode::EnrolmentNotAllowed,
+            Self::NotAllowed | Self::NeedsFactor => ErrorCode::EnrolmentNotAllowed,
+            Self::NotFresh => ErrorCode::FreshSessionNeeded,
             Self::Unknown => ErrorCode::UnknownFactor,
             Self::WrongCode => ErrorCode::InvalidMfaCode,
             Self::Store(_) => ErrorCode::StoreUnavailable,
@@ -74,14 +83,6 @@ pub struct Enrolment {
 }
 
 impl Enrolment {
-    /// The user's confirmed factors.
-    ///
-    /// # Errors
-    /// When the store does not answer.
-    pub async fn list(&self, who: &SessionUser) -> Result<Vec<Factor>, StoreError> {
-        self.factors.factors(who.user.id).await
-    }
-
     /// Makes a secret and keeps it until it is confirmed.
     ///
     /// # Errors
@@ -120,5 +121,44 @@ impl Enrolment {
             .map_err(|e| StoreError(Box::new(e)))?;
         let step = totp::matching_step(&secret, code, now, stored.last_step).ok_or(EnrolError::WrongCode)?;
         if self.factors.confirm(who.user.id, id, step, now).await? { Ok(()) } else { Err(EnrolError::Unknown) }
+    }
+
+    /// Makes ten backup codes in the place of earlier ones. They are shown once. The session must be fresh: whoever
+    /// finds an old access token must not make codes of its own.
+    ///
+    /// # Errors
+    /// When the session did not pass a factor or is not fresh, the user has no other one, or the store does not answer.
+    pub async fn renew_backup_codes(
+        &self,
+        who: &SessionUser,
+        request: RequestId,
+    ) -> Result<Vec<Secret>, EnrolError> {
+        if !who.session.grant.passed_mfa() {
+            return Err(EnrolError::NeedsFactor);
+        }
+        let now = self.clock.now();
+        if !is_fresh(&who.session, now) {
+            return Err(EnrolError::NotFresh);
+        }
+        let id = FactorId::generate(now, &*self.entropy);
+        let key = backup::generate_key(&*self.entropy);
+        let codes = backup::generate(&*self.entropy);
+        let shown = codes.iter().filter_map(|code| std::str::from_utf8(code.expose()).ok());
+        let hashes = shown.filter_map(|code| backup::hash(&key, code)).collect();
+        let factor = Factor { id, method: MfaMethod::BackupCode, enrolled_at: now, last_used_at: None };
+        let sealed_secret = self.vault.seal(TOTP_PURPOSE, id.as_bytes(), &key);
+        let set = StoredFactor { factor, sealed_secret, last_step: None };
+        let author = Author {
+            event: EventId::generate(now, &*self.entropy),
+            at: now,
+            actor: Actor::User(who.user.id),
+            tenant: Some(who.user.tenant.clone()),
+            request: Some(request),
+        };
+        if self.factors.put_backup_codes(who.user.id, set, hashes, author).await? {
+            Ok(codes)
+        } else {
+            Err(EnrolError::NeedsFactor)
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! A challenge is counted before a code is looked at, so that many guesses at once cannot pass the
 //! limit together.
 
+pub mod backup;
 pub mod delivery;
 pub mod enrol;
 pub mod ports;
@@ -36,7 +37,7 @@ pub enum MfaMethod {
     Totp,
     /// A confirmation on a known device.
     Push,
-    /// One of the codes printed at enrolment.
+    /// One of the codes that are good once; see [`backup`].
     BackupCode,
     /// A code by e-mail.
     Email,
@@ -46,10 +47,10 @@ pub enum MfaMethod {
 
 impl MfaMethod {
     /// All methods, best first.
-    pub const ALL: [Self; 6] = [Self::Webauthn, Self::Totp, Self::Push, Self::BackupCode, Self::Email, Self::Sms];
+    pub const ALL: [Self; 6] = [Self::Webauthn, Self::Totp, Self::Push, Self::Email, Self::Sms, Self::BackupCode];
 
-    /// Those that this server can ask for.
-    pub const SUPPORTED: [Self; 1] = [Self::Totp];
+    /// Those that this server can ask for, best first; the last resort last.
+    pub const SUPPORTED: [Self; 2] = [Self::Totp, Self::BackupCode];
 
     /// The word of the contract.
     #[must_use]

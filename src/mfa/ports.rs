@@ -1,12 +1,16 @@
 //! What MFA needs of the store.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
+use super::backup::CodeHash;
 use super::{Factor, MfaMethod, NewChallenge};
+use crate::admin::audit::Author;
 use crate::clock::UnixTime;
 use crate::ids::{ChallengeId, FactorId, TenantId, UserId};
 use crate::session::NewSession;
-use crate::signin::ports::{EnabledNames, StoreError};
+use crate::signin::ports::{InForce, StoreError};
 use crate::signin::record::SignInRecord;
 use crate::signin::user::{IdentityKey, User};
 
@@ -30,6 +34,8 @@ pub struct OpenAttempt {
     pub user: User,
     /// The user's factors of the asked method.
     pub factors: Vec<StoredFactor>,
+    /// What is left of the user's backup codes, when they are the asked method.
+    pub backup_codes: Vec<CodeHash>,
 }
 
 /// What became of the attempt to answer.
@@ -41,7 +47,7 @@ pub enum AttemptStart {
     Unknown,
     /// It came through a provider that is not enabled now. The attempt is not counted.
     ProviderDisabled,
-    /// It has expired, or died of wrong codes.
+    /// It has expired, died of wrong codes, or belongs to a client that is gone.
     Expired,
     /// It was answered.
     Used,
@@ -78,6 +84,13 @@ pub enum Passed {
         factor: FactorId,
         /// The TOTP step.
         step: i64,
+    },
+    /// A backup code, which is gone then.
+    BackupCode {
+        /// Its set.
+        factor: FactorId,
+        /// What the store has of it.
+        hash: CodeHash,
     },
     /// A code that was sent for this challenge: it goes with the challenge.
     SentCode,
@@ -152,13 +165,20 @@ pub enum CompletionResult {
 #[async_trait]
 pub trait Challenges: Send + Sync {
     /// Counts an attempt and reads what is needed to judge it, in one transaction. Checks, in this
-    /// order: challenge known and secret equal (in constant time), device equal, user active, provider enabled, not
+    /// order: challenge known and secret equal (in constant time), device equal, user active, provider enabled, client there, not
     /// used, not expired and fewer than [`super::CHALLENGE_ATTEMPTS`] attempts, user not locked
     /// (fewer than [`super::USER_ATTEMPTS`] attempts within [`super::LOCK_WINDOW`], over all
     /// challenges and methods; the lock lasts [`super::LOCK_WINDOW`] from the attempt that filled it).
     async fn begin_attempt(&self, request: AttemptRequest) -> Result<AttemptStart, StoreError>;
-    /// Marks the challenge used, the TOTP step spent, and writes session and record: all or nothing.
+    /// Marks the challenge used, the TOTP step or backup code spent, and writes session and record: all or nothing.
     async fn complete(&self, completion: Completion) -> Result<CompletionResult, StoreError>;
+    /// The last attempt was none: it no longer counts.
+    async fn take_back_attempt(
+        &self,
+        challenge: ChallengeId,
+        user: UserId,
+        now: UnixTime,
+    ) -> Result<(), StoreError>;
     /// Writes the record of a wrong code.
     async fn record_wrong_code(&self, record: SignInRecord) -> Result<(), StoreError>;
 }
@@ -176,8 +196,8 @@ pub struct AttemptRequest {
     pub device: Option<crate::signin::history::Pseudonym>,
     /// The method.
     pub method: MfaMethod,
-    /// The tenant's enabled providers.
-    pub enabled_providers: EnabledNames,
+    /// The tenant's enabled providers and its clients.
+    pub in_force: Arc<InForce>,
     /// The moment.
     pub now: UnixTime,
 }
@@ -198,4 +218,15 @@ pub trait Factors: Send + Sync {
     ) -> Result<Option<StoredFactor>, StoreError>;
     /// Confirms it, and remembers the step of the code. `false` when it is gone or was confirmed.
     async fn confirm(&self, user: UserId, factor: FactorId, step: i64, now: UnixTime) -> Result<bool, StoreError>;
+    /// Puts a set of backup codes in the place of an earlier one and writes the audit record, if the user has
+    /// another confirmed factor. `false` when there is none.
+    async fn put_backup_codes(
+        &self,
+        user: UserId,
+        set: StoredFactor,
+        hashes: Vec<CodeHash>,
+        author: Author,
+    ) -> Result<bool, StoreError>;
+    /// How many backup codes are left.
+    async fn backup_codes_left(&self, user: UserId) -> Result<u32, StoreError>;
 }

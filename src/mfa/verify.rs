@@ -3,12 +3,12 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::delivery::{CODE_PURPOSE, CodeChannels, Delivery, Question};
+use super::delivery::{CODE_PURPOSE, CodeChannels, Delivery, Judged, Question};
 use super::ports::{
     AttemptRequest, AttemptStart, Challenges, Completion, CompletionResult, Deliveries, OpenAttempt, Passed,
 };
-use super::{MfaMethod, totp};
-use crate::clock::Clock;
+use super::{MfaMethod, backup, totp};
+use crate::clock::{Clock, UnixTime};
 use crate::codes::ErrorCode;
 use crate::ids::{ChallengeId, EventId, TenantId};
 use crate::secret::{Entropy, same, sha256};
@@ -20,7 +20,8 @@ use crate::signin::record::{AssessmentRecord, SignInRecord};
 use crate::signin::user::User;
 use crate::vault::Vault;
 
-/// The purpose that TOTP secrets are sealed for; the context is the factor's identifier.
+/// The purpose that secrets of factors are sealed for, those of TOTP and the keys of backup codes; the context is
+/// the factor's identifier.
 pub const TOTP_PURPOSE: &str = "totp secret";
 
 /// Why an answer is not accepted.
@@ -46,6 +47,9 @@ pub enum ChallengeError {
     /// The code is wrong, too old, or was used before.
     #[error("the code is wrong, too old, or was used before")]
     WrongCode,
+    /// The user has not answered on the device yet; the question is not counted.
+    #[error("the user has not confirmed yet; ask again in a few seconds")]
+    Pending,
     /// Somebody else has the identity that the answer would have linked.
     #[error("this identity has been linked to another account in the meantime")]
     IdentityTaken,
@@ -79,6 +83,7 @@ impl ChallengeError {
             Self::Used => ErrorCode::ChallengeUsed,
             Self::Method { .. } => ErrorCode::MfaMethodNotAllowed,
             Self::WrongCode => ErrorCode::InvalidMfaCode,
+            Self::Pending => ErrorCode::MfaPending,
             Self::IdentityTaken => ErrorCode::IdentityTaken,
             Self::ProviderDisabled => ErrorCode::ProviderDisabled,
             Self::Locked { .. } => ErrorCode::MfaLocked,
@@ -119,7 +124,7 @@ pub struct ChallengeVerifier {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
-    /// Which providers are enabled.
+    /// Which providers are enabled, and which clients there are.
     pub directory: Arc<dyn Directory>,
     /// The store.
     pub challenges: Arc<dyn Challenges>,
@@ -147,9 +152,9 @@ impl ChallengeVerifier {
         let (challenge, secret_hash) = parse(answer.challenge_token).ok_or(ChallengeError::Unknown)?;
         let device = answer.device_id.map(|d| self.pseudonyms.of(answer.tenant.as_str(), "device", d));
         let method = answer.method;
-        let enabled_providers = self.directory.enabled_names(&answer.tenant);
+        let in_force = self.directory.in_force(&answer.tenant);
         let tenant = answer.tenant;
-        let request = AttemptRequest { tenant, challenge, secret_hash, device, method, enabled_providers, now };
+        let request = AttemptRequest { tenant, challenge, secret_hash, device, method, in_force, now };
         let attempt = match self.challenges.begin_attempt(request).await? {
             AttemptStart::Open(attempt) => *attempt,
             AttemptStart::Unknown => return Err(ChallengeError::Unknown),
@@ -164,7 +169,10 @@ impl ChallengeVerifier {
             return Err(ChallengeError::Method { method, allowed });
         }
         let passed = match method {
-            MfaMethod::Email | MfaMethod::Sms => self.sent_code(&attempt, method, answer.code).await?,
+            MfaMethod::Push | MfaMethod::Email | MfaMethod::Sms => {
+                self.sent_code(&attempt, method, answer.code, now).await?
+            }
+            MfaMethod::BackupCode => self.passing_backup_code(&attempt, answer.code),
             _ => self.passing_factor(&attempt, answer.code, now),
         };
         let Some(passed) = passed else {
@@ -198,7 +206,7 @@ impl ChallengeVerifier {
         Ok(Answered { tokens, user: attempt.user, assessment: attempt.challenge.assessment })
     }
 
-    fn passing_factor(&self, attempt: &OpenAttempt, code: &str, now: crate::clock::UnixTime) -> Option<Passed> {
+    fn passing_factor(&self, attempt: &OpenAttempt, code: &str, now: UnixTime) -> Option<Passed> {
         attempt.factors.iter().find_map(|stored| {
             let id = stored.factor.id;
             let secret = self.vault.open(TOTP_PURPOSE, id.as_bytes(), &stored.sealed_secret);
@@ -208,11 +216,22 @@ impl ChallengeVerifier {
         })
     }
 
+    fn passing_backup_code(&self, attempt: &OpenAttempt, code: &str) -> Option<Passed> {
+        let stored = attempt.factors.first()?;
+        let id = stored.factor.id;
+        let key = self.vault.open(TOTP_PURPOSE, id.as_bytes(), &stored.sealed_secret);
+        let key = key.inspect_err(|e| tracing::error!(factor.id = %id, "the key of backup codes is unusable: {e}"));
+        let hash = backup::hash(&key.ok()?, code)?;
+        let known = attempt.backup_codes.iter().fold(false, |found, left| found | same(left, &hash));
+        known.then_some(Passed::BackupCode { factor: id, hash })
+    }
+
     async fn sent_code(
         &self,
         attempt: &OpenAttempt,
         method: MfaMethod,
         code: &str,
+        now: UnixTime,
     ) -> Result<Option<Passed>, ChallengeError> {
         let challenge = attempt.challenge.id;
         let found = self.deliveries.find_delivery(challenge, method).await?;
@@ -229,13 +248,19 @@ impl ChallengeVerifier {
                 let (tenant, user) = (&attempt.challenge.tenant, &attempt.user);
                 let (delivery_id, reference) = (delivery_id.as_str(), reference.as_deref());
                 let question = Question { tenant, user, method, delivery_id, reference, code };
-                self.channels.judge(&question).await.map_err(|_| ChallengeError::Channel)?
+                let judged = self.channels.judge(&question).await.map_err(|_| ChallengeError::Channel)?;
+                // Whoever gives no code guesses none, so asking again and again is not counted.
+                if judged == Judged::Pending && method == MfaMethod::Push && code.is_empty() {
+                    self.challenges.take_back_attempt(challenge, user.id, now).await?;
+                    return Err(ChallengeError::Pending);
+                }
+                judged == Judged::Right
             }
         };
         Ok(right.then_some(Passed::SentCode))
     }
 
-    fn record(&self, attempt: &OpenAttempt, end: PastEnd, now: crate::clock::UnixTime) -> SignInRecord {
+    fn record(&self, attempt: &OpenAttempt, end: PastEnd, now: UnixTime) -> SignInRecord {
         let challenge = &attempt.challenge;
         SignInRecord {
             id: EventId::generate(now, &*self.entropy),

@@ -107,6 +107,7 @@ pub(super) fn provider(issuer: IssuerRule) -> Provider {
     Provider {
         tenant: TenantId::parse("default").expect("a tenant"),
         name: "p".into(),
+        generation: 0,
         issuer,
         client_ids: vec!["app".into()],
         authorized_parties: Vec::new(),
@@ -118,13 +119,16 @@ pub(super) fn provider(issuer: IssuerRule) -> Provider {
         email_trust: EmailTrust::Never,
         linking: Linking::Never,
         provisioning: Provisioning::Create,
+        provisioning_domains: Vec::new(),
         trust_amr: Vec::new(),
         mapping: Vec::new(),
         allowed_groups: Vec::new(),
         allowed_roles: Vec::new(),
+        default_roles: Vec::new(),
         remap: crate::signin::provider::RemapRules::default(),
         enrich_failure: EnrichFailure::Deny,
         jwks_uri: None,
+        notices: crate::signin::provider::Notices::None,
         test_mode: false,
     }
 }

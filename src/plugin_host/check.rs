@@ -1,6 +1,7 @@
 //! Tries a plugin before anybody trusts it: in a process of its own, without network, with inputs that a
 //! server sends and with inputs that it never would.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use super::manifest::Manifest;
 use super::plugin::{Answer, Failure, Plugin, Runner, judge};
 use super::process::{Process, Spec};
 use super::sample;
+use super::schema;
 use super::services::{Granted, HostServices, Service, ServiceGrants, Services};
 use super::view::{ClaimGrant, Grants};
 use super::wire::{Start, Started};
@@ -146,7 +148,7 @@ fn try_out(trial: &Trial<'_>) -> Result<Tried, PluginLoadError> {
         bind: Vec::new(),
         isolation: Isolation::Process { memory_bytes: MEMORY_BYTES },
         method: None,
-        grants: Grants { facts: std::collections::BTreeSet::new(), claims: ClaimGrant::All },
+        grants: Grants { facts: BTreeSet::new(), claims: ClaimGrant::All, events: BTreeSet::new() },
         services: ServiceGrants::default(),
         config_json: trial.config_json.to_owned(),
         deadline: CALL_LIMIT,
@@ -204,11 +206,24 @@ async fn check_hook(tried: &Tried, hook: Hook, report: &mut CheckReport) {
     let sample = sample::input(hook);
     match tried.call(hook, sample.to_string().as_bytes()).await {
         Ok(reply) => match describe(&reply, hook) {
-            Ok(what) => report.fine(format!("{name}: an ordinary input gives {what} in {:.1?}", begun.elapsed())),
+            Ok(what) => {
+                report.fine(format!("{name}: an ordinary input gives {what} in {:.1?}", begun.elapsed()));
+                check_schema(&reply, hook, report);
+            }
             Err(what) => report.finding(format!("{name}: an ordinary input gives {what}")),
         },
         Err(failure) => {
             return report.finding(format!("{name}: an ordinary input gives no answer: {}", failure.as_str()));
+        }
+    }
+    if hook == Hook::Observe {
+        let told = sample::security_event().to_string();
+        match tried.call(hook, told.as_bytes()).await.map(|reply| describe(&reply, hook)) {
+            Ok(Ok(what)) => report.fine(format!("{name}: a security event gives {what}")),
+            Ok(Err(what)) => report.finding(format!("{name}: a security event gives {what}")),
+            Err(failure) => {
+                report.finding(format!("{name}: a security event gives no answer: {}", failure.as_str()))
+            }
         }
     }
     let mut wider = sample.clone();
@@ -239,6 +254,19 @@ async fn check_hook(tried: &Tried, hook: Hook, report: &mut CheckReport) {
         }
     }
     check_leak(tried, hook, sample.to_string().as_bytes(), report).await;
+}
+
+/// Whether an answer fits the published schema of its operation.
+fn check_schema(reply: &RawReply, hook: Hook, report: &mut CheckReport) {
+    let Answer::Object(answer) = judge(reply, hook.answer_limit_bytes()) else { return };
+    let name = hook.name();
+    let faults = schema::answer_faults(hook, &answer.into());
+    if faults.is_empty() {
+        report.fine(format!("{name}: the answer fits plugins/schemas/{name}.out.json"));
+    }
+    for fault in faults {
+        report.finding(format!("{name}: the answer does not fit plugins/schemas/{name}.out.json at {fault}"));
+    }
 }
 
 async fn check_leak(tried: &Tried, hook: Hook, input: &[u8], report: &mut CheckReport) {

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::hook::Hook;
 use super::plugin::{Answer, Plugin};
-use super::view::millis;
+use super::view::{EventKind, millis};
 use crate::signin::history::PastEnd;
 use crate::signin::record::SignInRecord;
 
@@ -48,7 +48,7 @@ impl Events {
     /// Puts the event into the queue of every plugin that observes. Never waits.
     pub(super) fn push(&self, plugins: &[Arc<Plugin>], record: &SignInRecord) {
         let mut body = None;
-        for plugin in plugins.iter().filter(|p| p.has(Hook::Observe)) {
+        for plugin in plugins.iter().filter(|p| p.hears(EventKind::SignIn)) {
             let body = body.get_or_insert_with(|| Arc::new(event(record)));
             let event = Event { body: Arc::clone(body), since: Instant::now(), attempts: 0 };
             let Some(queue) = self.queue(plugin.id()) else {
@@ -112,7 +112,7 @@ async fn deliver(id: String, held: Weak<Queue>, plugins: Weak<ArcSwap<Vec<Arc<Pl
 /// Whether the event is settled. A plugin that was taken out of the lock may come back.
 async fn attempt(id: &str, event: &Event, plugins: &Weak<ArcSwap<Vec<Arc<Plugin>>>>) -> bool {
     let Some(plugins) = plugins.upgrade() else { return false };
-    let plugin = plugins.load().iter().find(|p| p.id() == id && p.has(Hook::Observe)).map(Arc::clone);
+    let plugin = plugins.load().iter().find(|p| p.id() == id && p.hears(EventKind::SignIn)).map(Arc::clone);
     let Some(plugin) = plugin else { return false };
     let mut body = Value::clone(&event.body);
     body["attempt"] = event.attempts.into();
@@ -138,6 +138,7 @@ fn event(record: &SignInRecord) -> Value {
         a.reasons.iter().map(|(code, points)| json!({ "code": &**code, "points": points })).collect::<Vec<_>>()
     });
     json!({
+        "kind": EventKind::SignIn.name(),
         "id": record.id.to_string(),
         "time_unix_s": record.at.as_secs(),
         "tenant": record.tenant.as_str(),

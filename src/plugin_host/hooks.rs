@@ -10,16 +10,17 @@ use serde_json::{Map, Value, json};
 use super::PluginHost;
 use super::hook::Hook;
 use super::plugin::{Answer, Plugin};
-use super::view::{enrich_input, millis, signals_input, verify_input};
+use super::view::{EventKind, enrich_input, millis, security_event_input, signals_input, verify_input};
 use crate::clock::UnixTime;
 use crate::mfa::MfaMethod;
-use crate::mfa::delivery::{ChannelError, ChannelKind, CodeChannels, Order, Question};
+use crate::mfa::delivery::{ChannelError, ChannelKind, CodeChannels, Judged, Order, Question};
 use crate::signin::facts::Facts;
 use crate::signin::ports::{
     Enricher, Enrichment, ForeignClaims, ForeignError, Observer, SignalSource, TokenVerifier,
 };
 use crate::signin::provider::Provider;
 use crate::signin::record::SignInRecord;
+use crate::signin::security_events::ToldEvents;
 use crate::signin::user::User;
 
 #[async_trait]
@@ -103,13 +104,25 @@ impl TokenVerifier for PluginHost {
     }
 }
 
+#[async_trait]
 impl Observer for PluginHost {
     fn is_idle(&self) -> bool {
-        !self.plugins().iter().any(|p| p.has(Hook::Observe))
+        !self.plugins().iter().any(|p| p.hears(EventKind::SignIn))
     }
 
     fn observe(&self, record: SignInRecord) {
         self.events.push(&self.plugins(), &record);
+    }
+
+    /// Asked at once and not from the queue, which ends with the process: whoever sent the event keeps it until it
+    /// is taken.
+    async fn hear(&self, told: &ToldEvents) -> bool {
+        let plugins = self.plugins();
+        let asked = plugins.iter().filter(|p| p.hears(EventKind::SecurityEvent)).map(|plugin| async move {
+            let answer = plugin.ask(Hook::Observe, security_event_input(told, plugin.deadline())).await;
+            matches!(answer, Answer::Object(_) | Answer::Declined)
+        });
+        join_all(asked).await.into_iter().all(|taken| taken)
     }
 }
 
@@ -138,11 +151,13 @@ impl CodeChannels for PluginHost {
             "tenant": order.tenant.as_str(),
             "user": user_of(order.user),
             "method": order.method.as_str(),
-            "destination": order.destination,
             "delivery_id": order.delivery_id,
             "expires_in_s": order.expires_in.as_secs(),
             "deadline_ms": millis(plugin.deadline()),
         });
+        if !order.destination.is_empty() {
+            input["destination"] = order.destination.into();
+        }
         if let Some(code) = order.code {
             input["code"] = code.into();
         }
@@ -156,7 +171,7 @@ impl CodeChannels for PluginHost {
         }
     }
 
-    async fn judge(&self, question: &Question<'_>) -> Result<bool, ChannelError> {
+    async fn judge(&self, question: &Question<'_>) -> Result<Judged, ChannelError> {
         let plugin = self.channel(question.method).filter(|p| p.has(Hook::MfaVerify));
         let plugin = plugin.ok_or(ChannelError::Unavailable)?;
         let input = json!({
@@ -169,9 +184,10 @@ impl CodeChannels for PluginHost {
             "deadline_ms": millis(plugin.deadline()),
         });
         match plugin.ask(Hook::MfaVerify, input.to_string().into_bytes()).await {
-            Answer::Object(_) => Ok(true),
-            // "Not mine" is no proof.
-            Answer::Declined | Answer::Rejected(_) => Ok(false),
+            Answer::Object(_) => Ok(Judged::Right),
+            // "Cannot say" is no proof.
+            Answer::Declined => Ok(Judged::Pending),
+            Answer::Rejected(_) => Ok(Judged::Wrong),
             Answer::Failed(_) => Err(ChannelError::Unavailable),
         }
     }

@@ -6,8 +6,13 @@
 //! sizes, lengths, text. A pointer that lies beyond that is a crash; nothing can help against it.
 
 use std::ffi::{c_char, c_void};
+use std::fs::File;
+use std::io;
 use std::mem::{ManuallyDrop, align_of, offset_of, size_of};
+use std::num::NonZeroUsize;
 use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -16,6 +21,7 @@ use countersign_plugin_sdk::abi::{
     CsEntry, CsExtMeta, CsGetExtension, CsOp, CsPlugin, CsStatus,
 };
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::error::{HandshakeFault as Fault, with_causes};
 use super::hook::Hook;
@@ -211,6 +217,50 @@ impl Ending {
             // SAFETY: `this` came from `create`; the instance is gone, so no call runs or can begin.
             unsafe { destroy(self.this) };
         }
+    }
+}
+
+/// The first pages of a file, shared with the system: what is written here is in the file even when the process dies
+/// in the very next instruction.
+pub(super) struct SharedPages {
+    start: NonNull<c_void>,
+    len: NonZeroUsize,
+}
+
+// SAFETY: the pages belong to nobody else of this process, and are only written to, by `write`.
+unsafe impl Send for SharedPages {}
+// SAFETY: as above; two writes to one place at once would be for the caller to prevent, and mix two texts at worst.
+unsafe impl Sync for SharedPages {}
+
+impl SharedPages {
+    /// The file must have `len` bytes, and keep them: pages without a file behind them are the end of the process.
+    pub(super) fn map(file: &File, len: usize) -> io::Result<Self> {
+        let len = NonZeroUsize::new(len).ok_or(io::ErrorKind::InvalidInput)?;
+        let (protection, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED);
+        // SAFETY: a new mapping at an address of the system's choice touches no memory that is in use.
+        let start = unsafe { mmap(None, len, protection, flags, file, 0) }?;
+        Ok(Self { start, len })
+    }
+
+    /// Writes a text, its first byte last; what does not fit is left out.
+    pub(super) fn write(&self, at: usize, text: &[u8]) {
+        let Some((first, rest)) = text.split_first() else { return };
+        if at.checked_add(text.len()).is_none_or(|end| end > self.len.get()) {
+            return;
+        }
+        // SAFETY: the checked range lies within the mapping, which lives as long as `self`.
+        let place = unsafe { self.start.cast::<u8>().add(at) };
+        // SAFETY: the same range; `rest` is memory of ours and no part of the mapping.
+        unsafe { rest.as_ptr().copy_to_nonoverlapping(place.add(1).as_ptr(), rest.len()) };
+        // SAFETY: the same range. A byte is always aligned; other threads of this process have no reference to it.
+        unsafe { AtomicU8::from_ptr(place.as_ptr()) }.store(*first, Ordering::Release);
+    }
+}
+
+impl Drop for SharedPages {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `map`, and nothing leads into it any more.
+        let _ = unsafe { munmap(self.start, self.len.get()) };
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder, File, Metadata, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -28,6 +28,11 @@ const FILE_LIMIT_BYTES: u64 = 256 << 20;
 const START_LIMIT: Duration = Duration::from_secs(10);
 const GROUP_AND_WORLD_WRITABLE: u32 = 0o022;
 
+/// Opens without waiting: a pipe in the place of a file would keep the server until somebody writes to it.
+fn open(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)
+}
+
 fn io_error(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> PluginLoadError {
     let path = path.to_owned();
     move |source| PluginLoadError::Io { path, what, source }
@@ -39,7 +44,7 @@ fn others_can_write(of: &Metadata) -> bool {
 
 /// The text of the lock file, which others must not be able to change. It may be a symbolic link.
 pub(super) fn read_lock_text(lock: &Path) -> Result<String, PluginLoadError> {
-    let mut file = File::open(lock).map_err(io_error(lock, "the plugin lock cannot be opened"))?;
+    let mut file = open(lock).map_err(io_error(lock, "the plugin lock cannot be opened"))?;
     let metadata = file.metadata().map_err(io_error(lock, "the plugin lock cannot be looked at"))?;
     if !metadata.is_file() || others_can_write(&metadata) {
         let what = "the plugin lock must be a file that neither group nor others can write; chmod go-w";
@@ -60,7 +65,7 @@ pub(super) fn read_checked(file: &Path) -> Result<(Vec<u8>, [u8; 32]), PluginLoa
     if !seen.is_file() {
         return refuse("a plugin must be a regular file");
     }
-    let opened = File::open(file).map_err(io_error(file, "the plugin cannot be opened"))?;
+    let opened = open(file).map_err(io_error(file, "the plugin cannot be opened"))?;
     let metadata = opened.metadata().map_err(io_error(file, "the plugin cannot be looked at"))?;
     // Between the look and the opening someone may have put something else there.
     if (metadata.dev(), metadata.ino()) != (seen.dev(), seen.ino()) {
@@ -247,7 +252,7 @@ fn start_here(
 
 /// A file that only its owner can read, such as a secret; `None` when there is none.
 pub(super) fn read_private(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, PluginLoadError> {
-    let file = match File::open(path) {
+    let file = match open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error(path, "the secret cannot be opened")(error)),

@@ -10,11 +10,12 @@
 //! memory_mib = 512                    # of that process, for data
 //! hooks = ["signal.signals"]          # see `hook`
 //! bind = ["google", "acme/okta"]      # provider.* only: providers, of every tenant or of one; ["*"] for all
-//! method = "email"                    # mfa.* only: what it delivers, or "sms"
+//! method = "email"                    # mfa.* only: what it delivers, or "sms", or "push" with both mfa.*
 //! deadline_ms = 250                   # for one call, waiting included
 //! max_in_flight = 8                   # calls at once; 32 by default when the plugin says it waits for I/O
 //! max_queued = 64                     # calls that wait for one of those
 //! grants = { facts = ["request.ip"], claims = ["sub"] }   # what it gets to see; nothing by default
+//! #   events = ["sign_in", "security_event"]: what event.observe is told of; sign_in by default
 //! #   http = ["api.example.com"], networks = ["10.0.0.0/8"], secrets = ["name"], kv_kib = 64   # and to use
 //! config = { lists = { office = ["192.0.2.0/24"] } }      # given to the plugin as JSON; no secrets here
 //! ```
@@ -202,12 +203,16 @@ impl Place<'_> {
         let hooks = self.hooks(raw.hooks)?;
         let bound = hooks.iter().copied().find(|h| h.is_bound());
         let bind = self.bind(raw.bind, bound, &raw.id.span())?;
-        let method = self.method(raw.method, hooks.iter().any(|h| h.is_mfa()), &raw.id.span())?;
+        let method = self.method(raw.method, &hooks, &raw.id.span())?;
         let raw_grants = raw.grants.unwrap_or_default();
         if hooks.contains(&Hook::Enrich) && raw_grants.claims.is_none() {
             let what = "the hook provider.enrich needs grants.claims: name the claims that the plugin may see, \
                         or [] for none, or [\"*\"] for all";
             return Err(self.error(entry_span, what.to_owned()));
+        }
+        if let Some(events) = raw_grants.events.as_ref().filter(|_| !hooks.contains(&Hook::Observe)) {
+            let what = "grants.events is for the hook event.observe; strike it, or name the hook";
+            return Err(self.error(events.span(), what.to_owned()));
         }
         let in_flight = raw.max_in_flight.map(|v| self.number("max_in_flight", v, 1, 64)).transpose()?;
         let queued = raw.max_queued.map(|v| self.number("max_queued", v, 0, 4096)).transpose()?;
@@ -272,10 +277,11 @@ impl Place<'_> {
     fn method(
         &self,
         method: Option<Spanned<String>>,
-        is_mfa: bool,
+        hooks: &[Hook],
         id: &Range<usize>,
     ) -> Result<Option<MfaMethod>, PluginLoadError> {
-        let needs = "the hooks mfa.begin and mfa.verify need method: \"email\" or \"sms\"";
+        let is_mfa = hooks.iter().any(|h| h.is_mfa());
+        let needs = "the hooks mfa.begin and mfa.verify need method: \"email\", \"sms\" or \"push\"";
         match method {
             None if is_mfa => Err(self.error(id.clone(), needs.to_owned())),
             None => Ok(None),
@@ -284,6 +290,11 @@ impl Place<'_> {
             }
             Some(method) => match MfaMethod::find(method.get_ref()) {
                 Some(found @ (MfaMethod::Email | MfaMethod::Sms)) => Ok(Some(found)),
+                Some(MfaMethod::Push) if hooks.contains(&Hook::MfaVerify) => Ok(Some(MfaMethod::Push)),
+                Some(MfaMethod::Push) => {
+                    let what = "method \"push\" needs the hook mfa.verify too: there is no code to compare";
+                    Err(self.error(method.span(), what.to_owned()))
+                }
                 _ => Err(self.error(method.span(), needs.to_owned())),
             },
         }

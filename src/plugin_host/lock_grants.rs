@@ -9,7 +9,7 @@ use toml::Spanned;
 use super::error::PluginLoadError;
 use super::lock::Place;
 use super::services::{FetchGrants, ServiceGrants};
-use super::view::{ClaimGrant, FactGrant, Grants};
+use super::view::{ClaimGrant, EventKind, FactGrant, Grants};
 
 const KV_LIMIT_KIB: u64 = 16 << 10;
 
@@ -18,6 +18,7 @@ const KV_LIMIT_KIB: u64 = 16 << 10;
 pub(super) struct RawGrants {
     pub(super) facts: Vec<Spanned<String>>,
     pub(super) claims: Option<Vec<String>>,
+    pub(super) events: Option<Spanned<Vec<Spanned<String>>>>,
     http: Vec<Spanned<String>>,
     networks: Vec<Spanned<String>>,
     secrets: Vec<Spanned<String>>,
@@ -42,7 +43,22 @@ impl RawGrants {
         } else {
             ClaimGrant::Named(names.into_iter().collect())
         };
-        Ok(Grants { facts, claims })
+        Ok(Grants { facts, claims, events: self.events(at)? })
+    }
+
+    /// What it gets to hear of; how sign-ins ended, when the lock does not say.
+    fn events(&self, at: &Place<'_>) -> Result<BTreeSet<EventKind>, PluginLoadError> {
+        let Some(names) = &self.events else { return Ok([EventKind::SignIn].into()) };
+        let known = || EventKind::ALL.map(EventKind::name).join(", ");
+        if names.get_ref().is_empty() {
+            let what = format!("events is empty: name what event.observe is told of, of {}", known());
+            return Err(at.error(names.span(), what));
+        }
+        let find = |name: &Spanned<String>| {
+            let what = || format!("\"{}\" is no event; there are {}", name.get_ref(), known());
+            EventKind::find(name.get_ref()).ok_or_else(|| at.error(name.span(), what()))
+        };
+        names.get_ref().iter().map(find).collect()
     }
 
     /// What it gets to use.

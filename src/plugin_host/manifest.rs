@@ -29,6 +29,7 @@ impl Manifest {
 pub(super) struct Requests {
     facts: Vec<String>,
     claims: Vec<String>,
+    events: Vec<String>,
     http: Vec<String>,
     pub(super) secrets: Vec<String>,
     kv_kib: u64,
@@ -76,13 +77,16 @@ pub fn lock_entry(file: &Path) -> Result<String, PluginLoadError> {
         lines.push("bind = []          # name the providers it is asked for, or \"*\"".to_owned());
     }
     if hooks.iter().any(|h| h.is_mfa()) {
-        lines.push("method = \"\"        # what it delivers: \"email\" or \"sms\"".to_owned());
+        lines.push(
+            "method = \"\"        # what it delivers: \"email\", \"sms\" or, with both hooks, \"push\"".to_owned(),
+        );
     }
     lines.push(format!("deadline_ms = {DEFAULT_DEADLINE_MS}"));
     lines.push("# It asks to see and use these; strike what you do not grant.".to_owned());
     let requests = &manifest.requests;
     let mut grants = format!("facts = [{}], claims = [{}]", list(&requests.facts), list(&requests.claims));
-    for (name, items) in [("http", &requests.http), ("secrets", &requests.secrets)] {
+    let lists = [("events", &requests.events), ("http", &requests.http), ("secrets", &requests.secrets)];
+    for (name, items) in lists {
         if !items.is_empty() {
             grants.push_str(&format!(", {name} = [{}]", list(items)));
         }

@@ -1,18 +1,18 @@
 //! Which plugin was entered last, should the process die in it.
 //!
-//! A crash in native code takes the process along, so what is written here must be there before the call:
-//! one small write to a file in memory of the system, which outlives the process. At the next start the
+//! A crash in native code takes the process along, so what is written here must be there before the call: in pages
+//! of a file that the process shares with the system, which outlive the process. At the next start the
 //! places that were not cleared name the suspects; two deaths in five minutes keep a plugin from being
 //! loaded. A process that is killed from outside in the middle of a call looks the same.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::hook::Hook;
+use super::instance::SharedPages;
 use crate::clock::UnixTime;
 
 /// So many deaths …
@@ -26,7 +26,9 @@ const DEATHS_FILE: &str = "deaths";
 
 /// The places of this process.
 pub(super) struct Marker {
-    file: File,
+    /// Locked as long as the process lives.
+    _file: File,
+    places: SharedPages,
     free: Mutex<Vec<usize>>,
 }
 
@@ -63,17 +65,16 @@ impl Marker {
         file.write_all(&[0; PLACES * PLACE_BYTES])?;
         let (file, _) = file.keep().map_err(|e| e.error)?;
         file.lock()?;
+        let places = SharedPages::map(&file, PLACES * PLACE_BYTES)?;
         let free = (0..PLACES).rev().collect();
-        Ok((Arc::new(Self { file, free: Mutex::new(free) }), deaths))
+        Ok((Arc::new(Self { _file: file, places, free: Mutex::new(free) }), deaths))
     }
 
     /// Marks that the plugin is entered, until the guard goes.
     pub(super) fn enter(self: &Arc<Self>, label: &Label, op: Option<Hook>) -> Inside {
         let place = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         if let Some(place) = place {
-            // Without the mark a death has no name; the call is worth more.
-            let _ =
-                self.file.write_all_at(&label.0[op.map_or(0, |op| op as usize + 1)], (place * PLACE_BYTES) as u64);
+            self.places.write(place * PLACE_BYTES, &label.0[op.map_or(0, |op| op as usize + 1)]);
         }
         Inside { marker: Arc::clone(self), place }
     }
@@ -98,7 +99,7 @@ pub(super) struct Inside {
 impl Drop for Inside {
     fn drop(&mut self) {
         let Some(place) = self.place else { return };
-        let _ = self.marker.file.write_all_at(&[0], (place * PLACE_BYTES) as u64);
+        self.marker.places.write(place * PLACE_BYTES, &[0]);
         self.marker.free.lock().unwrap_or_else(PoisonError::into_inner).push(place);
     }
 }
@@ -172,7 +173,7 @@ mod tests {
         for (plugin, op) in inside {
             std::mem::forget(marker.enter(&Label::new(plugin, "abc"), Some(*op)));
         }
-        marker.file.unlock().unwrap();
+        marker._file.unlock().unwrap();
         deaths
     }
 
@@ -201,7 +202,7 @@ mod tests {
         assert_eq!(verdict(&later, "a", "abc", at(1000)), None);
         let (marker, _) = Marker::open(dir, at(2000)).unwrap();
         drop(marker.enter(&Label::new("a", "abc"), Some(Hook::Signals)));
-        marker.file.unlock().unwrap();
+        marker._file.unlock().unwrap();
         assert!(Marker::open(dir, at(2001)).unwrap().1.is_empty());
     }
 

@@ -5,10 +5,10 @@
 //! | [`lock`], `lock_grants`, `manifest` | reads `plugins.lock`; writes an entry for a new plugin |
 //! | `load`, `reload` | checks a file, keeps a private copy of it, has it started; exchanges what changed |
 //! | `instance`, `host_side` | the border: handshake, calls, callbacks; all `unsafe` of the server |
-//! | `plugin`, `pool`, `marker` | one plugin's permits, deadline, stuck calls and threads; who was inside |
+//! | `plugin`, `in_flight`, `pool`, `marker` | one plugin's permits, deadline, stuck calls and threads; who was inside |
 //! | `process`, [`child`], `wire`, `confine` | a plugin in a process of its own, from both ends |
 //! | `services` | what plugins may ask of the host |
-//! | [`check`], `sample`, [`template`] | the commands for plugins: try, measure, begin one |
+//! | [`check`], `sample`, `schema`, [`template`] | the commands for plugins: try, measure, begin one |
 //! | `hook`, `view` | the operations; what a plugin gets to see, as JSON |
 //! | `hooks`, `keys`, `pem`, `events` | the ports that the core asks |
 //!
@@ -27,6 +27,7 @@ mod events;
 mod hook;
 mod hooks;
 mod host_side;
+mod in_flight;
 mod instance;
 mod keys;
 mod load;
@@ -42,6 +43,7 @@ mod pool;
 mod process;
 mod reload;
 mod sample;
+mod schema;
 #[cfg(test)]
 mod schema_tests;
 mod services;

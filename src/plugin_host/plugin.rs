@@ -1,7 +1,7 @@
 //! One plugin at work: who may call, how long, and what the answer is worth.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use countersign_plugin_sdk::abi::{
@@ -9,22 +9,22 @@ use countersign_plugin_sdk::abi::{
 };
 use data_encoding::HEXLOWER;
 use serde_json::{Map, Value};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 
 use super::PluginInfo;
 use super::hook::Hook;
+use super::in_flight::{GRACE, InFlight};
 use super::instance::{Instance, RawReply};
 use super::load::Traits;
 use super::lock::{Bind, Entry};
 use super::marker::{Label, Marker};
 use super::pool::Pool;
 use super::process::Process;
+use super::view::EventKind;
 use crate::signin::json;
 use crate::signin::provider::Provider;
 
-/// How long after its deadline a call is still waited for.
-const GRACE: Duration = Duration::from_millis(250);
 /// So many calls that did not return make the plugin unavailable until they do.
 const STUCK_LIMIT: usize = 3;
 const DEFAULT_IN_FLIGHT: usize = 8;
@@ -146,6 +146,11 @@ impl Plugin {
         self.entry.hooks.contains(&hook)
     }
 
+    /// Whether it observes, and gets to hear of these.
+    pub(super) fn hears(&self, kind: EventKind) -> bool {
+        self.has(Hook::Observe) && self.entry.grants.events.contains(&kind)
+    }
+
     pub(super) fn deadline(&self) -> Duration {
         self.entry.deadline
     }
@@ -222,37 +227,35 @@ impl Plugin {
         let permit = self.permit(deadline).await?;
         let told = match &self.runner {
             Runner::Here { instance, pool, marker, label } => {
-                let (tell, told) = oneshot::channel();
-                let (instance, in_flight) = (Arc::clone(instance), Arc::clone(&self.in_flight));
-                let (marker, label) = (Arc::clone(marker), Arc::clone(label));
+                let (entered, told) = self.in_flight.enter(hard);
+                let (instance, marker, label) = (Arc::clone(instance), Arc::clone(marker), Arc::clone(label));
                 pool.submit(Box::new(move || {
                     // The permit goes last, when the call has really returned.
                     let _permit = permit;
                     if Instant::now() >= deadline {
                         return;
                     }
-                    let entered = in_flight.enter(hard);
                     let inside = marker.enter(&label, Some(hook));
                     let reply = instance.call(hook, &input, deadline);
-                    drop((inside, entered));
+                    drop(inside);
                     if let Some(reply) = reply {
-                        // Nobody listens after the hard limit.
-                        let _ = tell.send(reply);
+                        entered.finish(reply);
                     }
                 }));
                 told
             }
             Runner::Apart(process) => {
-                let entered = self.in_flight.enter(hard);
+                let (entered, told) = self.in_flight.enter(hard);
                 let sent = process.call(hook, &input, deadline, permit, entered);
-                sent.map_err(|_| Failure::Unavailable)?
+                sent.map_err(|_| Failure::Unavailable)?;
+                told
             }
             Runner::Nowhere(_) => return Err(Failure::Quarantined),
         };
-        match timeout_at(hard.into(), told).await {
-            Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(_)) if Instant::now() < deadline => Err(Failure::Unavailable),
-            Ok(Err(_)) | Err(_) => Err(Failure::Timeout),
+        match told.await {
+            Ok(reply) => Ok(reply),
+            Err(_) if Instant::now() < deadline => Err(Failure::Unavailable),
+            Err(_) => Err(Failure::Timeout),
         }
     }
 
@@ -282,36 +285,6 @@ impl<'a> Place<'a> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The hard limits of the calls that are inside of the plugin now.
-#[derive(Default)]
-struct InFlight(Mutex<Vec<Instant>>);
-
-impl InFlight {
-    fn enter(self: &Arc<Self>, hard: Instant) -> Entered {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(hard);
-        Entered { within: Arc::clone(self), hard }
-    }
-
-    /// How many of them should have returned.
-    fn stuck(&self, now: Instant) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|hard| **hard <= now).count()
-    }
-}
-
-pub(super) struct Entered {
-    within: Arc<InFlight>,
-    hard: Instant,
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        let mut calls = self.within.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = calls.iter().position(|hard| *hard == self.hard) {
-            calls.swap_remove(at);
-        }
     }
 }
 
@@ -389,20 +362,6 @@ mod tests {
         for status in [-1, 5, 8, i32::MAX, i32::MIN] {
             assert_eq!(judge(&reply(status, b"{}")), Answer::Failed(Failure::Invalid));
         }
-    }
-
-    #[test]
-    fn a_call_is_stuck_from_its_hard_limit_until_it_returns() {
-        let in_flight = Arc::new(InFlight::default());
-        let now = Instant::now();
-        let late = in_flight.enter(now);
-        let later = in_flight.enter(now + Duration::from_secs(60));
-        assert_eq!(in_flight.stuck(now), 1);
-        drop(late);
-        assert_eq!(in_flight.stuck(now), 0);
-        assert_eq!(in_flight.stuck(now + Duration::from_secs(60)), 1);
-        drop(later);
-        assert_eq!(in_flight.stuck(now + Duration::from_secs(61)), 0);
     }
 
     #[test]

@@ -13,12 +13,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::error::HandshakeFault as Fault;
 use super::hook::Hook;
+use super::in_flight::Entered;
 use super::instance::RawReply;
-use super::plugin::Entered;
 use super::pool::Pool;
 use super::services::{Granted, HostServices, Service};
 use super::wire::{self, Frame, Kind, Start, Started};
@@ -57,9 +57,8 @@ pub(super) struct Process {
 
 /// A call that waits for its answer. Its permit and its place among the running calls go with it.
 struct Waiting {
-    tell: oneshot::Sender<RawReply>,
+    entered: Entered,
     _permit: OwnedSemaphorePermit,
-    _entered: Entered,
 }
 
 /// One life of the process.
@@ -108,7 +107,7 @@ impl Process {
         Ok((process, started))
     }
 
-    /// Sends a call. The receiver gives the reply, or an error when the process died.
+    /// Sends a call. It ends without a reply when the process dies.
     pub(super) fn call(
         &self,
         hook: Hook,
@@ -116,11 +115,10 @@ impl Process {
         deadline: Instant,
         permit: OwnedSemaphorePermit,
         entered: Entered,
-    ) -> Result<oneshot::Receiver<RawReply>, Gone> {
+    ) -> Result<(), Gone> {
         let link = locked(&self.link).clone().ok_or(Gone)?;
-        let (tell, told) = oneshot::channel();
         let number = link.next.fetch_add(1, Ordering::Relaxed);
-        locked(&link.waiting).insert(number, Waiting { tell, _permit: permit, _entered: entered });
+        locked(&link.waiting).insert(number, Waiting { entered, _permit: permit });
         let left = deadline.saturating_duration_since(Instant::now()).as_millis();
         let left_ms = u32::try_from(left).unwrap_or(u32::MAX);
         let head = [&[hook as u8][..], &left_ms.to_le_bytes()].concat();
@@ -130,7 +128,7 @@ impl Process {
             link.kill();
             return Err(Gone);
         }
-        Ok(told)
+        Ok(())
     }
 
     /// Ends this life of the process: its calls do not return.
@@ -269,7 +267,7 @@ fn look_after(process: &Weak<Process>, mut link: Arc<Link>, mut reader: UnixStre
         }
         link.kill();
         let ended = how_it_ended(&link);
-        // Whoever waits learns of it: the senders go.
+        // Whoever waits learns of it: the calls go.
         locked(&link.waiting).clear();
         match restart(process, &link, &ended) {
             Some(next) => (link, reader) = next,
@@ -290,9 +288,9 @@ fn follow(services: &Arc<Granted>, link: &Arc<Link>, reader: &mut UnixStream) {
         let Some(status) = output.first_chunk::<4>().map(|s| i32::from_le_bytes(*s)) else { continue };
         let Some(overflowed) = output.get(4).map(|o| *o != 0) else { continue };
         output.drain(..5);
-        let Waiting { tell, _permit, _entered } = waiting;
-        drop((_permit, _entered));
-        let _ = tell.send(RawReply { status, output, overflowed });
+        let Waiting { entered, _permit } = waiting;
+        drop(_permit);
+        entered.finish(RawReply { status, output, overflowed });
     }
 }
 

@@ -39,10 +39,21 @@ pub(super) fn input(hook: Hook) -> Value {
             "reference": null, "code": "000000", "deadline_ms": 250
         }),
         Hook::Observe => json!({
-            "id": "evt_034xz6kz6yf8g9h0jkmnpqrstv", "time_unix_s": 1_767_225_600, "tenant": "default",
+            "kind": "sign_in", "id": "evt_034xz6kz6yf8g9h0jkmnpqrstv", "time_unix_s": 1_767_225_600, "tenant": "default",
             "provider": "google", "user": "usr_034xz6kz0yfp8g3v5t1c9qk7re", "outcome": "signed_in", "code": null,
             "score": 10, "level": "low", "reasons": [{ "code": "new_device", "points": 10 }], "attempt": 1,
             "deadline_ms": 250
         }),
     }
+}
+
+/// The other input of `event.observe`.
+pub(super) fn security_event() -> Value {
+    let kind = "https://schemas.openid.net/secevent/risc/event-type/credential-compromise";
+    json!({
+        "kind": "security_event", "id": "24c63fb56e5a2d77a6b512616ca9fa24", "time_unix_s": 1_767_225_600,
+        "tenant": "default", "provider": "google", "issuer": "https://issuer.example",
+        "events": [{ "type": kind, "subject": "110169484474386276334", "details": { "credential_type": "password" } }],
+        "deadline_ms": 250
+    })
 }

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::clock::UnixTime;
 use crate::signin::facts::{Facts, HistoryFacts, Location, RequestFacts, UpstreamFacts, UserFacts};
 use crate::signin::provider::Provider;
+use crate::signin::security_events::ToldEvents;
 
 /// A group of facts that the lock file can grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +58,30 @@ impl FactGrant {
     }
 }
 
+/// What `event.observe` is told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum EventKind {
+    /// How sign-ins and answers to challenges ended.
+    SignIn,
+    /// What providers told of accounts.
+    SecurityEvent,
+}
+
+impl EventKind {
+    pub(super) const ALL: [Self; 2] = [Self::SignIn, Self::SecurityEvent];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::SignIn => "sign_in",
+            Self::SecurityEvent => "security_event",
+        }
+    }
+
+    pub(super) fn find(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|k| k.name() == name)
+    }
+}
+
 /// Which claims a plugin sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ClaimGrant {
@@ -70,6 +95,7 @@ pub(super) enum ClaimGrant {
 pub(super) struct Grants {
     pub(super) facts: BTreeSet<FactGrant>,
     pub(super) claims: ClaimGrant,
+    pub(super) events: BTreeSet<EventKind>,
 }
 
 const TOKEN_CLAIMS: [&str; 7] = ["nonce", "jti", "sid", "at_hash", "c_hash", "s_hash", "x"];
@@ -150,6 +176,24 @@ pub(super) fn signals_input(facts: &Facts, grants: &Grants, deadline: Duration) 
         set("history", history(&facts.history));
     }
     Value::Object(input).to_string().into_bytes()
+}
+
+/// Input of `event.observe`, of a security event.
+pub(super) fn security_event_input(told: &ToldEvents, deadline: Duration) -> Vec<u8> {
+    let events = told.events.iter().map(
+        |event| json!({ "type": &event.kind, "subject": event.subject.as_deref(), "details": &event.details }),
+    );
+    let input = json!({
+        "kind": EventKind::SecurityEvent.name(),
+        "id": &told.jti,
+        "time_unix_s": told.issued_at.as_secs(),
+        "tenant": told.tenant.as_str(),
+        "provider": &*told.provider,
+        "issuer": &*told.issuer,
+        "events": events.collect::<Vec<_>>(),
+        "deadline_ms": millis(deadline),
+    });
+    input.to_string().into_bytes()
 }
 
 pub(super) fn millis(duration: Duration) -> u64 {
@@ -331,7 +375,7 @@ pub(super) mod tests {
     }
 
     fn shown(facts_granted: &[FactGrant], claims: ClaimGrant) -> String {
-        let grants = Grants { facts: facts_granted.iter().copied().collect(), claims };
+        let grants = Grants { facts: facts_granted.iter().copied().collect(), claims, events: BTreeSet::new() };
         String::from_utf8(signals_input(&facts(), &grants, Duration::from_millis(250))).unwrap()
     }
 

@@ -11,6 +11,10 @@ use crate::secret::sha256;
 pub const FILE_BYTES: usize = 64 * 1024;
 /// All files together.
 pub const BUNDLE_BYTES: usize = 512 * 1024;
+/// The most files.
+pub const FILES: usize = 1024;
+/// The most helpers in `lib/`: each may import all others, in any order.
+pub const HELPERS: usize = 64;
 
 /// Folders, and the endings of the files that count in them. The first one makes the file's stem.
 const FOLDERS: [(&str, &[&str]); 5] = [
@@ -66,6 +70,13 @@ impl Bundle {
             if text.len() > FILE_BYTES {
                 return wrong(name, format!("has {} bytes; at most {FILE_BYTES} are read", text.len()));
             }
+        }
+        if files.len() > FILES {
+            return wrong("policies", format!("there are {} files; at most {FILES} are read", files.len()));
+        }
+        let helpers = files.keys().filter(|name| name.starts_with("lib/")).count();
+        if helpers > HELPERS {
+            return wrong("lib", format!("there are {helpers} helpers; at most {HELPERS} are read"));
         }
         for needed in ["policy.toml", "reasons.toml"] {
             if !files.contains_key(needed) {
@@ -178,9 +189,16 @@ mod tests {
         let large = "x".repeat(FILE_BYTES + 1);
         assert!(bundle(&[("risk/x.rhai", &large)]).is_err());
         let much = "x".repeat(FILE_BYTES);
-        let names: Vec<String> = (0..9).map(|n| format!("lib/x{n}.rhai")).collect();
-        let many: Vec<(&str, &str)> = names.iter().map(|n| (n.as_str(), much.as_str())).collect();
-        assert!(bundle(&many).is_err());
+        let named = |folder: &str, ending: &str, count: usize, text: &str| {
+            let names: Vec<String> = (0..count).map(|n| format!("{folder}/x{n}.{ending}")).collect();
+            let many: Vec<(&str, &str)> = names.iter().map(|n| (n.as_str(), text)).collect();
+            bundle(&many).map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert!(named("lib", "rhai", 9, &much).unwrap_err().contains("at most 524288"));
+        assert!(named("lib", "rhai", HELPERS, "").is_ok());
+        assert!(named("lib", "rhai", HELPERS + 1, "").unwrap_err().contains("helpers"));
+        assert!(named("lists", "txt", FILES - 2, "").is_ok());
+        assert!(named("lists", "txt", FILES - 1, "").unwrap_err().contains("files"));
     }
 
     #[test]

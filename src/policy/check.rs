@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 /// A fault of a script on generated facts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -100,6 +101,56 @@ pub struct CaseSummary {
     pub reason_coverage: u8,
     /// What the bundle itself asks for, in percent.
     pub wanted_coverage: u8,
+    /// The lines of every script.
+    pub lines: Vec<FileLines>,
+}
+
+/// Which lines of a script some case ran.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FileLines {
+    /// The script.
+    pub file: String,
+    /// Lines on which a statement begins.
+    pub lines: usize,
+    /// Those of them that no case ran, from 1.
+    pub never: Vec<usize>,
+}
+
+impl FileLines {
+    /// Lines that some case ran, in percent of all of these scripts; 100 when there are none.
+    #[must_use]
+    pub fn percent(all: &[Self]) -> u8 {
+        let lines: usize = all.iter().map(|file| file.lines).sum();
+        let ran = lines - all.iter().map(|file| file.never.len()).sum::<usize>();
+        u8::try_from((ran * 100).checked_div(lines).unwrap_or(100)).unwrap_or(100)
+    }
+
+    /// The lines that no case ran, as `3, 7-9`.
+    #[must_use]
+    pub fn never_told(&self) -> String {
+        let mut spans: Vec<(usize, usize)> = Vec::new();
+        for &line in &self.never {
+            match spans.last_mut() {
+                Some((_, last)) if *last + 1 == line => *last = line,
+                _ => spans.push((line, line)),
+            }
+        }
+        let told = spans.iter().map(|&(first, last)| match first == last {
+            true => first.to_string(),
+            false => format!("{first}-{last}"),
+        });
+        told.collect::<Vec<_>>().join(", ")
+    }
+
+    /// For programs.
+    #[must_use]
+    pub fn to_json(all: &[Self]) -> Value {
+        let files = all.iter().map(|file| {
+            json!({"file": file.file, "lines": file.lines, "never_run": file.never,
+                   "percent": Self::percent(std::slice::from_ref(file))})
+        });
+        json!({"percent": Self::percent(all), "files": files.collect::<Vec<_>>()})
+    }
 }
 
 /// Why a bundle cannot become active.

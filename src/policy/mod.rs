@@ -12,6 +12,9 @@ pub mod explain;
 pub mod ports;
 pub mod replay;
 pub mod service;
+pub mod signature;
+pub mod switch;
+mod trial;
 
 use std::fmt;
 
@@ -136,6 +139,8 @@ pub struct BundleInfo {
     pub note: String,
     /// When it passed the gates.
     pub checked_at: Option<UnixTime>,
+    /// Its signature; see [`signature`].
+    pub signature: Option<Vec<u8>>,
 }
 
 /// What a server says of an activation.
@@ -145,6 +150,8 @@ pub struct NodeState {
     pub node: String,
     /// The last activation that it follows.
     pub seq: i64,
+    /// The last one that it could follow at once: fetched, verified, compiled, tried.
+    pub ready: i64,
     /// Why it does not follow the newest one.
     pub error: Option<String>,
     /// When it said so.

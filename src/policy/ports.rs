@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::bundle::Bundle;
 use super::check::{CaseSummary, CheckReport};
 use super::explain::{ShadowOutcome, StoredDecision};
+use super::switch::Switch;
 use super::{Activation, BundleInfo, Label, NodeState, OwnSignIn, Scope, Shadow, ShadowCounts, ShadowDifference};
 use crate::admin::audit::Author;
 use crate::clock::UnixTime;
@@ -29,13 +30,15 @@ pub struct NewActivation {
     pub goes_back: bool,
     /// Who, when, by which request.
     pub author: Author,
+    /// Only if this still is the scope's newest activation; 0: if there is none. `None`: in any case.
+    pub after: Option<i64>,
 }
 
 /// Bundles, activations, shadows and labels.
 #[async_trait]
 pub trait PolicyStore: Send + Sync {
     /// Keeps a bundle. `false`: another one has this name, and nothing was kept. The same one again is
-    /// fine, and keeps its first owner.
+    /// fine, and keeps its first owner; a signature that comes with it is kept.
     async fn put_bundle(&self, bundle: Arc<Bundle>, info: BundleInfo, author: Author) -> Result<bool, StoreError>;
     /// A bundle whose content still is what its name says.
     async fn find_bundle(&self, id: &str) -> Result<Option<(Bundle, BundleInfo)>, StoreError>;
@@ -43,14 +46,27 @@ pub trait PolicyStore: Send + Sync {
     async fn bundles(&self, owner: Option<&TenantId>, limit: i64) -> Result<Vec<BundleInfo>, StoreError>;
     /// Notes that a bundle passed the gates.
     async fn mark_checked(&self, id: &str, at: UnixTime) -> Result<(), StoreError>;
-    /// Adds an activation; the row before it becomes its `previous`.
-    async fn activate(&self, new: NewActivation) -> Result<Activation, StoreError>;
+    /// Adds an activation; the row before it becomes its `previous`. `None`: another one came first
+    /// ([`NewActivation::after`]), and nothing was added.
+    async fn activate(&self, new: NewActivation) -> Result<Option<Activation>, StoreError>;
     /// Activations of a scope or of all, newest first.
     async fn activations(&self, scope: Option<&Scope>, limit: i64) -> Result<Vec<Activation>, StoreError>;
-    /// The last activation of every scope.
-    async fn in_force(&self) -> Result<Vec<Activation>, StoreError>;
+    /// The last activation of every scope, whether nodes have come that far or not.
+    async fn in_force(&self) -> Result<Vec<Activation>, StoreError> {
+        self.in_force_at(i64::MAX).await
+    }
+    /// The last activation of every scope up to this one.
+    async fn in_force_at(&self, seq: i64) -> Result<Vec<Activation>, StoreError>;
+    /// The number of the last activation, and of the last one that came into force; 0: none.
+    async fn marks(&self) -> Result<(i64, i64), StoreError>;
+    /// Activations up to one come into force, unless they have. Never goes back.
+    async fn switch(&self, switch: Switch) -> Result<(), StoreError>;
+    /// The last switch.
+    async fn last_switch(&self) -> Result<Option<Switch>, StoreError>;
     /// Says how far this node has come, and forgets nodes that have been silent for a minute.
     async fn acknowledge(&self, state: NodeState) -> Result<(), StoreError>;
+    /// Forgets a node that ends: nobody needs to wait for it.
+    async fn leave(&self, node: &str) -> Result<(), StoreError>;
     /// Nodes that live.
     async fn nodes(&self) -> Result<Vec<NodeState>, StoreError>;
     /// Replaces the candidates of a tenant.

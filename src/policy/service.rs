@@ -11,8 +11,11 @@ use super::check::{CaseSummary, CheckReport, GateFindings};
 use super::explain::{Explanation, StoredDecision, Trace};
 use super::ports::{Decisions, NewActivation, PolicyLab, PolicyStore};
 use super::replay::{Comparison, Disputes, ReplayReport};
+use super::signature::{SignatureError, Signers};
+use super::switch::Switch;
 use super::{Activation, BundleInfo, BundleState, Label, NodeState, Scope, Shadow, before};
 use crate::admin::audit::{Actor, Author};
+use crate::admin::ports::AuditLog;
 use crate::clock::{Clock, UnixTime};
 use crate::ids::{EventId, TenantId};
 use crate::signin::assessment::combine;
@@ -51,6 +54,9 @@ pub enum PolicyError {
     /// Another bundle has this name.
     #[error("another bundle is kept under the name {0}; change a line of it")]
     NameTaken(String),
+    /// The signature of a bundle is missing or wrong.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -65,12 +71,16 @@ pub struct PolicyService {
     pub clock: Arc<dyn Clock>,
     /// Rows.
     pub store: Arc<dyn PolicyStore>,
+    /// Where trials are written down.
+    pub audit: Arc<dyn AuditLog>,
     /// Decision records.
     pub decisions: Arc<dyn Decisions>,
     /// Runs scripts.
     pub lab: Arc<dyn PolicyLab>,
     /// The folder that is in force where nothing was activated.
     pub folder: Fallback,
+    /// Whose signatures count, and for whom one is needed.
+    pub signers: Arc<Signers>,
 }
 
 /// What is active, and what the nodes say of it.
@@ -80,6 +90,8 @@ pub struct Status {
     pub in_force: Vec<Activation>,
     /// The nodes.
     pub nodes: Vec<NodeState>,
+    /// The last time that something came into force.
+    pub switch: Option<Switch>,
     /// Candidates.
     pub shadows: Vec<Shadow>,
     /// The identity of the folder, which is in force where nothing was activated.
@@ -96,24 +108,30 @@ impl PolicyService {
     pub async fn draft(
         &self,
         files: BTreeMap<String, Arc<str>>,
+        signature: Option<Vec<u8>>,
         owner: Scope,
         note: &str,
         author: Author,
     ) -> Result<BundleInfo, PolicyError> {
-        self.keep(Bundle::new(files)?, owner, note, author).await
+        self.keep(Bundle::new(files)?, signature, owner, note, author).await
     }
 
-    /// Keeps a bundle as a draft.
+    /// Keeps a bundle as a draft. The same one again, with a signature, gives it that signature.
     ///
     /// # Errors
-    /// As [`Self::draft`].
+    /// As [`Self::draft`]; and when its owner needs a signature that is missing, or one that is told is wrong.
     pub async fn keep(
         &self,
         bundle: Bundle,
+        signature: Option<Vec<u8>>,
         owner: Scope,
         note: &str,
         author: Author,
     ) -> Result<BundleInfo, PolicyError> {
+        match &signature {
+            Some(signature) => self.signers.verify(&bundle, signature)?,
+            None => self.signers.check(&owner, &bundle, None)?,
+        }
         let bundle = Arc::new(bundle);
         self.in_lab(&bundle, |lab, bundle| lab.prepare(bundle).map(|_| ())).await?;
         let info = BundleInfo {
@@ -123,6 +141,7 @@ impl PolicyService {
             created_by: author.actor.to_string(),
             note: note.to_owned(),
             checked_at: None,
+            signature,
         };
         let id = info.id.clone();
         if !self.store.put_bundle(bundle, info, author).await? {
@@ -150,18 +169,20 @@ impl PolicyService {
     ///
     /// # Errors
     /// When there is none, or it does not compile.
-    pub async fn check(&self, id: &str, scope: &Scope) -> Result<CheckReport, PolicyError> {
+    pub async fn check(&self, id: &str, scope: &Scope, author: Author) -> Result<CheckReport, PolicyError> {
         let (bundle, _) = self.bundle(id, scope).await?;
-        self.in_lab(&bundle, |lab, bundle| lab.check(bundle)).await
+        let ran = self.in_lab(&bundle, |lab, bundle| lab.check(bundle)).await;
+        self.note(id, author, ran).await
     }
 
     /// Runs the cases beside a bundle's scripts.
     ///
     /// # Errors
     /// When there is none, or it does not compile.
-    pub async fn test(&self, id: &str, scope: &Scope) -> Result<CaseSummary, PolicyError> {
+    pub async fn test(&self, id: &str, scope: &Scope, author: Author) -> Result<CaseSummary, PolicyError> {
         let (bundle, _) = self.bundle(id, scope).await?;
-        self.in_lab(&bundle, |lab, bundle| lab.cases(bundle)).await
+        let ran = self.in_lab(&bundle, |lab, bundle| lab.cases(bundle)).await;
+        self.note(id, author, ran).await
     }
 
     /// Runs a bundle on an ordinary sign-in with some facts set, by the paths that scripts read them by.
@@ -173,10 +194,21 @@ impl PolicyService {
         id: &str,
         tenant: &TenantId,
         set: Map<String, Value>,
+        author: Author,
     ) -> Result<Explanation, PolicyError> {
         let (bundle, _) = self.bundle(id, &Scope::Tenant(tenant.clone())).await?;
+        let ran = self.run_simulation(&bundle, tenant, set).await;
+        self.note(id, author, ran).await
+    }
+
+    async fn run_simulation(
+        &self,
+        bundle: &Arc<Bundle>,
+        tenant: &TenantId,
+        set: Map<String, Value>,
+    ) -> Result<Explanation, PolicyError> {
         let of = tenant.clone();
-        let ran = self.in_lab(&bundle, move |lab, bundle| {
+        let ran = self.in_lab(bundle, move |lab, bundle| {
             let facts = Arc::new(lab.facts(&of, &set)?);
             Ok((combine(lab.prepare(bundle)?.assess(Arc::clone(&facts))), facts))
         });
@@ -214,7 +246,11 @@ impl PolicyService {
         author: Author,
     ) -> Result<Activation, PolicyError> {
         self.gate(id, &scope).await?;
-        self.add(scope, Some(id.to_owned()), note, false, author).await
+        self.check_signature(&scope, Some(id)).await?;
+        let (bundle, note) = (Some(id.to_owned()), note.to_owned());
+        let new = NewActivation { scope, bundle, note, goes_back: false, author, after: None };
+        let made = self.store.activate(new).await?;
+        Ok(made.ok_or_else(|| StoreError("an activation without a condition was not added".into()))?)
     }
 
     /// Goes back to what was active before, or to a certain bundle that was active once. The folder is
@@ -229,25 +265,30 @@ impl PolicyService {
         note: &str,
         author: Author,
     ) -> Result<Activation, PolicyError> {
-        let earlier = self.store.activations(Some(&scope), 1000).await?;
-        let bundle = match to {
-            None => before(&earlier).ok_or_else(|| PolicyError::NothingBefore(scope.clone()))?,
-            Some(id) if earlier.iter().any(|a| a.bundle.as_deref() == Some(id)) => Some(id.to_owned()),
-            Some(id) => return Err(PolicyError::UnknownBundle(id.to_owned())),
-        };
-        self.add(scope, bundle, note, true, author).await
+        loop {
+            let earlier = self.store.activations(Some(&scope), 1000).await?;
+            let newest = earlier.first().map_or(0, |activation| activation.seq);
+            let bundle = match to {
+                None => before(&earlier).ok_or_else(|| PolicyError::NothingBefore(scope.clone()))?,
+                Some(id) if earlier.iter().any(|a| a.bundle.as_deref() == Some(id)) => Some(id.to_owned()),
+                Some(id) => return Err(PolicyError::UnknownBundle(id.to_owned())),
+            };
+            self.check_signature(&scope, bundle.as_deref()).await?;
+            let (scope, note, author) = (scope.clone(), note.to_owned(), author.clone());
+            let new = NewActivation { scope, bundle, note, goes_back: true, author, after: Some(newest) };
+            // Somebody else was faster: where going back leads is another question now.
+            if let Some(done) = self.store.activate(new).await? {
+                return Ok(done);
+            }
+        }
     }
 
-    async fn add(
-        &self,
-        scope: Scope,
-        bundle: Option<String>,
-        note: &str,
-        goes_back: bool,
-        author: Author,
-    ) -> Result<Activation, PolicyError> {
-        let new = NewActivation { scope, bundle, note: note.to_owned(), goes_back, author };
-        Ok(self.store.activate(new).await?)
+    /// As a server checks it before it runs a bundle.
+    async fn check_signature(&self, scope: &Scope, bundle: Option<&str>) -> Result<(), PolicyError> {
+        let Some(id) = bundle else { return Ok(()) };
+        let found = self.store.find_bundle(id).await?;
+        let (bundle, info) = found.ok_or_else(|| PolicyError::UnknownBundle(id.to_owned()))?;
+        Ok(self.signers.check(scope, &bundle, info.signature.as_deref())?)
     }
 
     /// What is active where.
@@ -262,6 +303,7 @@ impl PolicyService {
         Ok(Status {
             in_force,
             nodes: self.store.nodes().await?,
+            switch: self.store.last_switch().await?,
             shadows: self.store.shadows(scope.tenant()).await?,
             folder: (self.folder)().ok().map(|bundle| bundle.id()),
             at: self.clock.now(),
@@ -372,6 +414,19 @@ impl PolicyService {
     /// # Errors
     /// When one of both does not compile, or a record does not open.
     pub async fn replay(
+        &self,
+        tenant: &TenantId,
+        candidate: &Bundle,
+        since: UnixTime,
+        limit: Option<Duration>,
+        progress: &(dyn Fn(u64, u64) + Send + Sync),
+        author: Author,
+    ) -> Result<ReplayReport, PolicyError> {
+        let ran = self.run_replay(tenant, candidate, since, limit, progress).await;
+        self.note(&candidate.id(), author, ran).await
+    }
+
+    async fn run_replay(
         &self,
         tenant: &TenantId,
         candidate: &Bundle,

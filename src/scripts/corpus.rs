@@ -63,6 +63,10 @@ const VALUES: &[(&str, &str)] = &[
     ("history.travel", "['plausible', 'fast', 'impossible', 'unknown']"),
     ("signals.likelihood", "[-6.0, 4.5]"),
     ("signals.likelihood_points", "[0, 12, 40]"),
+    (
+        "signals.plugin.countersign.ssf",
+        "['unknown', { recent = [] }, { recent = ['credential_compromise', 'session_revoked'] }]",
+    ),
     ("claims.email", "['']"),
     ("claims.email_verified", "[false, 'true']"),
     ("claims.groups", "[[], ['admin'], 'admin']"),

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::calls::Call;
 use super::facts::MEMBERS;
-use super::{case_facts, corpus, engine};
+use super::{case_facts as cases, corpus, engine, schemas};
 use crate::ids::TenantId;
 use crate::signin::fact_paths::{CLAIMS, FactPath, PATHS, PLUGIN_SIGNALS, WITHHELD};
 use crate::signin::facts::Facts;
@@ -44,7 +44,7 @@ impl Shape {
             "tenant.first_sign_in" => Some("string"),
             _ => seen,
         };
-        let free = |word: &str| case_facts::set(&mut all[0].clone(), fact.name, &word.into()).is_ok();
+        let free = |word: &str| cases::set(&mut all[0].clone(), fact.name, &word.into()).is_ok();
         let texts = values.iter().filter_map(Value::as_str);
         let mut words: Vec<String> = texts.map(str::to_owned).collect();
         words.sort_unstable();
@@ -192,6 +192,47 @@ pub fn facts_schema() -> Value {
            "type": "object", "additionalProperties": false, "properties": members})
 }
 
+/// The facts that a case can set, by their paths: as they are, and `"unknown"` where they may be `()`.
+pub(super) fn case_facts() -> Value {
+    let Ok(tenant) = TenantId::parse(TenantId::DEFAULT) else { return Value::Null };
+    let ordinary = cases::ordinary(&tenant);
+    let can = |path: &str, text: &str| {
+        let table: Result<toml::Table, _> = format!("x = {text}").parse();
+        table.is_ok_and(|table| cases::set(&mut ordinary.clone(), path, &table["x"]).is_ok())
+    };
+    let mut all = Map::new();
+    for shape in shapes() {
+        let path = shape.path;
+        let unknown = can(path, "\"unknown\"").then(|| json!({"const": "unknown"}));
+        let word = can(path, "\"zzzz\"") || can(path, "\"10.1.2.3\"");
+        let own = if !shape.words.is_empty() && !word {
+            Some(json!({"enum": shape.words}))
+        } else if word {
+            Some(json!({"type": "string"}))
+        } else if can(path, "1.5") {
+            Some(json!({"type": "number"}))
+        } else if can(path, "1") {
+            Some(json!({"type": "integer"}))
+        } else if can(path, "true") {
+            Some(json!({"type": "boolean"}))
+        } else if can(path, "[]") {
+            Some(json!({"type": "array", "items": {"type": "string"}}))
+        } else {
+            None
+        };
+        let mut of = match (own, unknown) {
+            (None, _) => continue,
+            (Some(own), Some(unknown)) if own["type"] != "string" && own.get("enum").is_none() => {
+                json!({"anyOf": [own, unknown]})
+            }
+            (Some(own), _) => own,
+        };
+        of["description"] = shape.told().into();
+        all.insert(path.to_owned(), of);
+    }
+    Value::Object(all)
+}
+
 /// Writes all into a folder, and tells the files.
 ///
 /// # Errors
@@ -199,7 +240,10 @@ pub fn facts_schema() -> Value {
 pub fn write(folder: &Path) -> io::Result<Vec<PathBuf>> {
     std::fs::create_dir_all(folder)?;
     let schema = serde_json::to_string_pretty(&facts_schema())? + "\n";
-    let files = rhai().into_iter().chain([("facts.schema.json".to_owned(), schema)]);
+    let pretty =
+        |(name, schema): (&str, Value)| Ok((name.to_owned(), serde_json::to_string_pretty(&schema)? + "\n"));
+    let schemas = schemas::all().into_iter().map(pretty).collect::<io::Result<Vec<_>>>()?;
+    let files = rhai().into_iter().chain([("facts.schema.json".to_owned(), schema)]).chain(schemas);
     let write = |(name, text): (String, String)| {
         let path = folder.join(name);
         std::fs::write(&path, text).map(|()| path)

@@ -19,7 +19,7 @@ use rhai::{Dynamic, Engine, EvalAltResult, Module, ModuleResolver, OptimizationL
 use super::calls::{Call, Calls};
 use super::lists::Lists;
 use super::{builder, facts, mapping, token};
-use crate::signin::rules::PolicyFault;
+use crate::signin::rules::{PolicyFault, RunCost};
 
 /// Operations of one entry.
 const OPERATIONS: u64 = 20_000;
@@ -34,6 +34,7 @@ pub(super) const TEXT_BYTES: usize = 8 * 1024;
 thread_local! {
     static STARTED: Cell<Option<(Instant, ThreadTime)>> = const { Cell::new(None) };
     static OPERATED: Cell<u64> = const { Cell::new(0) };
+    static TOOK: Cell<Duration> = const { Cell::new(Duration::ZERO) };
     static SURROUNDINGS: RefCell<Option<Arc<Surroundings>>> = const { RefCell::new(None) };
 }
 
@@ -42,10 +43,17 @@ thread_local! {
 pub(super) static ENGINE: LazyLock<Engine> = LazyLock::new(new);
 
 /// What a script finds around it: the helpers and lists of its bundle.
-#[derive(Default)]
 pub(super) struct Surroundings {
     pub lists: Lists,
     pub modules: HashMap<String, rhai::Shared<Module>>,
+    /// What runs them: [`ENGINE`], but for cases whose lines are counted.
+    pub engine: &'static LazyLock<Engine>,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self { lists: Lists::default(), modules: HashMap::new(), engine: &ENGINE }
+    }
 }
 
 /// Imports come from the surroundings of the running script, and from nowhere else.
@@ -117,6 +125,13 @@ fn new() -> Engine {
     engine
 }
 
+/// The same without the deadline: for runs that take longer because they are watched. Operations stay limited.
+pub(super) fn without_deadline() -> Engine {
+    let mut engine = new();
+    engine.on_progress(|_| None);
+    engine
+}
+
 /// All facts, builders and functions of our own.
 fn register(calls: &mut Calls<'_>) {
     // The package's own makes 0 of what is no number: points would vanish without a word.
@@ -173,8 +188,10 @@ pub(super) fn guarded<T>(
 ) -> Result<T, PolicyFault> {
     SURROUNDINGS.set(Some(Arc::clone(surroundings)));
     OPERATED.set(0);
-    STARTED.set(Some((Instant::now(), ThreadTime::now())));
+    let started = Instant::now();
+    STARTED.set(Some((started, ThreadTime::now())));
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    TOOK.set(started.elapsed());
     STARTED.set(None);
     SURROUNDINGS.set(None);
     match result {
@@ -189,9 +206,11 @@ pub(super) fn guarded<T>(
     }
 }
 
-/// Operations of the last thing that [`guarded`] ran on this thread.
-pub(super) fn operated() -> u64 {
-    OPERATED.get()
+/// Operations and microseconds of the last thing that [`guarded`] ran on this thread; the facts that it read are for
+/// the caller to tell.
+pub(super) fn cost() -> RunCost {
+    let micros = u64::try_from(TOOK.get().as_micros()).unwrap_or(u64::MAX);
+    RunCost { operations: OPERATED.get(), micros, read: 0 }
 }
 
 /// A fault without anything that the script saw: an error may carry a claim, and faults go to logs.

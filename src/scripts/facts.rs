@@ -210,8 +210,8 @@ pub(super) fn register(calls: &mut Calls<'_>) {
         "plugin" => |s| Dynamic::from(PluginSignals(Arc::clone(&s.0))),
         "likelihood" => |s| known(s.0.facts.history.likelihood.as_ref().map(Likelihood::value)),
         "likelihood_points" => |s| known(s.0.facts.history.likelihood.as_ref().map(|l| l.points)),
-        "credential_compromise" => |_s| false.into(),
-        "session_revoked_recently" => |_s| false.into(),
+        "credential_compromise" => |s| known(s.0.facts.credential_compromise()),
+        "session_revoked_recently" => |s| known(s.0.facts.session_revoked_recently()),
         "ip_reputation" => |_s| Dynamic::UNIT,
     });
     calls.of::<PluginSignals>("plugin signals").index(

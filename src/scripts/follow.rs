@@ -1,28 +1,34 @@
 //! A node follows what is activated: it asks the store every two seconds, verifies and tries what is
-//! new, swaps it in, and says how far it has come. What cannot be used leaves the old bundle in force.
+//! new, says that it is ready, and swaps it in when all nodes are ([`crate::policy::switch`]). What cannot be used
+//! leaves the old bundle in force.
 //!
 //! It also writes what shadows counted, and takes back a fresh activation whose scripts keep failing.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::active::{Active, InForce, Slot};
 use super::shadow::Shadows;
-use super::{PolicyHost, case_facts, run_assess};
+use super::{PolicyHost, case_facts, kept, run_assess, run_map};
 use crate::admin::audit::{Actor, Author};
 use crate::clock::{Clock, UnixTime};
 use crate::ids::{EventId, TenantId};
 use crate::policy::bundle::Bundle;
 use crate::policy::ports::{NewActivation, PolicyStore};
+use crate::policy::signature::Signers;
+use crate::policy::switch::{Switch, due};
 use crate::policy::{Activation, NodeState, Scope, before};
 use crate::secret::Entropy;
+use crate::signin::identity::MappingInput;
 use crate::signin::ports::StoreError;
 
 /// How often the store is asked.
 const EVERY: Duration = Duration::from_secs(2);
+/// How often while others are waited for: for about so long two nodes may decide by different bundles.
+const PENDING: Duration = Duration::from_millis(200);
 /// How often this node says that it lives.
 const ALIVE: Duration = Duration::from_secs(15);
 /// How long after an activation failures take it back.
@@ -44,24 +50,42 @@ pub struct Follower {
     pub node: String,
     /// Where verified bundles are kept for a start when the store has lost one.
     pub cache: PathBuf,
+    /// Whose signatures count, and for whom one is needed.
+    pub signers: Arc<Signers>,
 }
 
 /// What a round found out, for the next one.
 #[derive(Default)]
 pub struct Progress {
+    started: bool,
+    /// What is in force here.
     seq: i64,
+    /// Why something of that is not.
     error: Option<String>,
-    told: Option<(i64, Option<String>, UnixTime)>,
+    /// Up to which activation this node could change at once.
+    ready: i64,
+    /// Why not further.
+    unready: Option<String>,
+    /// What it is ready for, by the number of the activation.
+    prepared: HashMap<i64, Arc<InForce>>,
+    /// Since when there is something newer than what is in force.
+    waits: Option<(i64, UnixTime)>,
+    told: Option<(NodeState, UnixTime)>,
     faults: HashMap<i64, VecDeque<(UnixTime, u64)>>,
+}
+
+impl Progress {
+    /// Whether something is about to come into force.
+    fn is_pending(&self) -> bool {
+        self.waits.is_some()
+    }
 }
 
 impl Follower {
     /// Follows until the task is dropped.
     pub async fn run(self, mut progress: Progress) {
-        let mut tick = tokio::time::interval(EVERY);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            tick.tick().await;
+            tokio::time::sleep(if progress.is_pending() { PENDING } else { EVERY }).await;
             self.round(&mut progress).await;
         }
     }
@@ -80,14 +104,77 @@ impl Follower {
         }
     }
 
+    /// Gets ready for what is new, and changes to it when all others are ready as well.
     async fn follow(&self, progress: &mut Progress) -> Result<(), StoreError> {
-        let in_force = self.store.in_force().await?;
-        let seq = in_force.iter().map(|a| a.seq).max().unwrap_or(0);
-        if seq == progress.seq && progress.error.is_none() {
+        let (newest, switched) = self.store.marks().await?;
+        self.adopt(switched, progress).await?;
+        if newest <= switched {
+            (progress.ready, progress.unready, progress.waits) = (switched, None, None);
+            progress.prepared.clear();
             return Ok(());
         }
+        let now = self.clock.now();
+        let since = match progress.waits {
+            Some((seq, since)) if seq == switched => since,
+            _ => now,
+        };
+        progress.waits = Some((switched, since));
+        self.prepare(newest, switched, progress).await?;
+        self.acknowledge(progress).await?;
+        let nodes = self.store.nodes().await?;
+        let Some((seq, laggards)) = due(&self.node, &nodes, switched, now.since(since), now) else { return Ok(()) };
+        for late in &laggards {
+            tracing::error!(
+                node = late.node,
+                policy.seq = seq,
+                ready = late.ready,
+                error = late.error,
+                "a server is not ready for new policies, and is not waited for any longer"
+            );
+        }
+        self.store.switch(Switch { seq, at: now, node: self.node.clone(), laggards }).await?;
+        let (newest, switched) = self.store.marks().await?;
+        self.adopt(switched, progress).await?;
+        if newest <= switched {
+            progress.waits = None;
+        }
+        Ok(())
+    }
+
+    /// Fetches, verifies and tries what is not in force yet.
+    async fn prepare(&self, newest: i64, switched: i64, progress: &mut Progress) -> Result<(), StoreError> {
+        let pending = self.store.in_force_at(newest).await?;
+        let pending: Vec<_> = pending.into_iter().filter(|activation| activation.seq > switched).collect();
+        progress.prepared.retain(|seq, _| pending.iter().any(|activation| activation.seq == *seq));
+        progress.unready = None;
+        for activation in &pending {
+            if progress.prepared.contains_key(&activation.seq) {
+                continue;
+            }
+            match self.take(activation, false).await {
+                Ok(Some(taken)) => {
+                    progress.prepared.insert(activation.seq, taken);
+                }
+                Ok(None) => {}
+                Err(why) => {
+                    let (id, scope) = (&activation.bundle, &activation.scope);
+                    tracing::error!(policy.id = id, scope = %scope, error = why, "an activated bundle cannot be used here");
+                    progress.unready = Some(why);
+                    return Ok(());
+                }
+            }
+        }
+        progress.ready = newest;
+        Ok(())
+    }
+
+    /// Changes to what is in force in the store. What was prepared is only swapped in.
+    async fn adopt(&self, switched: i64, progress: &mut Progress) -> Result<(), StoreError> {
+        if progress.started && switched == progress.seq && progress.error.is_none() {
+            return Ok(());
+        }
+        let in_force = self.store.in_force_at(switched).await?;
         let held = self.host.active.load_full();
-        let first = progress.seq == 0;
         let mut next = Active::default();
         let mut error = None;
         for activation in in_force {
@@ -95,9 +182,10 @@ impl Follower {
                 Scope::All => held.all.clone(),
                 Scope::Tenant(tenant) => held.tenants.get(tenant).cloned(),
             };
-            let taken = match old {
-                Some(old) if old.seq == activation.seq => Some(old),
-                old => match self.take(&activation, first).await {
+            let ready = progress.prepared.get(&activation.seq).cloned();
+            let taken = match ready.or_else(|| old.clone().filter(|old| old.seq == activation.seq)) {
+                Some(ready) => Some(ready),
+                None => match self.take(&activation, !progress.started).await {
                     Ok(taken) => taken,
                     Err(why) => {
                         tracing::error!(
@@ -120,10 +208,12 @@ impl Follower {
         next.shrink();
         self.host.active.store(Arc::new(next));
         metrics::gauge!("countersign_policy_reload_failed").set(if error.is_some() { 1.0 } else { 0.0 });
-        if seq != progress.seq {
-            tracing::info!(policy.seq = seq, "activations followed");
+        if switched != progress.seq {
+            tracing::info!(policy.seq = switched, "activations followed");
         }
-        (progress.seq, progress.error) = (seq, error);
+        (progress.started, progress.seq, progress.error) = (true, switched, error);
+        progress.ready = progress.ready.max(switched);
+        progress.prepared.retain(|seq, _| *seq > switched);
         Ok(())
     }
 
@@ -131,7 +221,7 @@ impl Follower {
     /// thousands of tenants each is compiled when it is first used.
     async fn take(&self, activation: &Activation, lazily: bool) -> Result<Option<Arc<InForce>>, String> {
         let Some(id) = &activation.bundle else { return Ok(None) };
-        let slot = Slot::new(Arc::new(self.fetch(id).await?));
+        let slot = Slot::new(Arc::new(self.fetch(id, &activation.scope).await?));
         if !lazily || activation.scope == Scope::All {
             let (tried, scope) = (Arc::clone(&slot), activation.scope.clone());
             let ran = tokio::task::spawn_blocking(move || try_out(&tried, &scope)).await;
@@ -140,10 +230,12 @@ impl Follower {
         Ok(Some(Arc::new(InForce { slot, seq: activation.seq, since: activation.at, faults: 0.into() })))
     }
 
-    async fn fetch(&self, id: &str) -> Result<Bundle, String> {
+    /// A bundle that a scope may run: from the store, else from this node's disk.
+    async fn fetch(&self, id: &str, scope: &Scope) -> Result<Bundle, String> {
         let why = match self.store.find_bundle(id).await {
-            Ok(Some((bundle, _))) => {
-                if let Err(error) = keep(&self.cache, &bundle) {
+            Ok(Some((bundle, info))) => {
+                self.signers.check(scope, &bundle, info.signature.as_deref()).map_err(|e| format!("{id}: {e}"))?;
+                if let Err(error) = kept::keep(&self.cache, &bundle, info.signature.as_deref()) {
                     tracing::warn!(error = %error, "a bundle could not be kept on disk");
                 }
                 return Ok(bundle);
@@ -151,7 +243,10 @@ impl Follower {
             Ok(None) => format!("{id} is not in the store"),
             Err(error) => error.0.to_string(),
         };
-        kept(&self.cache, id).inspect(|_| tracing::warn!(policy.id = id, error = why, "taken from disk")).ok_or(why)
+        let (bundle, signature) = kept::find(&self.cache, id).ok_or_else(|| why.clone())?;
+        self.signers.check(scope, &bundle, signature.as_deref()).map_err(|e| format!("{id}: {e}"))?;
+        tracing::warn!(policy.id = id, error = why, "taken from disk");
+        Ok(bundle)
     }
 
     async fn follow_shadows(&self) -> Result<(), StoreError> {
@@ -169,7 +264,7 @@ impl Follower {
         for shadow in wanted {
             let slot = match find(&shadow.tenant, &shadow.bundle) {
                 Some(slot) => slot,
-                None => match self.fetch(&shadow.bundle).await {
+                None => match self.fetch(&shadow.bundle, &Scope::Tenant(shadow.tenant.clone())).await {
                     Ok(bundle) => Slot::new(Arc::new(bundle)),
                     Err(why) => {
                         tracing::warn!(policy.id = shadow.bundle, error = why, "a candidate cannot be had");
@@ -234,6 +329,7 @@ impl Follower {
                     scope,
                     bundle,
                     goes_back: true,
+                    after: Some(a.seq),
                     note: format!("{} errors of its scripts within {} s", last - first, breaker.window.as_secs()),
                 })
                 .await?;
@@ -242,47 +338,38 @@ impl Follower {
     }
 
     async fn acknowledge(&self, progress: &mut Progress) -> Result<(), StoreError> {
-        let now = self.clock.now();
-        let (seq, error) = (progress.seq, progress.error.clone());
-        if let Some((told_seq, told_error, at)) = &progress.told
-            && (*told_seq, told_error) == (seq, &error)
-            && now.since(*at) < ALIVE
+        let seen_at = self.clock.now();
+        let error = progress.error.clone().or_else(|| progress.unready.clone());
+        let state = NodeState { node: self.node.clone(), seq: progress.seq, ready: progress.ready, error, seen_at };
+        if let Some((told, at)) = &progress.told
+            && (told.seq, told.ready, &told.error) == (state.seq, state.ready, &state.error)
+            && seen_at.since(*at) < ALIVE
         {
             return Ok(());
         }
-        progress.told = Some((seq, error.clone(), now));
-        self.store.acknowledge(NodeState { node: self.node.clone(), seq, error, seen_at: now }).await
+        progress.told = Some((state.clone(), seen_at));
+        self.store.acknowledge(state).await
     }
 }
 
-/// Compiles, and runs every tenant's entry once.
+/// Compiles, and runs every entry once on an ordinary sign-in.
 fn try_out(slot: &Slot, scope: &Scope) -> Result<(), String> {
     let snapshot = slot.get().map_err(|error| error.to_string())?;
     let tenant = match scope {
         Scope::Tenant(tenant) => tenant.clone(),
         Scope::All => TenantId::parse(TenantId::DEFAULT).map_err(|e| e.to_string())?,
     };
-    let run = run_assess(&snapshot, Arc::new(case_facts::ordinary(&tenant)));
-    run.fault.map_or(Ok(()), |fault| Err(fault.to_string()))
-}
-
-fn keep(dir: &Path, bundle: &Bundle) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    let path = dir.join(format!("{}.json", bundle.id()));
-    if path.exists() {
-        return Ok(());
+    let facts = case_facts::ordinary(&tenant);
+    let input = Arc::new(MappingInput {
+        tenant,
+        provider: facts.provider.clone(),
+        claims: Arc::clone(&facts.claims),
+        upstream: facts.upstream.clone(),
+        request: facts.request.clone(),
+    });
+    for name in snapshot.mapping.keys() {
+        run_map(&snapshot, std::slice::from_ref(name), Arc::clone(&input)).map_err(|fault| fault.to_string())?;
     }
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    serde_json::to_writer(&mut file, bundle.files())?;
-    file.persist(path)?;
-    Ok(())
-}
-
-/// A kept bundle, when its content is what its name says.
-fn kept(dir: &Path, id: &str) -> Option<Bundle> {
-    let plain = id.starts_with("pol_") && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    let text = plain.then(|| std::fs::read_to_string(dir.join(format!("{id}.json"))).ok())??;
-    let bundle = Bundle::new(serde_json::from_str(&text).ok()?).ok()?;
-    (bundle.id() == id).then_some(bundle)
+    let run = run_assess(&snapshot, Arc::new(facts));
+    run.fault.map_or(Ok(()), |fault| Err(fault.to_string()))
 }

@@ -161,7 +161,7 @@ fn compile(
 }
 
 /// Compiled with an empty scope: a value that stood in it would be folded into shared code.
-fn parse(surroundings: &Arc<Surroundings>, name: &str, text: &str) -> Result<AST, LoadError> {
+pub(super) fn parse(surroundings: &Arc<Surroundings>, name: &str, text: &str) -> Result<AST, LoadError> {
     let compiled = guarded(name, surroundings, || ENGINE.compile(text).map_err(Into::into));
     let mut ast = compiled.map_err(LoadError::from)?;
     ast.set_source(name);
@@ -178,7 +178,11 @@ fn resolve(lists: Lists, helpers: Vec<(String, &str, &str)>) -> Result<Surroundi
         let mut missing = None;
         let before = waiting.len();
         for (path, name, text) in waiting {
-            let around = Arc::new(Surroundings { lists: Arc::clone(&lists), modules: modules.clone() });
+            let around = Arc::new(Surroundings {
+                lists: Arc::clone(&lists),
+                modules: modules.clone(),
+                ..Surroundings::default()
+            });
             let ast = parse(&around, name, text)?;
             let evaluated = guarded(name, &around, || match Module::eval_ast_as_new(Scope::new(), &ast, &ENGINE) {
                 Ok(module) => Ok(Some(module)),
@@ -202,5 +206,5 @@ fn resolve(lists: Lists, helpers: Vec<(String, &str, &str)>) -> Result<Surroundi
         }
         waiting = later;
     }
-    Ok(Surroundings { lists, modules })
+    Ok(Surroundings { lists, modules, ..Surroundings::default() })
 }

@@ -11,18 +11,22 @@ mod case_facts;
 pub mod cases;
 mod claims;
 mod corpus;
+mod coverage;
 pub mod definitions;
 mod engine;
 #[cfg(test)]
 mod explain_tests;
 mod facts;
 pub mod follow;
+mod kept;
 pub mod lab;
 mod lists;
 mod load;
 mod mapping;
+mod meters;
 mod once;
 pub mod record;
+mod schemas;
 mod settings;
 pub mod shadow;
 #[cfg(test)]
@@ -34,7 +38,6 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use rhai::{Dynamic, ImmutableString, Scope};
@@ -44,14 +47,16 @@ use crate::signin::facts::Facts;
 use crate::signin::identity::{MappingInput, MappingOutput};
 use crate::signin::ports::{ClaimMapper, RiskRules};
 use crate::signin::provider::Provider;
-use crate::signin::rules::{OnError, PolicyFault, PolicySettings, RuleOutput, RuleRun, RunCost, TokenInput};
+use crate::signin::rules::{
+    OnError, PolicyFault, PolicySettings, RuleOutput, RuleRun, RunCost, ShapedTokens, TokenInput,
+};
 use active::Active;
 use builder::Risk;
-use engine::{ENGINE, Surroundings, guarded, operated};
+use engine::{Surroundings, guarded};
 use facts::{MapFacts, RiskFacts, Seen};
 use load::{SHIPPED, SHIPPED_NAME, Script, Snapshot};
 use mapping::Out;
-use serde_json::{Map, Value};
+use meters::{Entry, Meters};
 use token::Token;
 
 /// Why policies were not loaded: file, line, column, and what was found.
@@ -95,6 +100,8 @@ pub struct PolicyHost {
     dir: PathBuf,
     folder: ArcSwap<Snapshot>,
     active: ArcSwap<Active>,
+    /// `None`: runs are nobody's sign-ins.
+    meters: Option<Meters>,
 }
 
 impl PolicyHost {
@@ -104,7 +111,18 @@ impl PolicyHost {
     /// The first file that cannot be used, with line and column.
     pub fn load(dir: &Path) -> Result<Self, LoadError> {
         let snapshot = Snapshot::build(&bundle::read_folder(dir)?)?;
-        Ok(Self { dir: dir.to_owned(), folder: ArcSwap::from_pointee(snapshot), active: ArcSwap::default() })
+        Ok(Self {
+            dir: dir.to_owned(),
+            folder: ArcSwap::from_pointee(snapshot),
+            active: ArcSwap::default(),
+            meters: Some(Meters::default()),
+        })
+    }
+
+    /// The same without counting what runs: for trials beside the sign-ins.
+    #[must_use]
+    pub fn uncounted(self) -> Self {
+        Self { meters: None, ..self }
     }
 
     /// Reads the folder again.
@@ -135,6 +153,12 @@ impl PolicyHost {
         &self.dir
     }
 
+    fn note(&self, tenant: &TenantId, entry: Entry, cost: RunCost, failed: bool) {
+        if let Some(meters) = &self.meters {
+            meters.note(tenant, entry, cost, failed);
+        }
+    }
+
     fn snapshot(&self, tenant: &TenantId) -> Result<Arc<Snapshot>, LoadError> {
         match self.active.load().of(tenant) {
             Some(slot) => slot.get(),
@@ -146,7 +170,9 @@ impl PolicyHost {
 impl ClaimMapper for PolicyHost {
     fn map(&self, provider: &Provider, input: Arc<MappingInput>) -> Result<MappingOutput, PolicyFault> {
         let snapshot = self.snapshot(&input.tenant).map_err(|error| error.0)?;
-        run_map(&snapshot, &provider.mapping, input)
+        let mapped = run_map(&snapshot, &provider.mapping, input);
+        self.note(&provider.tenant, Entry::Map, engine::cost(), mapped.is_err());
+        mapped
     }
 }
 
@@ -155,6 +181,7 @@ impl RiskRules for PolicyHost {
         match self.snapshot(&facts.tenant) {
             Ok(snapshot) => {
                 let run = run_assess(&snapshot, Arc::clone(&facts));
+                self.note(&facts.tenant, Entry::Assess, run.cost, run.fault.is_some());
                 if run.fault.is_some() {
                     self.active.load().note_fault(&facts.tenant);
                 }
@@ -164,11 +191,12 @@ impl RiskRules for PolicyHost {
         }
     }
 
-    fn token_claims(&self, facts: &Arc<Facts>, input: TokenInput) -> Result<Map<String, Value>, PolicyFault> {
+    fn shape_tokens(&self, facts: &Arc<Facts>, input: TokenInput) -> Result<ShapedTokens, PolicyFault> {
         let snapshot = self.snapshot(&facts.tenant).map_err(|error| error.0)?;
         let own = snapshot.risk.get(facts.tenant.as_str()).or_else(|| snapshot.risk.get("_default"));
-        let Some(script) = own.filter(|script| script.shapes_tokens) else { return Ok(Map::new()) };
+        let Some(script) = own.filter(|script| script.shapes_tokens) else { return Ok(ShapedTokens::default()) };
         let ran = run_token(&snapshot, script, facts, input);
+        self.note(&facts.tenant, Entry::Token, engine::cost(), ran.is_err());
         if ran.is_err() {
             self.active.load().note_fault(&facts.tenant);
         }
@@ -189,7 +217,7 @@ fn run_map(snapshot: &Snapshot, names: &[String], input: Arc<MappingInput>) -> R
         return Err(PolicyFault { file: "mapping/default.rhai".to_owned(), line: 0, column: 0, message });
     };
     let out = Out::default();
-    call(&snapshot.surroundings, script, "map", (MapFacts(input), out.clone()))?;
+    call(&snapshot.surroundings, script, Entry::Map, (MapFacts(input), out.clone()))?;
     Ok(out.take())
 }
 
@@ -221,12 +249,12 @@ fn run_token(
     script: &Script,
     facts: &Arc<Facts>,
     input: TokenInput,
-) -> Result<Map<String, Value>, PolicyFault> {
+) -> Result<ShapedTokens, PolicyFault> {
     let first_sign_in = snapshot.settings.of(&facts.tenant).first_sign_in.clone();
     let seen = Seen::new(Arc::clone(facts), first_sign_in);
-    let token = Token::default();
-    let arguments = (RiskFacts(seen), token::Decided(Arc::new(input)), token.clone());
-    call(&snapshot.surroundings, script, "token", arguments)?;
+    let token = Token::of(input);
+    let arguments = (RiskFacts(seen), token.decided(), token.clone());
+    call(&snapshot.surroundings, script, Entry::Token, arguments)?;
     Ok(token.take())
 }
 
@@ -263,12 +291,10 @@ fn assess_with(
     facts: &Arc<Facts>,
     first_sign_in: &ImmutableString,
 ) -> (Result<RuleOutput, PolicyFault>, RunCost) {
-    let started = Instant::now();
     let seen = Seen::new(Arc::clone(facts), first_sign_in.clone());
     let risk = Risk::new(Arc::clone(reasons), Arc::clone(&seen));
-    let called = call(surroundings, script, "assess", (RiskFacts(Arc::clone(&seen)), risk.clone()));
-    let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let cost = RunCost { operations: operated(), micros, read: seen.ever() };
+    let called = call(surroundings, script, Entry::Assess, (RiskFacts(Arc::clone(&seen)), risk.clone()));
+    let cost = RunCost { read: seen.ever(), ..engine::cost() };
     (called.map(|()| risk.take()), cost)
 }
 
@@ -276,10 +302,10 @@ fn assess_with(
 fn call(
     surroundings: &Arc<Surroundings>,
     script: &Script,
-    entry: &str,
+    entry: Entry,
     arguments: impl rhai::FuncArgs,
 ) -> Result<(), PolicyFault> {
     guarded(&script.file, surroundings, || {
-        ENGINE.call_fn::<Dynamic>(&mut Scope::new(), &script.ast, entry, arguments).map(|_| ())
+        surroundings.engine.call_fn::<Dynamic>(&mut Scope::new(), &script.ast, entry.name(), arguments).map(|_| ())
     })
 }

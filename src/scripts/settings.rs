@@ -239,6 +239,7 @@ pub(super) struct TenantSettings {
 }
 
 /// The settings of all tenants.
+#[derive(Clone)]
 pub(super) struct AllSettings {
     /// Reasons that the cases must give before a bundle becomes active, in percent.
     pub reason_coverage: u8,
@@ -363,22 +364,24 @@ fn settings(table: &Table) -> Result<TenantSettings, String> {
     Ok(TenantSettings { core: Arc::new(core), first_sign_in: first_sign_in.into() })
 }
 
+/// The keys at the top of `policy.toml`.
+pub(super) const KNOWN: [&str; 12] = [
+    "contract",
+    "first_sign_in",
+    "unenrolled",
+    "privileged_groups",
+    "thresholds",
+    "actions",
+    "failure",
+    "trusted_devices",
+    "password",
+    "likelihood",
+    "gate",
+    "tenants",
+];
+
 /// Unknown keys at the top, which `flatten` would pass over.
 fn check_keys(text: &str) -> Result<(), LoadError> {
-    const KNOWN: [&str; 12] = [
-        "contract",
-        "first_sign_in",
-        "unenrolled",
-        "privileged_groups",
-        "thresholds",
-        "actions",
-        "failure",
-        "trusted_devices",
-        "password",
-        "likelihood",
-        "gate",
-        "tenants",
-    ];
     let table: toml::Table = text.parse().map_err(|e| toml_error("policy.toml", text, &e))?;
     let Some(unknown) = table.keys().find(|key| !KNOWN.contains(&key.as_str())) else { return Ok(()) };
     let score = |known: &&str| strsim::jaro_winkler(unknown, known);
@@ -397,6 +400,9 @@ struct Reason {
     help: String,
 }
 
+/// Reasons that the server gives itself.
+pub(super) const RESERVED_REASONS: [&str; 2] = [POLICY_ERROR, SCORE_LIMIT];
+
 /// The codes of `reasons.toml`. Those that the core gives itself are no script's to give.
 pub(super) fn parse_reasons(text: &str) -> Result<HashSet<String>, LoadError> {
     let name = "reasons.toml";
@@ -407,7 +413,7 @@ pub(super) fn parse_reasons(text: &str) -> Result<HashSet<String>, LoadError> {
             let message = format!("a reason is 1 to 48 characters of a-z, 0-9 and _, not \"{code}\"");
             return Err(LoadError::new(name, line_of(text, &code), 1, message));
         }
-        if code == POLICY_ERROR || code == SCORE_LIMIT {
+        if RESERVED_REASONS.contains(&code.as_str()) {
             return Err(LoadError::new(
                 name,
                 line_of(text, &code),

@@ -160,7 +160,7 @@ const HOSTILE: &[&str] = &[
 ];
 
 #[test]
-fn a_hostile_script_ends_soon_without_a_panic_and_never_asks_for_less() {
+fn keycloak_11117_a_hostile_script_ends_soon_without_a_panic_and_never_asks_for_less() {
     let mut wrong = Vec::new();
     for body in HOSTILE {
         // Of this thread: on a busy machine the wall clock tells of others.

@@ -116,7 +116,7 @@ pub struct BearerCheck {
     pub clock: Arc<dyn Clock>,
     /// Keys and the issuer's name.
     pub issuer: Arc<TokenIssuer>,
-    /// Which providers are enabled.
+    /// Which providers are enabled, and which clients there are.
     pub directory: Arc<dyn Directory>,
     /// The store.
     pub sessions: Arc<dyn Sessions>,
@@ -136,8 +136,13 @@ impl BearerCheck {
         self.check_key(&claims, presented).await?;
         let living = self.living(&claims, tenant, now).await?;
         match living.user.status {
-            UserStatus::Active if !self.provider_lets_in(&living) => Err(BearerError::ProviderDisabled),
-            UserStatus::Active => Ok(living),
+            UserStatus::Active => {
+                let (in_force, grant) = (self.directory.in_force(tenant), &living.session.grant);
+                if !in_force.lets_client_in(grant) {
+                    return Err(BearerError::SessionEnded);
+                }
+                if in_force.lets_provider_in(grant) { Ok(living) } else { Err(BearerError::ProviderDisabled) }
+            }
             UserStatus::Deleted => Err(BearerError::SessionEnded),
             UserStatus::Disabled => Err(BearerError::Disabled),
             UserStatus::Locked => Err(BearerError::Locked),
@@ -145,11 +150,12 @@ impl BearerCheck {
         }
     }
 
-    /// Whether the provider that a session came through is there and enabled.
+    /// Whether the provider that a session came through is there and enabled, and its client is there.
     #[must_use]
-    pub fn provider_lets_in(&self, living: &SessionUser) -> bool {
-        let SessionUser { session, user } = living;
-        self.directory.enabled_names(&user.tenant).let_in(&session.grant.provider, session.created_at)
+    pub fn lets_in(&self, living: &SessionUser) -> bool {
+        let grant = &living.session.grant;
+        let in_force = self.directory.in_force(&grant.tenant);
+        in_force.lets_provider_in(grant) && in_force.lets_client_in(grant)
     }
 
     /// All claims of an access token of this tenant, whatever its audience, and its session, if both are good:

@@ -1,6 +1,5 @@
 //! Applications that may use the OAuth endpoints, and how they prove who they are (RFC 6749 section 2).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::ids::TenantId;
@@ -26,6 +25,9 @@ impl ClientKind {
         matches!(self, Self::Web | Self::Machine)
     }
 
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Web, Self::Spa, Self::Native, Self::Machine];
+
     /// The word of the configuration.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -47,6 +49,20 @@ pub enum ClientGrant {
     RefreshToken,
 }
 
+impl ClientGrant {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::TokenExchange, Self::RefreshToken];
+
+    /// The word of the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TokenExchange => "token-exchange",
+            Self::RefreshToken => "refresh_token",
+        }
+    }
+}
+
 /// A registered application.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
@@ -54,6 +70,9 @@ pub struct Client {
     pub tenant: TenantId,
     /// Its `client_id`, unique in the tenant.
     pub id: Arc<str>,
+    /// Which of those that had this `client_id` one after the other, as the store counts them; 0: the one of the
+    /// file.
+    pub generation: i64,
     /// What kind of application it is.
     pub kind: ClientKind,
     /// SHA-256 of its secrets; two while one follows the other, none for a public client.
@@ -80,33 +99,18 @@ impl Client {
     }
 }
 
-/// All registered clients.
-#[derive(Debug, Default)]
-pub struct Clients(HashMap<(TenantId, Arc<str>), Arc<Client>>);
-
-impl Clients {
-    /// Of these.
-    #[must_use]
-    pub fn new(clients: &[Arc<Client>]) -> Self {
-        Self(clients.iter().map(|c| ((c.tenant.clone(), Arc::clone(&c.id)), Arc::clone(c))).collect())
-    }
-
-    /// The client of the tenant with this identifier, if the secret is one of its own: a confidential client
-    /// must bring one, a public one must not. The comparison takes the same time for a client that is not
-    /// there.
-    #[must_use]
-    pub fn authenticate(&self, tenant: &TenantId, id: &str, secret: Option<&str>) -> Option<Arc<Client>> {
-        let client = self.0.get(&(tenant.clone(), Arc::from(id)));
-        let given = sha256(secret.unwrap_or_default().as_bytes());
-        let nobody = [[0; 32]];
-        let hashes = client.map_or(&nobody[..], |c| &c.secret_hashes);
-        let fits = hashes.iter().fold(false, |found, hash| found | same(hash, &given));
-        let client = client?;
-        let proved = match secret {
-            Some(_) => client.kind.is_confidential() && fits,
-            None => !client.kind.is_confidential(),
-        };
-        proved.then(|| Arc::clone(client))
+/// Whether this secret is the client's: a confidential client must bring one of its own, a public one must bring
+/// none. The comparison takes the same time for a client that is not there.
+#[must_use]
+pub fn proves(client: Option<&Client>, secret: Option<&str>) -> bool {
+    let given = sha256(secret.unwrap_or_default().as_bytes());
+    let nobody = [[0; 32]];
+    let hashes = client.map_or(&nobody[..], |c| &c.secret_hashes);
+    let fits = hashes.iter().fold(false, |found, hash| found | same(hash, &given));
+    let Some(client) = client else { return false };
+    match secret {
+        Some(_) => client.kind.is_confidential() && fits,
+        None => !client.kind.is_confidential(),
     }
 }
 
@@ -115,37 +119,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_confidential_client_brings_its_secret_a_public_one_none_and_each_only_in_its_tenant() {
-        let client = |id: &str, kind, secrets: &[&str]| {
-            Arc::new(Client {
-                tenant: TenantId::parse("default").unwrap(),
-                id: id.into(),
-                kind,
-                secret_hashes: secrets.iter().map(|s| sha256(s.as_bytes())).collect(),
-                grants: Vec::new(),
-                providers: Vec::new(),
-                audiences: Vec::new(),
-            })
+    fn a_confidential_client_brings_its_secret_and_a_public_one_none() {
+        let client = |kind, secrets: &[&str]| Client {
+            tenant: TenantId::parse("default").unwrap(),
+            id: "it".into(),
+            generation: 0,
+            kind,
+            secret_hashes: secrets.iter().map(|s| sha256(s.as_bytes())).collect(),
+            grants: Vec::new(),
+            providers: Vec::new(),
+            audiences: Vec::new(),
         };
-        let web = client("web", ClientKind::Web, &["old", "new"]);
-        let clients = Clients::new(&[web, client("app", ClientKind::Native, &[])]);
-        let tenant = TenantId::parse("default").unwrap();
-        let other = TenantId::parse("other").unwrap();
-        let fits = |tenant, id, secret| clients.authenticate(tenant, id, secret).is_some();
-        assert!(fits(&tenant, "web", Some("old")) && fits(&tenant, "web", Some("new")));
-        assert!(fits(&tenant, "app", None));
-        for (tenant, id, secret) in [
-            (&tenant, "web", None),
-            (&tenant, "web", Some("")),
-            (&tenant, "web", Some("ol")),
-            (&tenant, "app", Some("")),
-            (&tenant, "app", Some("old")),
-            (&tenant, "nobody", None),
-            (&tenant, "nobody", Some("old")),
-            (&other, "web", Some("old")),
-            (&other, "app", None),
+        let (web, app) = (client(ClientKind::Web, &["old", "new"]), client(ClientKind::Native, &[]));
+        for (client, secret, expected) in [
+            (Some(&web), Some("old"), true),
+            (Some(&web), Some("new"), true),
+            (Some(&web), None, false),
+            (Some(&web), Some(""), false),
+            (Some(&web), Some("ol"), false),
+            (Some(&app), None, true),
+            (Some(&app), Some(""), false),
+            (Some(&app), Some("old"), false),
+            (None, None, false),
+            (None, Some("old"), false),
         ] {
-            assert!(!fits(tenant, id, secret), "{id} {secret:?}");
+            assert_eq!(proves(client, secret), expected, "{secret:?}");
         }
     }
 }

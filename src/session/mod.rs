@@ -8,6 +8,7 @@ pub mod keys;
 pub mod ports;
 pub mod refresh;
 pub mod rotation;
+pub mod upstream;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ pub struct Grant {
     pub user: UserId,
     /// The provider.
     pub provider: Arc<str>,
+    /// Which one of this name; see [`crate::signin::provider::Provider::generation`].
+    pub provider_generation: i64,
     /// The application: the audience of the ID token.
     pub client_id: Arc<str>,
     /// When the user proved who they are.
@@ -46,6 +49,8 @@ pub struct Grant {
     pub local_mfa: bool,
     /// The registered client that the session belongs to: only it may refresh.
     pub client: Option<Arc<str>>,
+    /// Which one of this name; see [`clients::Client::generation`]. 0 without a client.
+    pub client_generation: i64,
     /// The audience of its access tokens, when it is not this server.
     pub audience: Option<Arc<str>>,
     /// The thumbprint (RFC 7638) of the key that the tokens are bound to (RFC 9449).
@@ -54,8 +59,18 @@ pub struct Grant {
     pub upstream_sid: Option<[u8; 32]>,
     /// What the policy adds to access tokens.
     pub claims: Map<String, Value>,
-    /// What it adds instead, by the factor that a challenge is passed with; empty when they are all the same.
-    pub claims_by_factor: BTreeMap<MfaMethod, Map<String, Value>>,
+    /// What it makes of them instead, by the factor that a challenge is passed with; empty when that is always
+    /// the same.
+    pub shape_by_factor: BTreeMap<MfaMethod, TokenShape>,
+}
+
+/// What a policy makes of access tokens.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TokenShape {
+    /// Claims that it adds.
+    pub claims: Map<String, Value>,
+    /// The audience that it narrows them to; absent: the one that they have anyway.
+    pub audience: Option<Arc<str>>,
 }
 
 /// Claims that no policy sets: those of RFC 7519, RFC 9068 and OpenID Connect, and the server's own.
@@ -96,8 +111,9 @@ impl Grant {
             }
         }
         self.local_mfa = true;
-        if let Some(claims) = std::mem::take(&mut self.claims_by_factor).remove(&method) {
-            self.claims = claims;
+        if let Some(shape) = std::mem::take(&mut self.shape_by_factor).remove(&method) {
+            self.claims = shape.claims;
+            self.audience = shape.audience.or(self.audience.take());
         }
     }
 

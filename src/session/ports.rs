@@ -8,7 +8,8 @@ use super::{Grant, NewRefresh};
 use crate::admin::audit::{Author, Change};
 use crate::clock::UnixTime;
 use crate::ids::{EventId, KeyId, RefreshId, SessionId, TenantId, UserId};
-use crate::signin::ports::{EnabledNames, StoreError};
+use crate::signin::ports::{InForce, StoreError};
+use crate::signin::security_events::ToldEvents;
 use crate::signin::user::User;
 
 /// A session that has not ended.
@@ -38,8 +39,8 @@ pub struct SessionUser {
 pub struct Rotation {
     /// The tenant of the request.
     pub tenant: TenantId,
-    /// The tenant's enabled providers: a session that came through another one is not touched.
-    pub enabled_providers: EnabledNames,
+    /// The tenant's enabled providers: a session that came through another one is not touched. And its clients.
+    pub in_force: Arc<InForce>,
     /// The presented token.
     pub id: RefreshId,
     /// SHA-256 of its secret half.
@@ -134,6 +135,23 @@ pub trait Sessions: Send + Sync {
     ) -> Result<u64, StoreError>;
     /// Ends the sessions that a provider's logout names, and gives how many.
     async fn end_upstream_sessions(&self, ended: UpstreamEnd, now: UnixTime) -> Result<u64, StoreError>;
+    /// Carries out what a provider told, and writes an audit record of it the first time that the token comes, in
+    /// one transaction. An identity is taken away only when the user has another one of the `enabled` providers.
+    async fn carry_out(
+        &self,
+        told: ToldEvents,
+        enabled: Vec<Arc<str>>,
+        author: Author,
+    ) -> Result<CarriedOut, StoreError>;
+}
+
+/// What came of a provider's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CarriedOut {
+    /// Sessions that were ended.
+    pub sessions: u64,
+    /// Whether the token came for the first time.
+    pub is_first: bool,
 }
 
 /// A living session as its user sees it.
@@ -215,7 +233,7 @@ impl Successor {
 /// Signing keys in the store.
 #[async_trait]
 pub trait SigningKeys: Send + Sync {
-    /// All of them, by the time from which they sign.
+    /// All of them, by the time from which they sign; of several at one time, in the order in which they came.
     async fn load(&self) -> Result<Vec<StoredSigningKey>, StoreError>;
     /// Adds a key, if the one that signs last is still `newest`: of several nodes one wins. `false` for
     /// the others.

@@ -76,7 +76,7 @@ pub struct SessionService {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
-    /// Which providers are enabled.
+    /// Which providers are enabled, and which clients there are.
     pub directory: Arc<dyn Directory>,
     /// The store.
     pub sessions: Arc<dyn Sessions>,
@@ -104,7 +104,7 @@ impl SessionService {
         let successor_id = successor.id;
         let sealed_successor = self.vault.seal(SUCCESSOR_PURPOSE, successor_id.as_bytes(), &secret);
         let rotation = Rotation {
-            enabled_providers: self.directory.enabled_names(&tenant),
+            in_force: self.directory.in_force(&tenant),
             tenant,
             id,
             secret_hash,

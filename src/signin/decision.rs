@@ -223,7 +223,9 @@ fn outcome(assessment: &Assessment, floor: &Floor, who: &Who<'_>) -> Decision {
 
 fn usable(factors: &[Factor], named: Option<&[MfaMethod]>, strength: Option<Strength>) -> Vec<MfaMethod> {
     let enrolled = |method: &MfaMethod| factors.iter().any(|f| f.method == *method);
-    that_do(MfaMethod::SUPPORTED.into_iter().filter(enrolled), named, strength)
+    // Backup codes stand in for a factor that is out of reach; alone they are none.
+    let alone = factors.iter().all(|f| f.method == MfaMethod::BackupCode);
+    that_do(MfaMethod::SUPPORTED.into_iter().filter(|m| !alone && enrolled(m)), named, strength)
 }
 
 fn that_do(
@@ -284,10 +286,11 @@ impl Decision {
     }
 }
 
-/// Methods that would do for this assessment, whether the user has them or not.
+/// Methods that would do for this assessment, whether the user has them or not; the last resort is not among them.
 #[must_use]
 pub fn recommended_methods(level: Level) -> Vec<MfaMethod> {
-    if level == Level::Low { Vec::new() } else { MfaMethod::SUPPORTED.to_vec() }
+    let supported = MfaMethod::SUPPORTED.into_iter();
+    supported.filter(|method| level != Level::Low && *method != MfaMethod::BackupCode).collect()
 }
 
 #[cfg(test)]
@@ -319,6 +322,18 @@ mod tests {
             enrolled_at: UnixTime::default(),
             last_used_at: None,
         }]
+    }
+
+    #[test]
+    fn backup_codes_come_last_and_never_stand_alone() {
+        let code = Factor { method: MfaMethod::BackupCode, ..totp().remove(0) };
+        assert_eq!(usable(std::slice::from_ref(&code), None, None), []);
+        let both = [code, totp().remove(0)];
+        assert_eq!(usable(&both, None, None), [MfaMethod::Totp, MfaMethod::BackupCode]);
+        assert_eq!(usable(&both, Some(&[MfaMethod::BackupCode]), None), [MfaMethod::BackupCode]);
+        assert_eq!(usable(&both, None, Some(Strength::Strong)), [MfaMethod::Totp]);
+        assert_eq!(recommended_methods(Level::Medium), [MfaMethod::Totp]);
+        assert_eq!(recommended_methods(Level::Low), []);
     }
 
     fn person(upstream: bool, age: Option<i64>, factors: &[Factor]) -> Who<'_> {

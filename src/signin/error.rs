@@ -154,7 +154,9 @@ impl SignInError {
             }
             Self::Mapping(_) => ErrorCode::MappingFailed,
             Self::Resolve(e) => match e {
-                ResolveError::NotProvisioned | ResolveError::NotInvited => ErrorCode::UserNotProvisioned,
+                ResolveError::NotProvisioned | ResolveError::OutsideDomains | ResolveError::NotInvited => {
+                    ErrorCode::UserNotProvisioned
+                }
                 ResolveError::AccountExists { .. } => ErrorCode::AccountExists,
                 ResolveError::Pending(_) => ErrorCode::AccountPending,
                 ResolveError::Disabled(_) => ErrorCode::AccountDisabled,

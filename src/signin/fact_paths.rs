@@ -98,8 +98,8 @@ paths! {
     "signals.plugin" => |_f| json!("…"),
     "signals.likelihood" => |f| json!(f.history.likelihood.as_ref().map(Likelihood::value)),
     "signals.likelihood_points" => |f| json!(f.history.likelihood.as_ref().map(|l| l.points)),
-    "signals.credential_compromise" => |_f| json!(false),
-    "signals.session_revoked_recently" => |_f| json!(false),
+    "signals.credential_compromise" => |f| json!(f.credential_compromise()),
+    "signals.session_revoked_recently" => |f| json!(f.session_revoked_recently()),
     "signals.ip_reputation" => |_f| Value::Null,
 }
 

@@ -39,6 +39,32 @@ pub struct Facts {
     pub plugin_signals: BTreeMap<String, Option<Value>>,
 }
 
+/// The plugin that keeps what providers told of accounts (`plugins/ssf`).
+const TOLD_BY: &str = "countersign.ssf";
+
+impl Facts {
+    /// Whether the provider lately told an event of one of these kinds of the account. `None`: the plugin that keeps
+    /// them did not say; without the plugin nobody tells, and it is `Some(false)`.
+    #[must_use]
+    pub fn was_told(&self, kinds: &[&str]) -> Option<bool> {
+        let Some(answer) = self.plugin_signals.get(TOLD_BY) else { return Some(false) };
+        let recent = answer.as_ref()?.get("recent")?.as_array()?;
+        Some(recent.iter().any(|told| told.as_str().is_some_and(|told| kinds.contains(&told))))
+    }
+
+    /// `credential-compromise` of RISC.
+    #[must_use]
+    pub fn credential_compromise(&self) -> Option<bool> {
+        self.was_told(&["credential_compromise"])
+    }
+
+    /// Sessions or tokens there were revoked.
+    #[must_use]
+    pub fn session_revoked_recently(&self) -> Option<bool> {
+        self.was_told(&["session_revoked", "token_revoked"])
+    }
+}
+
 /// The provider, as rules see it.
 #[derive(Debug, Clone)]
 pub struct ProviderFacts {

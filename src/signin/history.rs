@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_sign_in_has_no_news() {
+    fn logto_8409_a_first_sign_in_has_no_news() {
         let f = facts(Vec::new(), &at("SE", 1));
         assert_eq!((f.device, f.known_country, f.travel), (DeviceMatch::First, None, Travel::Unknown));
         assert_eq!(f.hours_since_last, None);
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn travel_needs_two_good_points_and_another_device() {
+    fn fusionauth_3014_granit_2709_travel_needs_two_good_points_and_another_device() {
         let point = |latitude, longitude| Some(Point { latitude, longitude, accuracy_km: 10.0 });
         let stockholm = ContextPrint { point: point(59.33, 18.07), agent: Some([1; 8]), ..ContextPrint::default() };
         let sao_paulo =

@@ -161,7 +161,9 @@ impl MappedIdentity {
         };
         let attributes = check_attributes(output.attributes)?;
         let groups = within(output.groups, &provider.allowed_groups);
-        let roles = within(output.roles, &provider.allowed_roles);
+        let mut roles = within(output.roles, &provider.allowed_roles);
+        roles.extend_from_slice(&provider.default_roles);
+        let roles = in_order(roles);
         let profile = Profile {
             kind: output.kind,
             email,
@@ -193,20 +195,26 @@ impl MappedIdentity {
 
 /// What the allow-list has of them, each once and in order.
 fn within(told: Vec<String>, allowed: &[String]) -> Vec<String> {
-    let mut kept: Vec<String> = told.into_iter().filter(|name| allowed.contains(name)).collect();
-    kept.sort();
-    kept.dedup();
-    kept
+    in_order(told.into_iter().filter(|name| allowed.contains(name)).collect())
+}
+
+fn in_order(mut names: Vec<String>) -> Vec<String> {
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Whether an address is in one of these domains, which are in lower case.
+pub(super) fn is_in(address: &str, domains: &[String]) -> bool {
+    let domain = address.rsplit_once('@').map(|(_, domain)| domain.to_ascii_lowercase());
+    domain.is_some_and(|domain| domains.contains(&domain))
 }
 
 fn trusts(provider: &Provider, address: &str, claimed_verified: bool) -> bool {
     match &provider.email_trust {
         EmailTrust::Never => false,
         EmailTrust::Claim => claimed_verified,
-        EmailTrust::Domains(domains) => {
-            let domain = address.rsplit_once('@').map(|(_, d)| d.to_ascii_lowercase());
-            claimed_verified && domain.is_some_and(|d| domains.contains(&d))
-        }
+        EmailTrust::Domains(domains) => claimed_verified && is_in(address, domains),
     }
 }
 

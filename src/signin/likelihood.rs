@@ -7,13 +7,12 @@
 //! weighs the more, the longer the history is that it contradicts. What a request does not tell is a value
 //! of its own: leaving a device identifier out is not the same as having the usual one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::history::{ContextPrint, HISTORY_DAYS, History, PastEnd, PastSignIn};
 use super::rules::Level;
 use crate::clock::UnixTime;
-use crate::ids::UserId;
 
 /// What is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +95,6 @@ impl From<&ContextPrint> for Surroundings {
 pub struct Commonness {
     sign_ins: u64,
     counts: [HashMap<Option<u64>, u32>; 5],
-    disputed: HashSet<(UserId, UnixTime)>,
 }
 
 impl Commonness {
@@ -118,11 +116,6 @@ impl Commonness {
         if feature == Feature::ALL[0] {
             self.sign_ins += u64::from(times);
         }
-    }
-
-    /// Nothing is learned from a sign-in that was disputed.
-    pub fn dispute(&mut self, user: UserId, at: UnixTime) {
-        self.disputed.insert((user, at));
     }
 
     /// Completed sign-ins.
@@ -226,9 +219,10 @@ fn thousandths(milli: i64) -> f64 {
     milli as f64 / 1000.0
 }
 
-/// `10 L`, rounded to the nearest, within 0 and [`MOST_POINTS`]: none for what fits the user as well as anybody.
+/// `8 (L + 0.5)`, rounded to the nearest, within 0 and [`MOST_POINTS`]. What fits the user only as well as anybody
+/// (`L = 0`) speaks for nobody in particular and gets 4: a user's own sign-ins are usually far below -0.5.
 fn points(milli: i64) -> i64 {
-    (milli + 50).div_euclid(100).clamp(0, MOST_POINTS)
+    (8 * (milli + 500) + 500).div_euclid(1000).clamp(0, MOST_POINTS)
 }
 
 /// What an earlier sign-in teaches: 1 after a second factor, a half when it went through at a low level, else
@@ -252,7 +246,6 @@ pub fn learned(past: &PastSignIn, now: UnixTime) -> f64 {
 /// is too little to compare with.
 #[must_use]
 pub fn likelihood(
-    user: UserId,
     history: &History,
     context: &ContextPrint,
     all: &Commonness,
@@ -268,7 +261,7 @@ pub fn likelihood(
     let (mut total, mut same, mut seen, mut sign_ins) = (0.0, [0.0; 5], [0; 5], 0);
     for past in &history.entries {
         let weight = learned(past, now);
-        if weight == 0.0 || !all.disputed.is_empty() && all.disputed.contains(&(user, past.at)) {
+        if weight == 0.0 {
             continue;
         }
         total += weight;

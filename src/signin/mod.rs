@@ -86,6 +86,7 @@ pub mod json;
 pub mod key;
 pub mod likelihood;
 pub mod logout;
+pub mod networks;
 pub mod nonce;
 pub mod pipeline;
 pub mod ports;

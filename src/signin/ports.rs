@@ -15,34 +15,38 @@ use super::key::VerificationKey;
 use super::likelihood::Commonness;
 use super::provider::{Provider, SignatureAlgorithm, Tenant};
 use super::record::{SignInRecord, SubjectChanged};
-use super::rules::{PolicyFault, PolicySettings, RuleRun, TokenInput};
+use super::rules::{PolicyFault, PolicySettings, RuleRun, ShapedTokens, TokenInput};
+use super::security_events::ToldEvents;
 use super::user::{IdentityKey, Invited, KnownUser, PlannedChange};
 use crate::clock::UnixTime;
 use crate::ids::{EventId, LinkId, TenantId, UserId};
 use crate::mfa::NewChallenge;
-use crate::session::NewSession;
+use crate::session::clients::Client;
+use crate::session::{Grant, NewSession};
 
-/// A tenant's enabled providers by name, with the moment since when the name means this provider: one that was
-/// deleted and made again is another. `None`: a provider of the file.
+/// A tenant's enabled providers and its registered clients, by name, each with its generation: one that was
+/// deleted and made again under its name is another. See [`Provider::generation`].
 #[derive(Debug, Default)]
-pub struct EnabledProviders(HashMap<Arc<str>, Option<UnixTime>>);
+pub struct InForce {
+    /// The enabled providers.
+    pub providers: HashMap<Arc<str>, i64>,
+    /// The registered clients.
+    pub clients: HashMap<Arc<str>, i64>,
+}
 
-impl EnabledProviders {
-    /// Whether a session or challenge that came through the provider of this name then is let in.
+impl InForce {
+    /// Whether the provider that a session or challenge came through is there and enabled.
     #[must_use]
-    pub fn let_in(&self, provider: &str, began_at: UnixTime) -> bool {
-        self.0.get(provider).is_some_and(|since| since.is_none_or(|since| since <= began_at))
+    pub fn lets_provider_in(&self, grant: &Grant) -> bool {
+        self.providers.get(&grant.provider) == Some(&grant.provider_generation)
+    }
+
+    /// Whether the registered client that a session or challenge belongs to, if it belongs to one, is there.
+    #[must_use]
+    pub fn lets_client_in(&self, grant: &Grant) -> bool {
+        grant.client.as_ref().is_none_or(|client| self.clients.get(client) == Some(&grant.client_generation))
     }
 }
-
-impl FromIterator<(Arc<str>, Option<UnixTime>)> for EnabledProviders {
-    fn from_iter<I: IntoIterator<Item = (Arc<str>, Option<UnixTime>)>>(providers: I) -> Self {
-        Self(providers.into_iter().collect())
-    }
-}
-
-/// See [`EnabledProviders`].
-pub type EnabledNames = Arc<EnabledProviders>;
 
 /// Tenants and providers as they stand now.
 pub trait Directory: Send + Sync {
@@ -52,9 +56,11 @@ pub trait Directory: Send + Sync {
     fn providers(&self, tenant: &TenantId) -> Vec<Arc<Provider>>;
     /// Those that are there and disabled, to say so.
     fn disabled_providers(&self, tenant: &TenantId) -> Vec<Arc<Provider>>;
-    /// The names of the enabled ones. What came through another one, a session or a challenge, opens
-    /// nothing as long as that is so.
-    fn enabled_names(&self, tenant: &TenantId) -> EnabledNames;
+    /// The enabled ones, and the registered clients. What came through another one, a session or a challenge,
+    /// opens nothing as long as that is so.
+    fn in_force(&self, tenant: &TenantId) -> Arc<InForce>;
+    /// The registered client of a tenant with this `client_id`.
+    fn find_client(&self, tenant: &TenantId, id: &str) -> Option<Arc<Client>>;
 }
 
 /// Why no key came for a token.
@@ -144,12 +150,15 @@ pub trait TokenVerifier: Send + Sync {
     ) -> Result<ForeignClaims, ForeignError>;
 }
 
-/// Is told how sign-ins and answers to challenges ended, once that is durable.
+/// Is told how sign-ins and answers to challenges ended, once that is durable, and what providers told of accounts.
+#[async_trait]
 pub trait Observer: Send + Sync {
     /// Whether nobody would hear; lets the path skip the work.
     fn is_idle(&self) -> bool;
     /// Takes note. Never waits.
     fn observe(&self, record: SignInRecord);
+    /// Passes on what a provider told of an account. `false`: not all who listen have taken it.
+    async fn hear(&self, told: &ToldEvents) -> bool;
 }
 
 /// The store is out of reach, full or broken. The cause goes to the log.
@@ -182,7 +191,7 @@ pub trait RiskRules: Send + Sync {
     ///
     /// # Errors
     /// When the script fails. There are no tokens then.
-    fn token_claims(&self, facts: &Arc<Facts>, input: TokenInput) -> Result<Map<String, Value>, PolicyFault>;
+    fn shape_tokens(&self, facts: &Arc<Facts>, input: TokenInput) -> Result<ShapedTokens, PolicyFault>;
     /// The tenant's settings.
     fn settings(&self, tenant: &TenantId) -> Arc<PolicySettings>;
 }
@@ -290,6 +299,8 @@ pub trait AfterDecision: Send + Sync {
 pub struct SignInCommit {
     /// The planned change to users and identities.
     pub change: PlannedChange,
+    /// The identity by which a user who was there came in: it must be this user's still.
+    pub came_by: Option<IdentityKey>,
     /// Session or challenge.
     pub outcome: NewOutcome,
     /// What history will show.
@@ -303,8 +314,8 @@ pub struct SignInCommit {
 pub enum CommitResult {
     /// It is durable.
     Done,
-    /// Another sign-in created this identity or took this verified address first, or the user is no
-    /// longer active; nothing was written.
+    /// Another sign-in created this identity or took this verified address first, the identity was unlinked, or
+    /// the user is no longer active; nothing was written.
     Conflict,
 }
 

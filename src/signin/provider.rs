@@ -279,6 +279,15 @@ pub enum EnrichFailure {
     Continue,
 }
 
+/// Which notices of a form of its own a provider sends, beside security event tokens (RFC 8417).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notices {
+    /// None.
+    None,
+    /// Apple's server-to-server notices.
+    Apple,
+}
+
 /// An OpenID provider as one tenant trusts it.
 #[derive(Debug, Clone)]
 pub struct Provider {
@@ -286,6 +295,8 @@ pub struct Provider {
     pub tenant: TenantId,
     /// Its name in the tenant.
     pub name: Arc<str>,
+    /// Which of those that had this name one after the other, as the store counts them; 0: the one of the file.
+    pub generation: i64,
     /// Accepted issuers.
     pub issuer: IssuerRule,
     /// Accepted audiences: the application's client ids at the provider. Never empty.
@@ -308,6 +319,9 @@ pub struct Provider {
     pub linking: Linking,
     /// The rule for new identities.
     pub provisioning: Provisioning,
+    /// With [`Provisioning::Create`]: a user is created only with a verified address in one of these domains (lower
+    /// case); empty: with any or none.
+    pub provisioning_domains: Vec<String>,
     /// `amr` values that count as MFA at the provider.
     pub trust_amr: Vec<String>,
     /// The names of the mapping scripts to try, most specific first.
@@ -318,10 +332,14 @@ pub struct Provider {
     pub allowed_groups: Vec<String>,
     /// Roles that the mapping may grant.
     pub allowed_roles: Vec<String>,
+    /// Roles that everybody who comes through it has, beside what the mapping grants.
+    pub default_roles: Vec<String>,
     /// What an `enrich` plugin out of reach means.
     pub enrich_failure: EnrichFailure,
     /// Where keys are when the provider has no discovery document.
     pub jwks_uri: Option<String>,
+    /// Notices of a form of its own.
+    pub notices: Notices,
     /// Refusals list all checks of the token, for whoever sets the provider up.
     pub test_mode: bool,
 }

@@ -12,6 +12,7 @@ use super::fact_paths::Because;
 use super::likelihood::LikelihoodRule;
 use crate::mfa::{MfaMethod, Strength};
 use crate::people::passwords::PasswordPolicy;
+use crate::session::TokenShape;
 
 /// The published risk vocabulary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -171,6 +172,26 @@ pub struct TokenInput {
     pub reasons: Vec<Arc<str>>,
     /// The local second factor that is passed before there are tokens.
     pub factor: Option<MfaMethod>,
+    /// The audiences that it may narrow tokens to.
+    pub audiences: Audiences,
+}
+
+/// The audiences that a script may narrow access tokens to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Audiences {
+    /// These, which the sign-in could have had anyway.
+    These(Vec<Arc<str>>),
+    /// Nobody signs in: a script is tried, and its clients are not known.
+    Untold,
+}
+
+/// What a script made of the tokens.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ShapedTokens {
+    /// Claims and audience.
+    pub shape: TokenShape,
+    /// Whether it asked for the factor. If not, every factor gives this.
+    pub asked_for_factor: bool,
 }
 
 /// What a run of a script took.

@@ -170,5 +170,5 @@ fn likelihood_of(
     }
     let (known, token) = (resolved.known(), resolved.identity().token());
     let all = counts.find(&known.user.tenant)?;
-    likelihood(known.user.id, &known.history, context, &all, rule, token.verified_at())
+    likelihood(&known.history, context, &all, rule, token.verified_at())
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use super::facts::LinkMethod;
 use super::history::History;
-use super::identity::{MappedIdentity, Profile};
+use super::identity::{MappedIdentity, Profile, is_in};
 use super::ports::{StoreError, Users};
-use super::provider::{Attribute, Linking, Provisioning, Remap, RemapRules};
+use super::provider::{Attribute, Linking, Provider, Provisioning, Remap, RemapRules};
 use crate::clock::UnixTime;
 use crate::ids::{InvitationId, TenantId, UserId};
 use crate::mfa::{Factor, MfaMethod, Strength};
@@ -156,6 +156,9 @@ pub enum ResolveError {
     /// Nobody has it, and the provider may not create users.
     #[error("no user has this identity, and this provider does not create users")]
     NotProvisioned,
+    /// Nobody has it, and the provider creates users of some domains only.
+    #[error("no user has this identity, and this provider creates users of certain verified domains only")]
+    OutsideDomains,
     /// Nobody has it, and nobody invited it.
     #[error("no user has this identity, and there is no open invitation for it")]
     NotInvited,
@@ -262,6 +265,13 @@ async fn returning(
     Ok((known, change, LinkMethod::Existing))
 }
 
+/// By the provider's rule of domains. An address that is not verified is anybody's.
+fn may_be_created(provider: &Provider, told: &Profile) -> bool {
+    let verified = told.email.as_deref().filter(|_| told.email_verified);
+    provider.provisioning_domains.is_empty()
+        || verified.is_some_and(|address| is_in(address, &provider.provisioning_domains))
+}
+
 /// Somebody whose identity nobody has.
 async fn newcomer(
     identity: &MappedIdentity,
@@ -301,6 +311,7 @@ async fn newcomer(
             let change = PlannedChange::Accept { invitation: invited.id, user: Box::new(user), identity: key };
             Ok((known, change, LinkMethod::Invited))
         }
+        Provisioning::Create if !may_be_created(provider, identity.profile()) => Err(ResolveError::OutsideDomains),
         Provisioning::Create => {
             let mut profile = refreshed(&Profile::default(), identity.profile(), &provider.remap);
             if let (None, Some(hint)) = (&profile.name, name_hint) {

@@ -128,6 +128,7 @@ impl UserAdmin for Store {
         let export = UserExport {
             identities: self.identities(tenant, user).await?,
             factors: self.factors(user).await?,
+            backup_codes_left: self.backup_codes_left(user).await?,
             sessions: sessions_of(&self.pool, user, author.at).await.map_err(failed)?,
             sign_ins: admin_sign_ins::of_user(&self.pool, tenant, user).await.map_err(failed)?,
             records: export::kept_of(&self.pool, user).await.map_err(failed)?,
@@ -314,6 +315,7 @@ async fn reset_mfa(
     for statement in [
         "DELETE FROM mfa_attempts WHERE user_id = ?1",
         "DELETE FROM mfa_locks WHERE user_id = ?1",
+        "DELETE FROM backup_codes WHERE user_id = ?1",
         "DELETE FROM factors WHERE user_id = ?1",
     ] {
         let done = sqlx::query(statement).bind(user.as_bytes().to_vec()).execute(&mut *connection).await?;

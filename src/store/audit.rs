@@ -76,6 +76,10 @@ pub(super) async fn note_changed_subject(
 
 #[async_trait]
 impl AuditLog for Store {
+    async fn record(&self, author: Author, tried: Change) -> Result<(), StoreError> {
+        self.write(move |c| Box::pin(async move { record(c, &author, &tried).await })).await
+    }
+
     async fn list(&self, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditRecord>, StoreError> {
         let mut query = QueryBuilder::<Sqlite>::new(
             "SELECT id, at, tenant, actor, action, target, difference, request FROM audit WHERE true",

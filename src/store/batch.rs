@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::decisions::{self, DecisionRow};
 use super::rows::{ContextRow, GrantRow, record_row};
 use super::writer::{Command, Deliver, Task, after_commit, under_savepoint};
-use super::{challenges, sessions, users};
+use super::{challenges, links, sessions, users};
 use crate::ids::UserId;
 use crate::signin::ports::{CommitResult, NewOutcome, SignInCommit, StoreError};
 use crate::signin::record::SignInRecord;
@@ -76,7 +76,7 @@ impl Batch {
         deliver: &mut Vec<Deliver>,
     ) -> Result<(), sqlx::Error> {
         remember(connection, &mut self.remember, deliver).await?;
-        let mut records = std::mem::take(&mut self.records);
+        let mut records = of_present(connection, std::mem::take(&mut self.records)).await?;
         let limits: Vec<_> = self.fast.iter().filter_map(|(commit, _)| session_limit(&commit.outcome)).collect();
         let newest = self.fast.iter().map(|(commit, _)| commit.record.at).max().unwrap_or_default();
         let mut frozen = Vec::new();
@@ -134,7 +134,7 @@ async fn remember(
 }
 
 /// Returning users whose profile stays: three statements for all of them, after one that asks which of
-/// them are still active.
+/// them are still active and have their identity.
 async fn commit_fast(
     connection: &mut SqliteConnection,
     commits: &mut Vec<(Box<SignInCommit>, Reply<CommitResult>)>,
@@ -145,21 +145,30 @@ async fn commit_fast(
     if commits.is_empty() {
         return Ok(());
     }
-    let users: Vec<String> =
-        commits.iter().filter_map(|(c, _)| c.record.user).map(|u| HEXLOWER.encode(u.as_bytes())).collect();
+    let hex = |commit: &SignInCommit| commit.record.user.map(|u| HEXLOWER.encode(u.as_bytes())).unwrap_or_default();
+    let users: Vec<_> = commits
+        .iter()
+        .map(|(c, _)| match &c.came_by {
+            Some(by) => (hex(c), Some(by.tenant.as_str()), &*by.provider, &*by.issuer, &*by.subject),
+            None => (hex(c), None, "", "", ""),
+        })
+        .collect();
     let row = sqlx::query(
-        "SELECT group_concat(lower(hex(id))) FROM users \
-         WHERE id IN (SELECT unhex(value) FROM jsonb_each(?1)) AND status = 'active'",
+        "SELECT group_concat(j.key) FROM jsonb_each(?1) j \
+         JOIN users u ON u.id = unhex(j.value ->> 0) AND u.status = 'active' \
+         WHERE j.value ->> 1 IS NULL OR EXISTS (SELECT 1 FROM identities i WHERE i.tenant = j.value ->> 1 \
+         AND i.provider = j.value ->> 2 AND i.issuer = j.value ->> 3 AND i.subject = j.value ->> 4 AND i.user_id = u.id)",
     )
     .bind(json(&users)?)
     .fetch_one(&mut *connection)
     .await?;
-    let active: Option<String> = row.try_get(0)?;
-    let active: HashSet<&str> = active.iter().flat_map(|list| list.split(',')).collect();
+    let good: Option<String> = row.try_get(0)?;
+    let good: HashSet<usize> =
+        good.iter().flat_map(|list| list.split(',')).filter_map(|n| n.parse().ok()).collect();
     let (mut sessions, mut refreshes) = (Vec::new(), Vec::new());
-    for (commit, reply) in commits.drain(..) {
-        let user = commit.record.user.map(|u| HEXLOWER.encode(u.as_bytes())).unwrap_or_default();
-        if !active.contains(user.as_str()) {
+    for (place, (commit, reply)) in commits.drain(..).enumerate() {
+        let user = hex(&commit);
+        if !good.contains(&place) {
             deliver.push(after_commit(reply, Ok(CommitResult::Conflict)));
             continue;
         }
@@ -230,12 +239,53 @@ pub(super) async fn insert_records(
     .map(|_| ())
 }
 
+/// Records that were made outside of a transaction: those of users who were erased meanwhile are dropped.
+pub(super) async fn insert_late_records(
+    connection: &mut SqliteConnection,
+    records: Vec<SignInRecord>,
+) -> Result<(), sqlx::Error> {
+    let records = of_present(connection, records).await?;
+    insert_records(connection, &records).await
+}
+
+async fn of_present(
+    connection: &mut SqliteConnection,
+    mut records: Vec<SignInRecord>,
+) -> Result<Vec<SignInRecord>, sqlx::Error> {
+    let users: HashSet<UserId> = records.iter().filter_map(|record| record.user).collect();
+    if !users.is_empty() {
+        let users: Vec<String> = users.iter().map(|user| HEXLOWER.encode(user.as_bytes())).collect();
+        let row = sqlx::query(
+            "SELECT group_concat(lower(hex(id))) FROM users \
+             WHERE id IN (SELECT unhex(value) FROM jsonb_each(?1)) AND status = 'deleted'",
+        )
+        .bind(json(&users)?)
+        .fetch_one(connection)
+        .await?;
+        if let Some(erased) = row.try_get::<Option<String>, _>(0)? {
+            records.retain(|r| r.user.is_none_or(|user| !erased.contains(&HEXLOWER.encode(user.as_bytes()))));
+        }
+    }
+    Ok(records)
+}
+
 /// A sign-in that changes a user or ends in a challenge: single statements, all or nothing.
 async fn commit_slow(
     connection: &mut SqliteConnection,
     commit: Box<SignInCommit>,
 ) -> Result<CommitResult, sqlx::Error> {
-    let SignInCommit { change, outcome, record, sealed } = *commit;
+    let SignInCommit { change, came_by, outcome, record, sealed } = *commit;
+    if let Some(identity) = &came_by
+        && links::owner(&mut *connection, identity).await? != record.user
+    {
+        return undo(connection).await;
+    }
+    // What changes nothing of the user looks here; the other changes look themselves.
+    if let (PlannedChange::None, Some(user)) = (&change, record.user)
+        && !users::is_active(&mut *connection, user).await?
+    {
+        return undo(connection).await;
+    }
     let changed = users::apply(connection, &change, record.at).await;
     match changed {
         Ok(true) => {}

@@ -6,12 +6,12 @@ use async_trait::async_trait;
 use data_encoding::HEXLOWER;
 use sqlx::{Row, SqliteConnection};
 
-use super::batch::insert_records;
+use super::batch::{insert_late_records, insert_records};
 use super::factors::read_stored;
 use super::rows::{AssessmentRow, ContextRow, GrantRow, bytes, from_json, tenant};
 use super::sessions::{self, read_user};
 use super::users::insert_identity;
-use super::{Store, links};
+use super::{Store, backup_codes, links};
 use crate::clock::UnixTime;
 use crate::ids::{ChallengeId, FactorId, UserId};
 use crate::mfa::ports::{
@@ -34,11 +34,27 @@ impl Challenges for Store {
         self.write(move |connection| Box::pin(complete(connection, completion))).await
     }
 
-    async fn record_wrong_code(&self, record: SignInRecord) -> Result<(), StoreError> {
+    async fn take_back_attempt(
+        &self,
+        challenge: ChallengeId,
+        user: UserId,
+        now: UnixTime,
+    ) -> Result<(), StoreError> {
         self.write(move |connection| {
-            Box::pin(async move { insert_records(connection, std::slice::from_ref(&record)).await })
+            Box::pin(async move {
+                sqlx::query("UPDATE challenges SET attempts = max(attempts - 1, 0) WHERE id = ?1")
+                    .bind(challenge.as_bytes().to_vec())
+                    .execute(&mut *connection)
+                    .await?;
+                take_back(connection, challenge, user, now).await
+            })
         })
         .await
+    }
+
+    async fn record_wrong_code(&self, record: SignInRecord) -> Result<(), StoreError> {
+        self.write(move |connection| Box::pin(async move { insert_late_records(connection, vec![record]).await }))
+            .await
     }
 }
 
@@ -75,7 +91,11 @@ async fn begin(connection: &mut SqliteConnection, request: AttemptRequest) -> Re
     };
     count(connection, request.challenge, user.id, request.now).await?;
     let factors = factors_of(connection, user.id, request.method).await?;
-    Ok(AttemptStart::Open(Box::new(OpenAttempt { challenge, user, factors })))
+    let backup_codes = match request.method {
+        MfaMethod::BackupCode => backup_codes::left(connection, user.id).await?,
+        _ => Vec::new(),
+    };
+    Ok(AttemptStart::Open(Box::new(OpenAttempt { challenge, user, factors, backup_codes })))
 }
 
 /// The challenge and its user, when it may be answered now; else why not.
@@ -114,8 +134,11 @@ pub(super) async fn find_open(
         return Ok(Err(AttemptStart::Locked { retry_after_s: until.since(now).as_secs().max(1) }));
     }
     let grant = GrantRow::read(row.try_get(4)?)?;
-    if !request.enabled_providers.let_in(&grant.provider, UnixTime::from_millis(row.try_get(7)?)) {
+    if !request.in_force.lets_provider_in(&grant) {
         return Ok(Err(AttemptStart::ProviderDisabled));
+    }
+    if !request.in_force.lets_client_in(&grant) {
+        return Ok(Err(AttemptStart::Expired));
     }
     let assessment: AssessmentRow = from_json(row.try_get(6)?)?;
     let context: ContextRow = from_json(row.try_get(5)?)?;
@@ -265,9 +288,14 @@ async fn complete(
             .is_none();
         return Ok(if ended { CompletionResult::ChallengeEnded } else { CompletionResult::ChallengeUsed });
     }
-    if let Passed::Factor { factor, step } = passed
-        && !spend_step(connection, user, factor, step, record.at).await?
-    {
+    let spent = match passed {
+        Passed::Factor { factor, step } => spend_step(connection, user, factor, step, record.at).await?,
+        Passed::BackupCode { factor, hash } => {
+            backup_codes::spend(connection, user, factor, &hash, record.at).await?
+        }
+        Passed::SentCode => true,
+    };
+    if !spent {
         sqlx::query("UPDATE challenges SET used_at = NULL WHERE id = ?1")
             .bind(challenge.as_bytes().to_vec())
             .execute(connection)

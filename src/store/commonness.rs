@@ -2,10 +2,9 @@
 
 use sqlx::{Row, SqlitePool};
 
-use super::rows::bytes;
 use super::{Store, failed, unreadable};
 use crate::clock::UnixTime;
-use crate::ids::{TenantId, UserId};
+use crate::ids::TenantId;
 use crate::signin::history::HISTORY_DAYS;
 use crate::signin::likelihood::{COUNTED_SIGN_INS, Commonness, Feature, Surroundings};
 use crate::signin::ports::StoreError;
@@ -42,11 +41,7 @@ impl Store {
     /// When the store does not answer.
     pub async fn commonness(&self, tenant: &TenantId, now: UnixTime) -> Result<Commonness, StoreError> {
         let oldest = now.minus(std::time::Duration::from_secs(HISTORY_DAYS * 86_400));
-        let mut all = count(&self.pool, tenant, oldest).await.map_err(failed)?;
-        for (user, at) in disputed(&self.pool, tenant, oldest).await.map_err(failed)? {
-            all.dispute(user, at);
-        }
-        Ok(all)
+        count(&self.pool, tenant, oldest).await.map_err(failed)
     }
 }
 
@@ -61,8 +56,7 @@ async fn count(pool: &SqlitePool, tenant: &TenantId, oldest: UnixTime) -> Result
     let rows = sqlx::query(
         "WITH recent AS MATERIALIZED (
              SELECT prefix, asn, country, device, agent FROM sign_ins
-             WHERE tenant = ?1 AND id >= ?2 AND \"end\" <= 1
-               AND id NOT IN (SELECT sign_in FROM sign_in_labels WHERE tenant = ?1 AND disputed = 1)
+             WHERE tenant = ?1 AND id >= ?2 AND \"end\" <= 1 AND disputed = 0
              ORDER BY id DESC LIMIT 40000
          )
          SELECT 0, prefix, NULL, count(*) FROM recent GROUP BY prefix
@@ -84,23 +78,4 @@ async fn count(pool: &SqlitePool, tenant: &TenantId, oldest: UnixTime) -> Result
         all.add(feature.ok_or_else(|| unreadable("a feature"))?, number.or(word), times);
     }
     Ok(all)
-}
-
-async fn disputed(
-    pool: &SqlitePool,
-    tenant: &TenantId,
-    oldest: UnixTime,
-) -> Result<Vec<(UserId, UnixTime)>, sqlx::Error> {
-    let rows = sqlx::query(
-        "SELECT s.user_id, s.at FROM sign_in_labels l JOIN sign_ins s ON s.user_id = l.user_id AND s.id = l.sign_in
-         WHERE l.tenant = ?1 AND l.disputed = 1 AND l.sign_in >= ?2",
-    )
-    .bind(tenant.as_str())
-    .bind(first_id(oldest))
-    .fetch_all(pool)
-    .await?;
-    let read = |row: &sqlx::sqlite::SqliteRow| {
-        Ok((UserId::from_bytes(bytes(row.try_get(0)?)?), UnixTime::from_millis(row.try_get(1)?)))
-    };
-    rows.iter().map(read).collect()
 }

@@ -126,6 +126,23 @@ async fn wait(
     Ok((!left.is_zero()).then_some(left))
 }
 
+/// What a value counts besides itself and its key, so that a plugin cannot fill the disk with empty ones. The triggers of
+/// `plugin_values` count so too.
+pub const VALUE_COST_BYTES: i64 = 32;
+
+/// What a plugin holds, but for this key.
+async fn held(connection: &mut SqliteConnection, plugin: &str, key: &[u8]) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT coalesce((SELECT bytes FROM plugin_usage WHERE plugin = ?1), 0) \
+         - coalesce((SELECT length(key) + length(value) + ?3 FROM plugin_values WHERE plugin = ?1 AND key = ?2), 0)",
+    )
+    .bind(plugin)
+    .bind(key)
+    .bind(VALUE_COST_BYTES)
+    .fetch_one(connection)
+    .await
+}
+
 impl Store {
     /// A plugin's value, unless it has expired.
     ///
@@ -148,7 +165,7 @@ impl Store {
     }
 
     /// Keeps a plugin's value until then, or removes it. `false`: with it the plugin would hold more than
-    /// `limit_bytes` of keys and values, and nothing was changed.
+    /// `limit_bytes` of keys and values, 32 bytes more for each, and it was not kept.
     ///
     /// # Errors
     /// When the store does not answer.
@@ -168,18 +185,14 @@ impl Store {
                     let query = sqlx::query("DELETE FROM plugin_values WHERE plugin = ?1 AND key = ?2");
                     return query.bind(plugin).bind(key).execute(connection).await.map(|_| true);
                 };
-                let held = sqlx::query(
-                    "SELECT coalesce(sum(length(key) + length(value)), 0) FROM plugin_values \
-                     WHERE plugin = ?1 AND key <> ?2 AND expires_at > ?3",
-                )
-                .bind(&plugin)
-                .bind(&key)
-                .bind(now.as_millis())
-                .fetch_one(&mut *connection)
-                .await?;
-                let size = i64::try_from(key.len() + value.len()).unwrap_or(i64::MAX);
-                if held.try_get::<i64, _>(0)?.saturating_add(size) > limit {
-                    return Ok(false);
+                let size = i64::try_from(key.len() + value.len()).unwrap_or(i64::MAX).saturating_add(VALUE_COST_BYTES);
+                if held(connection, &plugin, &key).await?.saturating_add(size) > limit {
+                    // What has expired counts until it is swept.
+                    let query = sqlx::query("DELETE FROM plugin_values WHERE plugin = ?1 AND expires_at <= ?2");
+                    query.bind(&plugin).bind(now.as_millis()).execute(&mut *connection).await?;
+                    if held(connection, &plugin, &key).await?.saturating_add(size) > limit {
+                        return Ok(false);
+                    }
                 }
                 sqlx::query(
                     "INSERT INTO plugin_values (plugin, key, value, expires_at) VALUES (?1, ?2, ?3, ?4) \

@@ -1,4 +1,4 @@
-//! Tenants and providers of the administration API.
+//! Tenants, providers and clients of the administration API.
 
 use std::time::Duration;
 
@@ -7,9 +7,10 @@ use serde_json::{Map, Value, json};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, Row, SqliteConnection, SqliteExecutor};
 
-use super::rows::{from_json, tenant};
+use super::rows::{bytes, from_json, tenant};
 use super::{Store, audit, failed};
 use crate::admin::audit::{Author, Change};
+use crate::admin::clients::{StoredClient, WrittenClient, audited_client};
 use crate::admin::directory::{
     Applied, DirectoryChange, DirectoryStore, StoredDirectory, StoredProvider, StoredTenant, TenantTerms, Times,
     audited_tenant,
@@ -49,10 +50,17 @@ async fn load(connection: &mut SqliteConnection) -> Result<StoredDirectory, sqlx
     )
     .fetch_all(&mut *transaction)
     .await?;
-    let providers =
-        sqlx::query("SELECT tenant, name, settings, created_at, updated_at FROM providers ORDER BY tenant, name")
-            .fetch_all(&mut *transaction)
-            .await?;
+    let providers = sqlx::query(
+        "SELECT tenant, name, settings, created_at, updated_at, generation FROM providers ORDER BY tenant, name",
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    let clients = sqlx::query(
+        "SELECT tenant, id, settings, created_at, updated_at, generation, secret_hashes FROM clients \
+         ORDER BY tenant, id",
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
     let off = sqlx::query("SELECT tenant, name FROM providers_off").fetch_all(&mut *transaction).await?;
     transaction.rollback().await?;
     let read_tenant = |row: &SqliteRow| -> Result<StoredTenant, sqlx::Error> {
@@ -63,6 +71,17 @@ async fn load(connection: &mut SqliteConnection) -> Result<StoredDirectory, sqlx
             tenant: tenant(row.try_get(0)?)?,
             name: row.try_get(1)?,
             settings: from_json(row.try_get(2)?)?,
+            generation: row.try_get(5)?,
+            times: times(row, 3)?,
+        })
+    };
+    let read_client = |row: &SqliteRow| -> Result<StoredClient, sqlx::Error> {
+        Ok(StoredClient {
+            tenant: tenant(row.try_get(0)?)?,
+            id: row.try_get(1)?,
+            settings: from_json(row.try_get(2)?)?,
+            secret_hashes: secret_hashes(row.try_get(6)?)?,
+            generation: row.try_get(5)?,
             times: times(row, 3)?,
         })
     };
@@ -74,6 +93,7 @@ async fn load(connection: &mut SqliteConnection) -> Result<StoredDirectory, sqlx
         tenants: tenants.iter().map(read_tenant).collect::<Result<_, _>>()?,
         providers: providers.iter().map(read_provider).collect::<Result<_, _>>()?,
         switched_off: off.iter().map(read_off).collect::<Result<_, _>>()?,
+        clients: clients.iter().map(read_client).collect::<Result<_, _>>()?,
     })
 }
 
@@ -113,7 +133,7 @@ async fn apply(
             None => return Ok(Applied::HasUsers),
         },
         DirectoryChange::PutProvider { tenant, name, settings } => {
-            put_provider(connection, &tenant, &name, &settings, &author).await?
+            put_provider(connection, &tenant, &name, &settings, &author, judged_by + 1).await?
         }
         DirectoryChange::DeleteProvider { tenant, name } => {
             let before = find_provider(connection, &tenant, &name).await?;
@@ -128,6 +148,18 @@ async fn apply(
             switch(connection, &tenant, &name, off, author.at).await?;
             let action = if off { "provider.disable" } else { "provider.enable" };
             Change::between(action, name, &json!({"enabled": off}), &json!({"enabled": !off}))
+        }
+        DirectoryChange::PutClient { tenant, id, written } => {
+            put_client(connection, &tenant, &id, written, &author, judged_by + 1).await?
+        }
+        DirectoryChange::DeleteClient { tenant, id } => {
+            let before = find_client(connection, &tenant, &id).await?;
+            sqlx::query("DELETE FROM clients WHERE tenant = ?1 AND id = ?2")
+                .bind(tenant.as_str())
+                .bind(id.as_str())
+                .execute(&mut *connection)
+                .await?;
+            Change::between("client.delete", id, &before, &Value::Null)
         }
     };
     sqlx::query("UPDATE directory_version SET version = version + 1").execute(&mut *connection).await?;
@@ -193,27 +225,75 @@ async fn find_provider(
     row.map_or(Ok(Value::Null), |row| from_json(row.try_get(0)?))
 }
 
+/// The generation of a new one is the version of the directory that it comes with: versions never come again.
 async fn put_provider(
     connection: &mut SqliteConnection,
     tenant: &TenantId,
     name: &str,
     settings: &Map<String, Value>,
     author: &Author,
+    generation: i64,
 ) -> Result<Change, sqlx::Error> {
     let before = find_provider(connection, tenant, name).await?;
     let after = Value::Object(settings.clone());
     sqlx::query(
-        "INSERT INTO providers (tenant, name, settings, created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?4) \
+        "INSERT INTO providers (tenant, name, settings, created_at, updated_at, generation) \
+         VALUES (?1, ?2, ?3, ?4, ?4, ?5) \
          ON CONFLICT (tenant, name) DO UPDATE SET settings = excluded.settings, updated_at = excluded.updated_at",
     )
     .bind(tenant.as_str())
     .bind(name)
     .bind(after.to_string())
     .bind(author.at.as_millis())
+    .bind(generation)
     .execute(connection)
     .await?;
     let action = if before.is_null() { "provider.create" } else { "provider.update" };
     Ok(Change::between(action, name, &before, &after))
+}
+
+/// What the audit log holds of a client before a change.
+async fn find_client(connection: &mut SqliteConnection, tenant: &TenantId, id: &str) -> Result<Value, sqlx::Error> {
+    let row = sqlx::query("SELECT settings, secret_hashes FROM clients WHERE tenant = ?1 AND id = ?2")
+        .bind(tenant.as_str())
+        .bind(id)
+        .fetch_optional(connection)
+        .await?;
+    let Some(row) = row else { return Ok(Value::Null) };
+    Ok(audited_client(&from_json(row.try_get(0)?)?, secret_hashes(row.try_get(1)?)?.len()))
+}
+
+async fn put_client(
+    connection: &mut SqliteConnection,
+    tenant: &TenantId,
+    id: &str,
+    written: WrittenClient,
+    author: &Author,
+    generation: i64,
+) -> Result<Change, sqlx::Error> {
+    let WrittenClient { settings, secret_hashes, action } = written;
+    let before = find_client(connection, tenant, id).await?;
+    let after = audited_client(&settings, secret_hashes.len());
+    sqlx::query(
+        "INSERT INTO clients (tenant, id, settings, secret_hashes, created_at, updated_at, generation) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6) \
+         ON CONFLICT (tenant, id) DO UPDATE SET settings = excluded.settings, \
+         secret_hashes = excluded.secret_hashes, updated_at = excluded.updated_at",
+    )
+    .bind(tenant.as_str())
+    .bind(id)
+    .bind(Value::Object(settings).to_string())
+    .bind(secret_hashes.concat())
+    .bind(author.at.as_millis())
+    .bind(generation)
+    .execute(connection)
+    .await?;
+    Ok(Change::between(action, id, &before, &after))
+}
+
+/// Hashes stand one after the other, 32 bytes each.
+fn secret_hashes(stored: &[u8]) -> Result<Vec<[u8; 32]>, sqlx::Error> {
+    stored.chunks(32).map(bytes).collect()
 }
 
 async fn switch(

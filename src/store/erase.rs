@@ -6,7 +6,7 @@ use sqlx::{Row, SqliteConnection};
 use crate::ids::UserId;
 
 /// Tables without a `user_id` whose rows belong to rows that have one: table, column, the other table.
-const HANGING: &[(&str, &str, &str)] = &[
+pub(super) const HANGING: &[(&str, &str, &str)] = &[
     ("refresh_tokens", "session_id", "sessions"),
     ("challenge_links", "challenge", "challenges"),
     ("decisions", "id", "sign_ins"),

@@ -53,22 +53,47 @@ const KEPT: &[(&str, &[(&str, Told)])] = &[
     ("trusted_devices", &[("created_at", Time), ("expires_at", Time)]),
 ];
 
+/// Tables without a `user_id` whose rows belong to rows that have one, the other table, and what is told: as
+/// [`super::erase::HANGING`] has them. Not `decisions`: their facts are sealed copies of the user and the sign-in,
+/// and stand in for addresses and agents; an administrator reads one by explaining the sign-in.
+const KEPT_HANGING: &[Hanging] = &[
+    ("refresh_tokens", "session_id", "sessions", &[("expires_at", Time), ("used_at", Time)]),
+    (
+        "challenge_links",
+        "challenge",
+        "challenges",
+        &[("provider", Text), ("issuer", Text), ("subject", Text), ("expires_at", Time)],
+    ),
+    (
+        "policy_shadow_differences",
+        "sign_in",
+        "sign_ins",
+        &[("bundle", Text), ("decided", Text), ("candidate", Text)],
+    ),
+];
+
+type Hanging = (&'static str, &'static str, &'static str, &'static [(&'static str, Told)]);
+
 /// Tables that an export tells in members of their own.
 #[cfg(test)]
-const ELSEWHERE: &[&str] = &["factors", "identities", "sessions", "sign_ins"];
+const ELSEWHERE: &[&str] = &["backup_codes", "factors", "identities", "sessions", "sign_ins"];
 
 /// The rows of a user by table; a table that holds none is absent.
 pub(super) async fn kept_of(pool: &SqlitePool, user: UserId) -> Result<BTreeMap<String, Vec<Value>>, sqlx::Error> {
     let mut kept = BTreeMap::new();
-    for (table, columns) in KEPT {
+    let own = KEPT.iter().map(|(table, columns)| (*table, "user_id = ?1".to_owned(), *columns));
+    let hanging = KEPT_HANGING.iter().map(|(table, column, of, columns)| {
+        (*table, format!("\"{column}\" IN (SELECT id FROM \"{of}\" WHERE user_id = ?1)"), *columns)
+    });
+    for (table, condition, columns) in own.chain(hanging) {
         let names: Vec<String> = columns.iter().map(|(name, _)| format!("\"{name}\"")).collect();
         // The names are those above, never from outside.
-        let statement = format!("SELECT {} FROM \"{table}\" WHERE user_id = ?1", names.join(", "));
+        let statement = format!("SELECT {} FROM \"{table}\" WHERE {condition}", names.join(", "));
         let query = sqlx::query(sqlx::AssertSqlSafe(statement)).bind(user.as_bytes().to_vec());
         let rows = query.fetch_all(pool).await?;
         if !rows.is_empty() {
             let told = rows.iter().map(|row| tell(row, columns)).collect::<Result<_, _>>()?;
-            kept.insert((*table).to_owned(), told);
+            kept.insert(table.to_owned(), told);
         }
     }
     Ok(kept)
@@ -95,7 +120,7 @@ fn tell(row: &SqliteRow, columns: &[(&str, Told)]) -> Result<Value, sqlx::Error>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::erase::tables_with;
+    use crate::store::erase::{HANGING, tables_with};
     use crate::store::{Store, StoreOptions};
 
     #[tokio::test]
@@ -107,5 +132,11 @@ mod tests {
         let mut told: Vec<&str> = KEPT.iter().map(|(table, _)| *table).chain(ELSEWHERE.iter().copied()).collect();
         told.sort_unstable();
         assert_eq!(tables_with(&mut connection, "user_id").await.unwrap(), told);
+        let told = KEPT_HANGING.iter().map(|(table, column, of, _)| (*table, *column, *of));
+        let mut told: Vec<_> = told.chain([("decisions", "id", "sign_ins")]).collect();
+        let mut erased = HANGING.to_vec();
+        told.sort_unstable();
+        erased.sort_unstable();
+        assert_eq!(told, erased);
     }
 }

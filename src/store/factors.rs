@@ -5,9 +5,11 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::rows::bytes;
-use super::{Store, failed, unreadable};
+use super::{Store, backup_codes, failed, unreadable};
+use crate::admin::audit::Author;
 use crate::clock::UnixTime;
 use crate::ids::{FactorId, UserId};
+use crate::mfa::backup::CodeHash;
 use crate::mfa::ports::{Factors, StoredFactor};
 use crate::mfa::{CHALLENGE_ATTEMPTS, Factor, MfaMethod};
 use crate::signin::ports::StoreError;
@@ -96,6 +98,27 @@ impl Factors for Store {
             })
         })
         .await
+    }
+
+    async fn put_backup_codes(
+        &self,
+        user: UserId,
+        set: StoredFactor,
+        hashes: Vec<CodeHash>,
+        author: Author,
+    ) -> Result<bool, StoreError> {
+        self.write(move |connection| {
+            Box::pin(async move { backup_codes::put(connection, user, set, hashes, author).await })
+        })
+        .await
+    }
+
+    async fn backup_codes_left(&self, user: UserId) -> Result<u32, StoreError> {
+        let row = sqlx::query("SELECT count(*) FROM backup_codes WHERE user_id = ?1")
+            .bind(user.as_bytes().to_vec())
+            .fetch_one(&self.pool)
+            .await;
+        row.and_then(|row| row.try_get(0)).map_err(failed)
     }
 
     async fn confirm(&self, user: UserId, factor: FactorId, step: i64, now: UnixTime) -> Result<bool, StoreError> {

@@ -15,7 +15,7 @@ use crate::signin::ports::StoreError;
 impl SigningKeys for Store {
     async fn load(&self) -> Result<Vec<StoredSigningKey>, StoreError> {
         let rows = sqlx::query(
-            "SELECT id, algorithm, sealed, created_at, active_from FROM signing_keys ORDER BY active_from, id",
+            "SELECT id, algorithm, sealed, created_at, active_from FROM signing_keys ORDER BY active_from, seq",
         )
         .fetch_all(&self.pool)
         .await
@@ -50,7 +50,7 @@ impl SigningKeys for Store {
                     Successor::Waiting(key, at) => {
                         let moved = sqlx::query(
                             "UPDATE signing_keys SET active_from = ?2 WHERE id = ?1 AND ?1 = \
-                             (SELECT id FROM signing_keys ORDER BY active_from DESC, id DESC LIMIT 1)",
+                             (SELECT id FROM signing_keys ORDER BY active_from DESC, seq DESC LIMIT 1)",
                         )
                         .bind(key.as_bytes().to_vec())
                         .bind(at.as_millis())
@@ -81,9 +81,9 @@ async fn add_after(
     key: StoredSigningKey,
 ) -> Result<bool, sqlx::Error> {
     let added = sqlx::query(
-        "INSERT INTO signing_keys (id, algorithm, sealed, created_at, active_from) \
-         SELECT ?1, ?2, ?3, ?4, ?5 \
-         WHERE (SELECT id FROM signing_keys ORDER BY active_from DESC, id DESC LIMIT 1) IS ?6",
+        "INSERT INTO signing_keys (id, algorithm, sealed, created_at, active_from, seq) \
+         SELECT ?1, ?2, ?3, ?4, ?5, (SELECT coalesce(max(seq), 0) + 1 FROM signing_keys) \
+         WHERE (SELECT id FROM signing_keys ORDER BY active_from DESC, seq DESC LIMIT 1) IS ?6",
     )
     .bind(key.id.as_bytes().to_vec())
     .bind(key.algorithm)

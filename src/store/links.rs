@@ -63,31 +63,9 @@ impl Identities for Store {
                 if owner(connection, &identity).await? != Some(user) {
                     return Ok(UnlinkResult::Unknown);
                 }
-                let enabled = serde_json::to_string(&enabled).map_err(|e| sqlx::Error::Encode(Box::new(e)))?;
-                let left = sqlx::query(
-                    "SELECT count(*) FROM identities WHERE user_id = ?1 \
-                     AND NOT (provider = ?2 AND issuer = ?3 AND subject = ?4) \
-                     AND provider IN (SELECT value FROM json_each(?5))",
-                )
-                .bind(user.as_bytes().to_vec())
-                .bind(&*identity.provider)
-                .bind(&*identity.issuer)
-                .bind(&*identity.subject)
-                .bind(enabled)
-                .fetch_one(&mut *connection)
-                .await?;
-                if left.try_get::<i64, _>(0)? == 0 {
+                if !take_away(connection, user, &identity, &enabled).await? {
                     return Ok(UnlinkResult::Last);
                 }
-                sqlx::query(
-                    "DELETE FROM identities WHERE tenant = ?1 AND provider = ?2 AND issuer = ?3 AND subject = ?4",
-                )
-                .bind(identity.tenant.as_str())
-                .bind(&*identity.provider)
-                .bind(&*identity.issuer)
-                .bind(&*identity.subject)
-                .execute(&mut *connection)
-                .await?;
                 sqlx::query(
                     "UPDATE sessions SET ended_at = ?4 WHERE user_id = ?1 AND id <> ?3 AND ended_at IS NULL \
                      AND json_extract(\"grant\", '$.provider') = ?2",
@@ -141,6 +119,39 @@ impl Identities for Store {
         })
         .await
     }
+}
+
+/// Takes an identity from its user; `false`, and nothing was changed, when the user has no other one of the enabled
+/// providers.
+pub(super) async fn take_away(
+    connection: &mut SqliteConnection,
+    user: UserId,
+    identity: &IdentityKey,
+    enabled: &[Arc<str>],
+) -> Result<bool, sqlx::Error> {
+    let left = sqlx::query(
+        "SELECT count(*) FROM identities WHERE user_id = ?1 \
+         AND NOT (provider = ?2 AND issuer = ?3 AND subject = ?4) \
+         AND provider IN (SELECT value FROM json_each(?5))",
+    )
+    .bind(user.as_bytes().to_vec())
+    .bind(&*identity.provider)
+    .bind(&*identity.issuer)
+    .bind(&*identity.subject)
+    .bind(serde_json::to_string(enabled).map_err(|e| sqlx::Error::Encode(Box::new(e)))?)
+    .fetch_one(&mut *connection)
+    .await?;
+    if left.try_get::<i64, _>(0)? == 0 {
+        return Ok(false);
+    }
+    sqlx::query("DELETE FROM identities WHERE tenant = ?1 AND provider = ?2 AND issuer = ?3 AND subject = ?4")
+        .bind(identity.tenant.as_str())
+        .bind(&*identity.provider)
+        .bind(&*identity.issuer)
+        .bind(&*identity.subject)
+        .execute(connection)
+        .await?;
+    Ok(true)
 }
 
 pub(super) async fn owner(

@@ -10,6 +10,7 @@ mod admin_keys;
 mod admin_sign_ins;
 mod admin_users;
 mod audit;
+mod backup_codes;
 mod batch;
 mod challenges;
 pub mod commonness;
@@ -35,6 +36,7 @@ mod rows;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod upstream;
 mod users;
 mod writer;
 

@@ -109,6 +109,12 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (73, "open challenges", include_str!("migrations/sqlite/0073_open_challenges.sql")),
     (85, "goes back", include_str!("migrations/sqlite/0085_goes_back.sql")),
     (95, "tenant limits", include_str!("migrations/sqlite/0095_tenant_limits.sql")),
+    (110, "clients", include_str!("migrations/sqlite/0110_clients.sql")),
+    (111, "backup codes", include_str!("migrations/sqlite/0111_backup_codes.sql")),
+    (112, "signing key order", include_str!("migrations/sqlite/0112_signing_key_order.sql")),
+    (120, "policy switches", include_str!("migrations/sqlite/0120_policy_switches.sql")),
+    (121, "disputed sign-ins", include_str!("migrations/sqlite/0121_disputed_sign_ins.sql")),
+    (130, "plugin usage", include_str!("migrations/sqlite/0130_plugin_usage.sql")),
 ];
 
 pub(super) async fn open(options: &StoreOptions) -> Result<Opened, OpenError> {

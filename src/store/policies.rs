@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqliteConnection};
 
 use super::batch::json as json_list;
 use super::decisions::DecisionRecords;
@@ -15,9 +15,11 @@ use super::{Store, audit, failed, unreadable};
 use crate::admin::audit::{Author, Change};
 use crate::clock::UnixTime;
 use crate::ids::{EventId, TenantId, UserId};
+use crate::mfa::CHALLENGE_TTL;
 use crate::policy::bundle::Bundle;
 use crate::policy::explain::{ShadowOutcome, StoredDecision};
 use crate::policy::ports::{DecisionPage, Decisions, NewActivation, PolicyStore};
+use crate::policy::switch::Switch;
 use crate::policy::{
     Activation, BundleInfo, Label, NodeState, OwnSignIn, Scope, Shadow, ShadowCounts, ShadowDifference,
 };
@@ -65,6 +67,7 @@ fn info(row: &SqliteRow) -> Result<BundleInfo, sqlx::Error> {
         created_by: row.try_get("created_by")?,
         note: row.try_get("note")?,
         checked_at: row.try_get::<Option<i64>, _>("checked_at")?.map(UnixTime::from_millis),
+        signature: row.try_get("signature")?,
     })
 }
 
@@ -84,6 +87,29 @@ fn all<T>(rows: &[SqliteRow], read: impl Fn(&SqliteRow) -> Result<T, sqlx::Error
     rows.iter().map(read).collect::<Result<_, _>>().map_err(failed)
 }
 
+/// Marks a sign-in, and the one that came of it when its challenge was passed: that one has the surroundings and the
+/// assessment of the first, within the life of a challenge.
+async fn dispute(c: &mut SqliteConnection, label: &Label) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE sign_ins SET disputed = EXISTS (SELECT 1 FROM sign_in_labels \
+             WHERE tenant = ?1 AND sign_in = ?2 AND disputed = 1) \
+         WHERE user_id = ?3 AND (id = ?2 OR id IN ( \
+             SELECT p.id FROM sign_ins c JOIN sign_ins p ON p.user_id = c.user_id \
+                 AND p.at BETWEEN c.at AND c.at + ?4 AND p.provider = c.provider AND p.device IS c.device \
+                 AND p.agent IS c.agent AND p.prefix IS c.prefix AND p.assessment IS c.assessment \
+             WHERE c.user_id = ?3 AND c.id = ?2 AND c.\"end\" = ?5 AND p.\"end\" = ?6))",
+    )
+    .bind(label.tenant.as_str())
+    .bind(label.sign_in.as_bytes().to_vec())
+    .bind(label.user.as_bytes().to_vec())
+    .bind(count(CHALLENGE_TTL.as_secs()) * 1000)
+    .bind(PastEnd::Challenged as i64)
+    .bind(PastEnd::MfaPassed as i64)
+    .execute(c)
+    .await
+    .map(|_| ())
+}
+
 fn count(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
@@ -94,8 +120,9 @@ impl PolicyStore for Store {
         self.write(move |c| {
             Box::pin(async move {
                 let added = sqlx::query(
-                    "INSERT INTO policy_bundles (id, sha256, files, owner, created_at, created_by, note) \
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (id) DO NOTHING",
+                    "INSERT INTO policy_bundles (id, sha256, files, owner, created_at, created_by, note, signature) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (id) DO UPDATE SET signature = ?8 \
+                     WHERE ?8 IS NOT NULL AND signature IS NOT ?8 AND sha256 = ?2",
                 )
                 .bind(&info.id)
                 .bind(bundle.sha256().to_vec())
@@ -104,10 +131,11 @@ impl PolicyStore for Store {
                 .bind(info.created_at.as_millis())
                 .bind(&info.created_by)
                 .bind(&info.note)
+                .bind(&info.signature)
                 .execute(&mut *c)
                 .await?;
                 if added.rows_affected() == 1 {
-                    let after = json!({"note": info.note, "files": bundle.files().len()});
+                    let after = json!({"note": info.note, "files": bundle.files().len(), "signed": info.signature.is_some()});
                     let change = Change::between("policy.draft", info.id.clone(), &Value::Null, &after);
                     audit::record(&mut *c, &author, &change).await?;
                 }
@@ -127,7 +155,7 @@ impl PolicyStore for Store {
 
     async fn bundles(&self, owner: Option<&TenantId>, limit: i64) -> Result<Vec<BundleInfo>, StoreError> {
         let rows = sqlx::query(
-            "SELECT id, owner, created_at, created_by, note, checked_at FROM policy_bundles \
+            "SELECT id, owner, created_at, created_by, note, checked_at, signature FROM policy_bundles \
              WHERE ?1 IS NULL OR owner IN ('', ?1) ORDER BY created_at DESC, id LIMIT ?2",
         )
         .bind(owner.map(TenantId::as_str))
@@ -149,13 +177,14 @@ impl PolicyStore for Store {
         .await
     }
 
-    async fn activate(&self, new: NewActivation) -> Result<Activation, StoreError> {
+    async fn activate(&self, new: NewActivation) -> Result<Option<Activation>, StoreError> {
         self.write(move |c| {
             Box::pin(async move {
                 let row = sqlx::query(
-                    "INSERT INTO policy_activations (scope, bundle, previous, actor, note, at, goes_back) VALUES (?1, ?2, \
-                     (SELECT bundle FROM policy_activations WHERE scope = ?1 ORDER BY seq DESC LIMIT 1), ?3, ?4, ?5, ?6) \
-                     RETURNING *",
+                    "INSERT INTO policy_activations (scope, bundle, previous, actor, note, at, goes_back) SELECT ?1, ?2, \
+                     (SELECT bundle FROM policy_activations WHERE scope = ?1 ORDER BY seq DESC LIMIT 1), ?3, ?4, ?5, ?6 \
+                     WHERE ?7 IS NULL \
+                        OR ?7 = coalesce((SELECT max(seq) FROM policy_activations WHERE scope = ?1), 0) RETURNING *",
                 )
                 .bind(scope_text(&new.scope))
                 .bind(&new.bundle)
@@ -163,13 +192,15 @@ impl PolicyStore for Store {
                 .bind(&new.note)
                 .bind(new.author.at.as_millis())
                 .bind(new.goes_back)
-                .fetch_one(&mut *c)
+                .bind(new.after)
+                .fetch_optional(&mut *c)
                 .await?;
+                let Some(row) = row else { return Ok(None) };
                 let made = activation(&row)?;
                 let (before, after) = (json!({"bundle": made.previous}), json!({"bundle": made.bundle}));
                 let change = Change::between("policy.activate", made.scope.to_string(), &before, &after);
                 audit::record(c, &new.author, &change).await?;
-                Ok(made)
+                Ok(Some(made))
             })
         })
         .await
@@ -181,27 +212,77 @@ impl PolicyStore for Store {
         all(&query.fetch_all(&self.pool).await.map_err(failed)?, activation)
     }
 
-    async fn in_force(&self) -> Result<Vec<Activation>, StoreError> {
+    async fn in_force_at(&self, seq: i64) -> Result<Vec<Activation>, StoreError> {
         let sql = "SELECT * FROM policy_activations WHERE seq IN \
-                   (SELECT max(seq) FROM policy_activations GROUP BY scope) ORDER BY scope";
-        all(&sqlx::query(sql).fetch_all(&self.pool).await.map_err(failed)?, activation)
+                   (SELECT max(seq) FROM policy_activations WHERE seq <= ?1 GROUP BY scope) ORDER BY scope";
+        all(&sqlx::query(sql).bind(seq).fetch_all(&self.pool).await.map_err(failed)?, activation)
+    }
+
+    async fn marks(&self) -> Result<(i64, i64), StoreError> {
+        let sql = "SELECT coalesce((SELECT max(seq) FROM policy_activations), 0), \
+                   coalesce((SELECT max(seq) FROM policy_switches), 0)";
+        sqlx::query_as(sql).fetch_one(&self.pool).await.map_err(failed)
+    }
+
+    async fn switch(&self, switch: Switch) -> Result<(), StoreError> {
+        self.write(move |c| {
+            Box::pin(async move {
+                sqlx::query(
+                    "INSERT INTO policy_switches (seq, at, node, laggards) SELECT ?1, ?2, ?3, ?4 \
+                     WHERE NOT EXISTS (SELECT 1 FROM policy_switches WHERE seq >= ?1)",
+                )
+                .bind(switch.seq)
+                .bind(switch.at.as_millis())
+                .bind(&switch.node)
+                .bind(json_list(&switch.laggards)?)
+                .execute(c)
+                .await
+                .map(|_| ())
+            })
+        })
+        .await
+    }
+
+    async fn last_switch(&self) -> Result<Option<Switch>, StoreError> {
+        let query = sqlx::query("SELECT * FROM policy_switches ORDER BY seq DESC LIMIT 1");
+        let row = query.fetch_optional(&self.pool).await.map_err(failed)?;
+        let read = |row: &SqliteRow| {
+            Ok(Switch {
+                seq: row.try_get("seq")?,
+                at: time(row, "at")?,
+                node: row.try_get("node")?,
+                laggards: from_json(row.try_get("laggards")?)?,
+            })
+        };
+        row.as_ref().map(read).transpose().map_err(failed)
     }
 
     async fn acknowledge(&self, state: NodeState) -> Result<(), StoreError> {
         self.write(move |c| {
             Box::pin(async move {
                 sqlx::query(
-                    "INSERT INTO policy_nodes (node, seq, error, seen_at) VALUES (?1, ?2, ?3, ?4) \
-                     ON CONFLICT (node) DO UPDATE SET seq = ?2, error = ?3, seen_at = ?4",
+                    "INSERT INTO policy_nodes (node, seq, error, seen_at, ready) VALUES (?1, ?2, ?3, ?4, ?5) \
+                     ON CONFLICT (node) DO UPDATE SET seq = ?2, error = ?3, seen_at = ?4, ready = ?5",
                 )
                 .bind(&state.node)
                 .bind(state.seq)
                 .bind(&state.error)
                 .bind(state.seen_at.as_millis())
+                .bind(state.ready)
                 .execute(&mut *c)
                 .await?;
                 let silent = state.seen_at.as_millis() - SILENT_MS;
                 sqlx::query("DELETE FROM policy_nodes WHERE seen_at < ?1").bind(silent).execute(c).await.map(|_| ())
+            })
+        })
+        .await
+    }
+
+    async fn leave(&self, node: &str) -> Result<(), StoreError> {
+        let node = node.to_owned();
+        self.write(move |c| {
+            Box::pin(async move {
+                sqlx::query("DELETE FROM policy_nodes WHERE node = ?1").bind(node).execute(c).await.map(|_| ())
             })
         })
         .await
@@ -213,6 +294,7 @@ impl PolicyStore for Store {
             Ok(NodeState {
                 node: row.try_get("node")?,
                 seq: row.try_get("seq")?,
+                ready: row.try_get("ready")?,
                 error: row.try_get("error")?,
                 seen_at: time(row, "seen_at")?,
             })
@@ -354,6 +436,7 @@ impl PolicyStore for Store {
                 .bind(label.at.as_millis())
                 .execute(&mut *c)
                 .await?;
+                dispute(&mut *c, &label).await?;
                 let after = json!({"disputed": label.disputed});
                 let change = Change::between("sign_in.label", label.sign_in.to_string(), &Value::Null, &after);
                 audit::record(c, &author, &change).await

@@ -15,7 +15,7 @@ use crate::clock::UnixTime;
 use crate::ids::{FactorId, UserId};
 use crate::mfa::{Factor, MfaMethod};
 use crate::people::devices::TrustedDevice;
-use crate::signin::history::{HISTORY_DAYS, HISTORY_ENTRIES, History};
+use crate::signin::history::{HISTORY_DAYS, HISTORY_ENTRIES, History, PastEnd};
 use crate::signin::ports::StoreError;
 use crate::signin::user::{IdentityKey, KnownUser, User, UserStatus};
 
@@ -53,6 +53,9 @@ pub(super) async fn run(mut connection: SqliteConnection, mut lookups: mpsc::Rec
     }
 }
 
+/// A disputed sign-in is read as one that was challenged and never completed: it teaches nothing, and is no failure.
+const _: () = assert!(matches!(PastEnd::ALL[2], PastEnd::Challenged));
+
 /// A limit that is bound makes SQLite prepare the statement anew at every call, so it stands in the text.
 const _: () = assert!(HISTORY_ENTRIES == 200);
 
@@ -86,12 +89,12 @@ async fn find(
          SELECT w.position, u.id, u.tenant, u.status, u.profile, u.created_at,
              (SELECT json_group_array(json_array(hex(f.id), f.method, f.enrolled_at, f.last_used_at))
               FROM factors f WHERE f.user_id = u.id AND f.confirmed = 1),
-             (SELECT json_group_array(json_array(at, \"end\", provider, level, device, agent, prefix, country, asn,
+             (SELECT json_group_array(json_array(at, iif(disputed, 2, \"end\"), provider, level, device, agent, prefix, country, asn,
                                                  latitude, longitude, accuracy))
               FROM (SELECT * FROM sign_ins s WHERE s.user_id = u.id AND s.at >= ?2 ORDER BY s.id DESC LIMIT 200)),
              (SELECT json_array(at, \"end\", provider, level, device, agent, prefix, country, asn,
                                 latitude, longitude, accuracy)
-              FROM sign_ins s WHERE s.user_id = u.id AND s.\"end\" <= 1 ORDER BY s.id LIMIT 1),
+              FROM sign_ins s WHERE s.user_id = u.id AND s.\"end\" <= 1 AND s.disputed = 0 ORDER BY s.id LIMIT 1),
              (SELECT json_array(p.changed_at, p.must_change) FROM passwords p WHERE p.user_id = u.id),
              (SELECT json_group_array(json_array(hex(t.device), hex(t.secret_hash), t.created_at, t.expires_at))
               FROM trusted_devices t WHERE t.user_id = u.id)

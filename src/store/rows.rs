@@ -14,7 +14,7 @@ use super::unreadable;
 use crate::clock::UnixTime;
 use crate::ids::{TenantId, UserId};
 use crate::mfa::MfaMethod;
-use crate::session::{Caps, Grant};
+use crate::session::{Caps, Grant, TokenShape};
 use crate::signin::facts::Point;
 use crate::signin::history::{ContextPrint, PastEnd, Pseudonym};
 use crate::signin::identity::{Profile, UserKind};
@@ -122,6 +122,8 @@ pub(super) struct GrantRow {
     tenant: String,
     user: String,
     provider: Arc<str>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    provider_generation: i64,
     client_id: Arc<str>,
     auth_time: i64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -141,6 +143,8 @@ pub(super) struct GrantRow {
     local_mfa: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     client: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    client_generation: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     audience: Option<Arc<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -151,6 +155,13 @@ pub(super) struct GrantRow {
     claims: Map<String, Value>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     claims_by_factor: BTreeMap<String, Map<String, Value>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    audience_by_factor: BTreeMap<String, Arc<str>>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 impl From<&Grant> for GrantRow {
@@ -159,6 +170,7 @@ impl From<&Grant> for GrantRow {
             tenant: g.tenant.to_string(),
             user: g.user.to_string(),
             provider: Arc::clone(&g.provider),
+            provider_generation: g.provider_generation,
             client_id: Arc::clone(&g.client_id),
             auth_time: g.auth_time.as_millis(),
             amr: g.amr.clone(),
@@ -170,11 +182,13 @@ impl From<&Grant> for GrantRow {
             cap_sessions: g.caps.sessions,
             local_mfa: g.local_mfa,
             client: g.client.clone(),
+            client_generation: g.client_generation,
             audience: g.audience.clone(),
             jkt: g.jkt.clone(),
             upstream_sid: g.upstream_sid.map(|sid| HEXLOWER.encode(&sid)),
             claims: g.claims.clone(),
-            claims_by_factor: g.claims_by_factor.iter().map(|(m, c)| (m.as_str().to_owned(), c.clone())).collect(),
+            claims_by_factor: by_word(g, |shape| Some(shape.claims.clone())),
+            audience_by_factor: by_word(g, |shape| shape.audience.clone()),
         }
     }
 }
@@ -190,6 +204,7 @@ impl GrantRow {
             tenant: tenant(&row.tenant)?,
             user: row.user.parse::<UserId>().map_err(|_| unreadable("a user id"))?,
             provider: row.provider,
+            provider_generation: row.provider_generation,
             client_id: row.client_id,
             auth_time: UnixTime::from_millis(row.auth_time),
             amr: row.amr,
@@ -203,17 +218,30 @@ impl GrantRow {
             },
             local_mfa: row.local_mfa,
             client: row.client,
+            client_generation: row.client_generation,
             audience: row.audience,
             jkt: row.jkt,
             upstream_sid: row.upstream_sid.map(|hex| digest(&hex)).transpose()?,
             claims: row.claims,
-            claims_by_factor: row.claims_by_factor.into_iter().map(by_method).collect::<Result<_, _>>()?,
+            shape_by_factor: by_method(row.claims_by_factor, row.audience_by_factor)?,
         })
     }
 }
 
-fn by_method((word, claims): (String, Map<String, Value>)) -> Result<(MfaMethod, Map<String, Value>), sqlx::Error> {
-    Ok((MfaMethod::find(&word).ok_or_else(|| unreadable("a method"))?, claims))
+fn by_word<T>(grant: &Grant, part: impl Fn(&TokenShape) -> Option<T>) -> BTreeMap<String, T> {
+    let shapes = grant.shape_by_factor.iter();
+    shapes.filter_map(|(method, shape)| Some((method.as_str().to_owned(), part(shape)?))).collect()
+}
+
+fn by_method(
+    claims: BTreeMap<String, Map<String, Value>>,
+    mut audiences: BTreeMap<String, Arc<str>>,
+) -> Result<BTreeMap<MfaMethod, TokenShape>, sqlx::Error> {
+    let shape = |(word, claims): (String, _)| {
+        let method = MfaMethod::find(&word).ok_or_else(|| unreadable("a method"))?;
+        Ok((method, TokenShape { claims, audience: audiences.remove(&word) }))
+    };
+    claims.into_iter().map(shape).collect()
 }
 
 fn digest(hex: &str) -> Result<[u8; 32], sqlx::Error> {

@@ -1,5 +1,7 @@
 //! Sessions and refresh tokens.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use data_encoding::HEXLOWER;
 use sqlx::sqlite::SqliteRow;
@@ -7,19 +9,21 @@ use sqlx::{Row, SqliteConnection, SqliteExecutor, SqlitePool};
 
 use super::batch::insert_records;
 use super::rows::{GrantRow, ProfileRow, bytes, from_json, tenant};
-use super::{Store, challenges, failed, unreadable};
+use super::{Store, challenges, failed, unreadable, upstream};
+use crate::admin::audit::Author;
 use crate::clock::UnixTime;
 use crate::codes::ErrorCode;
 use crate::ids::{RefreshId, SessionId, TenantId, UserId};
 use crate::people::passwords::PasswordState;
 use crate::secret::same;
 use crate::session::ports::{
-    ListedSession, Rotation, RotationResult, SessionUser, Sessions, StoredSession, UpstreamEnd,
+    CarriedOut, ListedSession, Rotation, RotationResult, SessionUser, Sessions, StoredSession, UpstreamEnd,
 };
 use crate::session::{NewRefresh, NewSession};
 use crate::signin::history::{ContextPrint, PastEnd};
 use crate::signin::ports::StoreError;
 use crate::signin::record::SignInRecord;
+use crate::signin::security_events::ToldEvents;
 use crate::signin::user::{User, UserStatus};
 
 #[async_trait]
@@ -121,6 +125,15 @@ impl Sessions for Store {
     async fn end_upstream_sessions(&self, ended: UpstreamEnd, now: UnixTime) -> Result<u64, StoreError> {
         self.write(move |connection| Box::pin(async move { end_upstream(connection, &ended, now).await })).await
     }
+
+    async fn carry_out(
+        &self,
+        told: ToldEvents,
+        enabled: Vec<Arc<str>>,
+        author: Author,
+    ) -> Result<CarriedOut, StoreError> {
+        self.write(move |connection| Box::pin(upstream::carry_out(connection, told, enabled, author))).await
+    }
 }
 
 /// Ends the oldest sessions of each user that has more than its limit. The new ones are recorded already.
@@ -178,7 +191,7 @@ async fn list(pool: &SqlitePool, user: UserId, now: UnixTime) -> Result<Vec<List
 
 /// By the provider's session, which must be of the subject when one is named; else all that came from the
 /// subject's identity at this provider.
-async fn end_upstream(
+pub(super) async fn end_upstream(
     connection: &mut SqliteConnection,
     ended: &UpstreamEnd,
     now: UnixTime,
@@ -366,13 +379,14 @@ async fn rotate(connection: &mut SqliteConnection, rotation: Rotation) -> Result
         return Ok(RotationResult::Invalid);
     };
     let grant = &living.session.grant;
-    if grant.tenant != rotation.tenant || grant.client != rotation.client {
+    let own = grant.client == rotation.client && rotation.in_force.lets_client_in(grant);
+    if grant.tenant != rotation.tenant || !own {
         return Ok(RotationResult::Invalid);
     }
     if grant.jkt.is_some() && grant.jkt != rotation.jkt {
         return Ok(RotationResult::KeyNotProved);
     }
-    if !rotation.enabled_providers.let_in(&grant.provider, living.session.created_at) {
+    if !rotation.in_force.lets_provider_in(grant) {
         return Ok(RotationResult::ProviderDisabled);
     }
     if living.user.status != UserStatus::Active {

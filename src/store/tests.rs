@@ -74,12 +74,13 @@ fn create(subject: &str, email: Option<&str>) -> SignInCommit {
         password: None,
     };
     let change = PlannedChange::Create { user: Box::new(user), identity: identity(subject) };
-    SignInCommit { change, outcome: NewOutcome::Denial, record: record(id, NOW), sealed: None }
+    SignInCommit { change, came_by: None, outcome: NewOutcome::Denial, record: record(id, NOW), sealed: None }
 }
 
 fn again(user: UserId, at: UnixTime) -> SignInCommit {
     SignInCommit {
         change: PlannedChange::None,
+        came_by: None,
         outcome: NewOutcome::Denial,
         record: record(user, at),
         sealed: None,
@@ -137,6 +138,50 @@ async fn a_user_who_was_disabled_meanwhile_gets_no_commit() {
     assert_eq!(store.commit(again(id, NOW)).await.unwrap(), CommitResult::Conflict);
     store.set_user_status(id, UserStatus::Active).await.unwrap();
     assert_eq!(store.commit(again(id, NOW)).await.unwrap(), CommitResult::Done);
+}
+
+#[tokio::test]
+async fn whoever_came_by_an_identity_that_was_unlinked_meanwhile_gets_no_commit() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    let made = create("a", None);
+    let id = made.record.user.unwrap();
+    store.commit(made).await.unwrap();
+    let by = |subject: &str| SignInCommit { came_by: Some(identity(subject)), ..again(id, NOW) };
+    let profile = Profile { name: Some("Ada".to_owned()), ..Profile::default() };
+    let update = |subject: &str| {
+        let change = PlannedChange::Update { user: id, profile: profile.clone() };
+        SignInCommit { change, ..by(subject) }
+    };
+    // In one batch: each is judged by itself.
+    let (own, gone, update, update_gone) = tokio::join!(
+        store.commit(by("a")),
+        store.commit(by("b")),
+        store.commit(update("a")),
+        store.commit(update("b"))
+    );
+    assert_eq!([own.unwrap(), update.unwrap()], [CommitResult::Done; 2]);
+    assert_eq!([gone.unwrap(), update_gone.unwrap()], [CommitResult::Conflict; 2]);
+}
+
+#[tokio::test]
+async fn what_comes_late_leaves_nothing_of_an_erased_user() {
+    use sqlx::Row;
+
+    use crate::mfa::ports::Challenges;
+
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    let made = create("a", None);
+    let id = made.record.user.unwrap();
+    store.commit(made).await.unwrap();
+    store.set_user_status(id, UserStatus::Deleted).await.unwrap();
+    let late = || record(id, NOW.plus(Duration::from_secs(1)));
+    store.record_wrong_code(late()).await.unwrap();
+    store.record_refusal(late());
+    assert_eq!(store.commit(again(id, NOW)).await.unwrap(), CommitResult::Conflict);
+    let rows = sqlx::query("SELECT count(*) FROM sign_ins WHERE user_id = ?1").bind(id.as_bytes().to_vec());
+    assert_eq!(rows.fetch_one(&store.pool).await.unwrap().get::<i64, _>(0), 1, "the first one alone");
 }
 
 #[tokio::test]
@@ -251,13 +296,13 @@ async fn a_closed_store_says_that_it_is_closing() {
 }
 
 #[test]
-fn claims_by_factor_are_kept_and_the_factor_that_passed_chooses() {
+fn what_a_policy_makes_of_tokens_is_kept_by_factor_and_the_one_that_passed_chooses() {
     use std::collections::BTreeMap;
 
     use serde_json::{Map, json};
 
     use crate::mfa::MfaMethod;
-    use crate::session::{Caps, Grant};
+    use crate::session::{Caps, Grant, TokenShape};
     use crate::signin::rules::Level;
 
     let claims = |how: &str| Map::from_iter([("how".to_owned(), json!(how))]);
@@ -265,6 +310,7 @@ fn claims_by_factor_are_kept_and_the_factor_that_passed_chooses() {
         tenant: TenantId::parse("default").unwrap(),
         user: UserId::generate(NOW, &SystemEntropy),
         provider: "acme".into(),
+        provider_generation: 3,
         client_id: "app".into(),
         auth_time: NOW,
         amr: Vec::new(),
@@ -272,17 +318,87 @@ fn claims_by_factor_are_kept_and_the_factor_that_passed_chooses() {
         level: Level::Medium,
         caps: Caps::default(),
         local_mfa: false,
-        client: None,
-        audience: None,
+        client: Some("app".into()),
+        client_generation: 4,
+        audience: Some("https://a.example.com".into()),
         jkt: None,
         upstream_sid: None,
         claims: Map::new(),
-        claims_by_factor: BTreeMap::from([(MfaMethod::Email, claims("email")), (MfaMethod::Sms, claims("sms"))]),
+        shape_by_factor: BTreeMap::from([
+            (MfaMethod::Email, TokenShape { claims: claims("email"), audience: None }),
+            (MfaMethod::Sms, TokenShape { claims: claims("sms"), audience: Some("https://b.example.com".into()) }),
+        ]),
     };
     let text = super::rows::GrantRow::from(&grant).to_json().unwrap();
     let mut read = super::rows::GrantRow::read(&text).unwrap();
     assert_eq!(read, grant);
+    let mut by_email = read.clone();
+    by_email.add_factor(MfaMethod::Email);
+    assert_eq!((&by_email.claims, by_email.audience.as_deref()), (&claims("email"), Some("https://a.example.com")));
     read.add_factor(MfaMethod::Sms);
-    assert_eq!((&read.claims, read.claims_by_factor.len()), (&claims("sms"), 0));
+    assert_eq!((&read.claims, read.shape_by_factor.len()), (&claims("sms"), 0));
+    assert_eq!(read.audience.as_deref(), Some("https://b.example.com"));
     assert!(super::rows::GrantRow::read(&text.replace("\"sms\":{", "\"smoke\":{")).is_err());
+}
+
+#[tokio::test]
+async fn sessions_of_providers_that_are_there_go_on_over_the_migration_to_generations() {
+    use sqlx::Row;
+    use sqlx::migrate::Migrator;
+
+    let dir = TempDir::new().unwrap();
+    let file = SqliteConnectOptions::new().filename(dir.path().join("s.db")).create_if_missing(true);
+    let mut old = file.connect().await.unwrap();
+    let before = super::open::migrations().iter().filter(|m| m.version < 110).cloned().collect();
+    Migrator::with_migrations(before).run_direct(None, &mut old, false).await.unwrap();
+    sqlx::raw_sql(
+        r#"INSERT INTO providers (tenant, name, settings, created_at, updated_at) VALUES ('default', 'api', '{}', 50, 50);
+        INSERT INTO sessions (id, user_id, "grant", created_at) VALUES
+            (x'01', x'aa', '{"tenant":"default","provider":"api"}', 60),
+            (x'02', x'aa', '{"tenant":"default","provider":"api"}', 40),
+            (x'03', x'aa', '{"tenant":"default","provider":"file"}', 60),
+            (x'04', x'aa', '{"tenant":"other","provider":"api"}', 60);"#,
+    )
+    .execute(&mut old)
+    .await
+    .unwrap();
+    drop(old);
+    let store = open(&dir).await;
+    let rows = sqlx::query(r#"SELECT "grant" ->> 'provider_generation' FROM sessions ORDER BY id"#);
+    let rows = rows.fetch_all(&store.pool).await.unwrap();
+    let generations: Vec<Option<i64>> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(generations, [Some(1), None, None, None]);
+    let directory = crate::admin::directory::DirectoryStore::load(&*store).await.unwrap();
+    assert_eq!(directory.providers[0].generation, 1);
+}
+
+#[tokio::test]
+async fn what_a_plugin_holds_is_bounded_and_known_without_adding_it_up() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir).await;
+    let (later, limit) = (NOW.plus(Duration::from_secs(60)), 10 * (4 + 6 + 32));
+    let set = async |key: usize, value: &[u8], until: UnixTime, now: UnixTime| {
+        let key = format!("k{key:03}");
+        store.set_plugin_value("p", key.as_bytes(), Some((value.to_vec(), until)), limit, now).await.unwrap()
+    };
+    for key in 0..10 {
+        assert!(set(key, b"123456", later, NOW).await);
+    }
+    assert!(!set(10, b"", later, NOW).await, "an empty value takes its place too");
+    assert!(set(3, b"654321", later, NOW).await && !set(3, b"7654321", later, NOW).await);
+    assert!(store.set_plugin_value("other", b"k", Some((vec![0; 300], later)), limit, NOW).await.unwrap());
+    store.set_plugin_value("p", b"k000", None, limit, NOW).await.unwrap();
+    assert!(set(11, b"123456", later, NOW).await && !set(12, b"123456", later, NOW).await);
+    // What has expired makes room, whether it was swept or not.
+    let after = later.plus(Duration::from_secs(1));
+    assert!(set(12, b"123456", after.plus(Duration::from_secs(60)), after).await);
+    let counted: Vec<(String, i64, i64)> = sqlx::query_as(
+        "SELECT plugin, sum(length(key) + length(value) + 32), (SELECT bytes FROM plugin_usage u WHERE u.plugin = v.plugin) \
+         FROM plugin_values v GROUP BY plugin ORDER BY plugin",
+    )
+    .fetch_all(&store.pool)
+    .await
+    .unwrap();
+    assert_eq!(counted, [("other".to_owned(), 333, 333), ("p".to_owned(), 42, 42)]);
+    assert_eq!(store.plugin_value("p", b"k012", after).await.unwrap().as_deref(), Some(&b"123456"[..]));
 }

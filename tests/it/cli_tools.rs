@@ -93,7 +93,7 @@ fn failed(report: &Value, list: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn token_try_walks_to_the_decision_and_writes_nothing() {
+async fn kratos_391_token_try_walks_to_the_decision_and_writes_nothing() {
     let service = Service::start().await;
     service.sign_in(&service.issuer.token().subject("sub-4711").sign()).await.signed_in();
     let token = service.issuer.token().subject("sub-4711").claim("email", "ada@example.com").sign();

@@ -98,6 +98,7 @@ async fn nothing_that_was_answered_is_lost_and_nothing_works_twice() {
     let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
     let text = format!(
         "[server]\npublic_url = \"http://127.0.0.1:8080\"\nallow_insecure_issuers = true\n\
+         [limits]\nsign_ins_per_minute = 0\n\
          [store]\nurl = \"sqlite://{}\"\n[secrets]\nmaster_key_file = {:?}\n[policies]\ndir = {policies:?}\n\
          [tokens]\nrefresh_grace = \"0s\"\n[[tenants]]\nid = \"default\"\n\
          [[providers]]\ntenant = \"default\"\nname = \"acme\"\nissuer = {:?}\nclient_ids = [\"app-web\"]\n",

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const GROUND: &[&str] = &["ids", "clock", "codes", "secret", "vault"];
+const GROUND: &[&str] = &["ids", "clock", "codes", "rates", "secret", "vault"];
 const CORE: &[&str] = &["signin", "mfa", "session", "people", "admin", "policy"];
 const EDGES: &[&str] =
     &["http", "store", "oidc", "scripts", "plugin_host", "geo", "hashing", "deliver", "dev", "config"];

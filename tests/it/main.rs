@@ -19,6 +19,7 @@ mod plugin_tools;
 mod policies;
 mod policy_defs;
 mod policy_life;
+mod policy_nodes;
 mod policy_page;
 mod policy_tokens;
 mod session;

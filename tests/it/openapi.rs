@@ -23,7 +23,7 @@ fn the_committed_documents_are_what_the_code_says() {
 }
 
 #[test]
-fn the_published_names_and_fields_stand() {
+fn auth0_java_279_workos_python_126_the_published_names_and_fields_stand() {
     let document = openapi_document();
     let schemas = &document["components"]["schemas"];
     let fields = |name: &str| -> Vec<String> {
@@ -88,6 +88,19 @@ fn the_document_describes_every_key_of_a_provider() {
     // Tenant and name are told by the address.
     let mut keys = countersign::config::provider_keys();
     keys.retain(|key| !matches!(*key, "tenant" | "name"));
+    keys.sort_unstable();
+    assert_eq!(described, keys, "describe new keys in src/http/provider_settings.rs");
+}
+
+#[test]
+fn the_document_describes_every_key_of_a_client() {
+    let document = openapi_document();
+    let described = document["components"]["schemas"]["dto.ClientSettings"]["properties"].as_object().unwrap();
+    let mut described: Vec<&str> = described.keys().map(String::as_str).collect();
+    described.sort_unstable();
+    // Tenant and id are told by the address, and the server makes the secret.
+    let mut keys = countersign::config::client_keys();
+    keys.retain(|key| !matches!(*key, "tenant" | "id" | "secret_hash"));
     keys.sort_unstable();
     assert_eq!(described, keys, "describe new keys in src/http/provider_settings.rs");
 }

@@ -225,7 +225,7 @@ async fn odd_pointers_and_statuses_of_a_call_are_no_answer() {
 }
 
 #[tokio::test]
-async fn the_instance_is_destroyed_after_the_host_is_gone() {
+async fn rust_52138_abi_stable_39_libloading_5_the_instance_is_destroyed_after_the_host_is_gone() {
     let bench = Bench::new();
     let file = bench.path("destroyed");
     let entry = bench.fixture(&[&format!("-DDESTROY_FILE=\"{}\"", file.display())]).with("deadline_ms = 5000");
@@ -303,6 +303,11 @@ fn links_directories_and_absent_files_are_refused() {
         let refusal = other.refusal();
         assert!(refusal.contains(part) && refusal.contains(&entry.file.display().to_string()), "{refusal}");
     }
+    // A pipe would keep the server until somebody writes to it.
+    let pipe = bench.path("pipe");
+    assert!(Command::new("mkfifo").args(["-m", "600"]).arg(&pipe).status().unwrap().success());
+    let piped = PluginHost::load(&pipe, &bench.path("store"), Services::default()).err().unwrap().to_string();
+    assert!(piped.contains("plugin lock must be a file"), "{piped}");
     entry.file = real;
     let bench = bench.lock(&entry);
     let elsewhere = tempfile::tempdir().unwrap();

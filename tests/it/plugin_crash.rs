@@ -43,6 +43,7 @@ impl World {
         };
         let text = format!(
             "[server]\npublic_url = \"http://127.0.0.1:8080\"\nallow_insecure_issuers = true\n\
+             [limits]\nsign_ins_per_minute = 0\n\
              [store]\nurl = \"sqlite://{}\"\n[secrets]\nmaster_key_file = {:?}\n[policies]\ndir = {policies:?}\n\
              [plugins]\nlock = {:?}\n[[tenants]]\nid = \"default\"\n{}{}",
             path("countersign.db"),

@@ -104,6 +104,7 @@ async fn sighup_exchanges_a_plugin_and_ends_nothing() {
     let config = dir.path().join("countersign.toml");
     let text = format!(
         "[server]\npublic_url = \"http://127.0.0.1:8080\"\nallow_insecure_issuers = true\n\
+         [limits]\nsign_ins_per_minute = 0\n\
          [store]\nurl = \"sqlite://{}\"\n[secrets]\nmaster_key_file = {:?}\n[policies]\ndir = {:?}\n\
          [plugins]\nlock = {:?}\n[[tenants]]\nid = \"default\"\n\
          [[providers]]\ntenant = \"default\"\nname = \"acme\"\nissuer = {:?}\nclient_ids = [\"app-web\"]\n",

@@ -29,9 +29,14 @@ fn check(file: &Path, config: &str) -> (Option<i32>, String) {
 fn check_passes_what_behaves_and_reports_what_it_tried() {
     let (code, report) = check(&rust_plugin(IP_LIST), "{\"lists\": {\"lab\": [\"192.0.2.7\"]}}");
     assert_eq!(code, Some(0), "{report}");
-    for part in
-        ["handshake", "signal.signals: an ordinary input gives CS_OK", "200 brackets", "KiB more", "0 findings"]
-    {
+    for part in [
+        "handshake",
+        "signal.signals: an ordinary input gives CS_OK",
+        "signal.signals.out.json",
+        "200 brackets",
+        "KiB more",
+        "0 findings",
+    ] {
         assert!(report.contains(part), "{part} in {report}");
     }
     let bench = Bench::new();
@@ -49,6 +54,11 @@ fn check_finds_what_does_not() {
         (rust_plugin(MISBEHAVING), json!({"signals": "abort"}), "gives no answer"),
         (rust_plugin(MISBEHAVING), json!({"signals": "hang", "hang_ms": 60_000}), "gives no answer: timeout"),
         (rust_plugin(MISBEHAVING), json!({"signals": "leak"}), "it leaks"),
+        (
+            rust_plugin(MISBEHAVING),
+            json!({"keys": {"jwks": {"keys": [7]}, "ttl_s": 60}}),
+            "provider.locate_keys.out.json at /jwks/keys/0: is integer, and should be \"object\"",
+        ),
         (rust_plugin(MISBEHAVING), json!({"create": "reject"}), "asked to refuse"),
         (bench.fixture(&["-DMAJOR=2"]).file, json!({}), "needs ABI 2"),
         (wrong, json!({}), "not a loadable library"),

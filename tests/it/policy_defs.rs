@@ -16,7 +16,7 @@ fn definitions(dir: &Path) -> (String, String, Value) {
     let output = run(&["policy", "defs"], dir);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let told = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(told.lines().count(), 3, "{told}");
+    assert_eq!(told.lines().count(), 6, "{told}");
     assert!(told.lines().all(|path| Path::new(path).is_file()), "{told}");
     let read = |name: &str| std::fs::read_to_string(dir.join("definitions").join(name)).unwrap();
     let schema = serde_json::from_str(&read("facts.schema.json")).unwrap();
@@ -76,7 +76,7 @@ fn every_call_that_the_guide_names_stands_in_the_definitions() {
     for name in ["has", "str", "bool", "int", "list", "raw", "path"] {
         assert!(text.contains(&format!("fn {name}(claims: claims, ")), "{name}");
     }
-    for name in ["level", "score", "reasons", "factors_used"] {
+    for name in ["level", "score", "reasons", "factors_used", "audiences"] {
         assert!(text.contains(&format!("fn get {name}(d: decision)")), "{name}");
     }
     assert!(lists.starts_with("module lists;\n") && lists.contains("fn has(name: String, value: ?) -> bool;"));
@@ -113,4 +113,26 @@ fn a_folder_that_cannot_be_written_is_an_error() {
     let output = run(&["policy", "defs"], &file);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("file"));
+}
+
+#[test]
+fn the_schemas_of_the_files_stand_where_the_page_and_the_shipped_settings_say() {
+    let dir = TempDir::new().unwrap();
+    definitions(dir.path());
+    let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
+    let page = std::fs::read_to_string(policies.join("README.md")).unwrap();
+    for name in ["policy", "reasons", "test"] {
+        let file = format!("{name}.schema.json");
+        assert!(page.contains(&file), "{file}");
+        let text = std::fs::read_to_string(dir.path().join("definitions").join(&file)).unwrap();
+        let schema: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    }
+    // As taplo, and what is built on it, finds them.
+    let taplo = std::fs::read_to_string(policies.join(".taplo.toml")).unwrap();
+    let table: toml::Table = taplo.parse().unwrap();
+    let rules = table["rule"].as_array().unwrap();
+    let named: Vec<&str> = rules.iter().map(|rule| rule["schema"]["path"].as_str().unwrap()).collect();
+    let expected = ["policy", "reasons", "test"].map(|name| format!("definitions/{name}.schema.json"));
+    assert_eq!(named, expected);
 }

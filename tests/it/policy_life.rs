@@ -82,7 +82,7 @@ async fn sql(service: &Service, statement: &'static str) -> Vec<u8> {
 const DEFAULT: &str = "risk/_default.rhai";
 
 #[tokio::test]
-async fn a_decision_is_explained_with_the_facts_that_caused_the_points() {
+async fn authentik_25660_a_decision_is_explained_with_the_facts_that_caused_the_points() {
     let service = Service::start().await;
     service.sign_in_from(&service.issuer.token().sign(), "one/1", "device-1").await.signed_in();
     service.clock.advance(Duration::from_secs(1));
@@ -135,7 +135,7 @@ async fn records_are_removed_when_their_time_is_over() {
 }
 
 #[tokio::test]
-async fn a_replay_tells_who_would_be_asked_and_why_and_changes_nothing() {
+async fn privacyidea_5435_a_replay_tells_who_would_be_asked_and_why_and_changes_nothing() {
     let service = Service::start().await;
     let _secret = enrol(&service).await;
     for n in 0..8 {
@@ -350,7 +350,7 @@ async fn a_bundle_that_was_changed_in_the_store_is_not_used() {
 }
 
 #[tokio::test]
-async fn a_shadow_is_counted_and_explained_and_never_seen_by_the_user() {
+async fn opa_520_a_shadow_is_counted_and_explained_and_never_seen_by_the_user() {
     let service = Service::start().await;
     service.sign_in(&service.issuer.token().sign()).await.signed_in();
     let denying = folder(&[(DEFAULT, r#"fn assess(s, risk) { risk.deny("new_device"); }"#)]);
@@ -523,7 +523,9 @@ async fn a_replay_whose_time_is_up_says_so() {
     let candidate = policies.deciding(&tenant).await.unwrap();
     let since = countersign::clock::UnixTime::from_secs(0);
     for (limit, looked_at) in [(None, 1), (Some(Duration::ZERO), 0)] {
-        let report = policies.replay(&tenant, &candidate, since, limit, &|_, _| {}).await.unwrap();
+        let (at, entropy) = (countersign::clock::Clock::now(&service.clock), countersign::secret::SystemEntropy);
+        let author = countersign::admin::audit::Author::command_line(Some(tenant.clone()), at, &entropy);
+        let report = policies.replay(&tenant, &candidate, since, limit, &|_, _| {}, author).await.unwrap();
         let told = report.to_json();
         assert_eq!((told["sign_ins"].as_u64(), told["recorded"].as_u64()), (Some(looked_at), Some(1)));
         assert_eq!(told["complete"], looked_at == 1);

@@ -28,22 +28,23 @@
 //! A message that the mail server refuses for its recipient (550, 551, 553) is refused; anything else, such as a
 //! wrong password or a full queue, means that the channel is out of reach. Nothing is sent twice.
 
+mod conversation;
 mod message;
 mod template;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use countersign_plugin_sdk::serde_json::{self, Value, json};
 use countersign_plugin_sdk::{Call, Config, Host, Mfa, MfaBegin, Outcome, Plugin, PluginError, export};
+use lettre::Address;
 use lettre::message::Mailbox;
+use lettre::transport::smtp::Error;
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsParameters, TlsVersion};
-use lettre::transport::smtp::{Error, SmtpTransport, SmtpTransportBuilder};
-use lettre::{Address, Transport};
 use serde::Deserialize;
 
+use conversation::Server;
 use template::{Templates, Text};
 
 /// Less is not worth a connection.
@@ -94,7 +95,7 @@ impl TlsMode {
 }
 
 struct Smtp {
-    server: SmtpTransportBuilder,
+    server: Server,
     from: Mailbox,
     templates: Templates,
 }
@@ -103,18 +104,18 @@ impl Plugin for Smtp {
     fn create(host: &Host, config: Config) -> Result<Self, PluginError> {
         let settings: Settings =
             serde_json::from_value(Value::Object(config)).map_err(|e| PluginError::new(format!("config: {e}")))?;
-        let mut server = SmtpTransport::builder_dangerous(settings.host.as_str())
-            .port(settings.port.unwrap_or_else(|| settings.tls.port()))
-            .tls(tls(&settings)?);
-        server = match (settings.user, settings.password_secret) {
-            (None, None) => server,
+        let tls = tls(&settings)?;
+        let credentials = match (settings.user, settings.password_secret) {
+            (None, None) => None,
             (Some(user), Some(secret)) => {
                 let password = String::from_utf8(host.secret(&secret)?)
                     .map_err(|_| PluginError::new(format!("secret {secret} is no text")))?;
-                server.credentials(Credentials::new(user, password))
+                Some(Credentials::new(user, password))
             }
             _ => return Err(PluginError::new("config: user and password_secret go together")),
         };
+        let port = settings.port.unwrap_or_else(|| settings.tls.port());
+        let server = Server { host: settings.host, port, tls, credentials };
         let from = settings.from.parse().map_err(|_| PluginError::new("config.from is no address"))?;
         let templates = Templates::new(settings.templates, &settings.locale, settings.product)?;
         Ok(Self { server, from, templates })
@@ -159,16 +160,18 @@ impl Mfa for Smtp {
             Ok(message) => message,
             Err(error) => return Outcome::Invalid(error.message().to_owned()),
         };
-        let left = call.remaining_ms();
-        if left < LEAST_TIME_MS {
+        if call.remaining_ms() < LEAST_TIME_MS {
             return Outcome::Timeout;
         }
-        // For each answer of the server; half, so that a slow one does not outlast the call by much.
-        let patience = Duration::from_millis(left.unsigned_abs() / 2);
-        match self.server.clone().timeout(Some(patience)).build().send(&message) {
-            Ok(_) => Outcome::json(json!({})),
-            Err(error) => refusal(&error),
-        }
+        outcome(self.server.send(&message, &|| call.remaining_ms()))
+    }
+}
+
+fn outcome(sent: Result<(), Option<Error>>) -> Outcome {
+    match sent {
+        Ok(()) => Outcome::json(json!({})),
+        Err(Some(error)) => refusal(&error),
+        Err(None) => Outcome::Timeout,
     }
 }
 
@@ -178,10 +181,19 @@ fn refusal(error: &Error) -> Outcome {
     match status.as_deref() {
         Some(code @ ("550" | "551" | "553")) => Outcome::Reject(format!("status_{code}")),
         Some(code) => Outcome::Unavailable(format!("the mail server answered with status {code}")),
-        None if error.is_timeout() => Outcome::Timeout,
+        None if is_time_out(error) => Outcome::Timeout,
         None if error.is_tls() => Outcome::Unavailable("no TLS with the mail server".to_owned()),
         None => Outcome::Unavailable("the mail server is out of reach, or not understood".to_owned()),
     }
+}
+
+/// The library does not know the word that this system has for a read that took too long.
+fn is_time_out(error: &Error) -> bool {
+    let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    causes.any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        matches!(io, Some(std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut))
+    })
 }
 
 export!(

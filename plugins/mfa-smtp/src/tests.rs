@@ -122,3 +122,62 @@ fn what_cannot_be_sent_is_told_apart() {
         assert_eq!(status(FakeHost::new(), with("destination", address.into())), CS_REJECT, "{address}");
     }
 }
+
+/// A mail server that answers each line, but only after a while.
+fn slow_server(pause: std::time::Duration) -> u16 {
+    use std::io::{BufRead, BufReader, Write};
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let Ok((mut stream, _)) = listener.accept() else { return };
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        let mut answer = "220 slow.example ready";
+        loop {
+            std::thread::sleep(pause);
+            if stream.write_all(format!("{answer}\r\n").as_bytes()).is_err() {
+                return;
+            }
+            let Some(Ok(line)) = lines.next() else { return };
+            answer = if line.starts_with("DATA") { "354 go on" } else { "250 fine" };
+            if answer == "354 go on" {
+                std::thread::sleep(pause);
+                let _ = stream.write_all(b"354 go on\r\n");
+                while lines.next().is_some_and(|line| line.is_ok_and(|line| line != ".")) {}
+                answer = "250 taken";
+            }
+        }
+    });
+    port
+}
+
+#[test]
+fn a_slow_server_does_not_outlast_the_call() {
+    let begun = std::time::Instant::now();
+    // Six answers: together they take longer than there is time, though none of them does.
+    let port = slow_server(std::time::Duration::from_millis(150));
+    let plugin = Live::create(with("port", port.into()));
+    assert_eq!(plugin.send(600), Outcome::Timeout);
+    assert!(begun.elapsed() < std::time::Duration::from_millis(800), "{:?}", begun.elapsed());
+    let port = slow_server(std::time::Duration::from_millis(5));
+    assert_eq!(Live::create(with("port", port.into())).send(5_000), Outcome::json(json!({})));
+}
+
+/// A server with a clock that runs, unlike that of a call of the test kit.
+struct Live(Smtp);
+
+impl Live {
+    fn create(config: Value) -> Self {
+        let Value::Object(config) = config else { unreachable!("it is an object") };
+        Self(Smtp::create(&Host::detached(), config).unwrap())
+    }
+
+    fn send(&self, total_ms: i64) -> Outcome {
+        let text = templates(json!({})).unwrap().render(None, "123456", 300);
+        let to = "ada@example.com".parse().unwrap();
+        let message = message::build(&self.0.from, to, "ZGVsaXZlcnk", text).unwrap();
+        let begun = std::time::Instant::now();
+        let left = || total_ms - i64::try_from(begun.elapsed().as_millis()).unwrap();
+        outcome(self.0.server.send(&message, &left))
+    }
+}

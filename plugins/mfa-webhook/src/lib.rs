@@ -9,6 +9,8 @@
 //! config = { endpoints = { "*" = { url = "https://hooks.example.com/codes", secrets = ["mfa_webhook"] } } }
 //! ```
 //!
+//! For a push it needs both hooks, `["mfa.begin", "mfa.verify"]`, and `method = "push"`; see below.
+//!
 //! `endpoints` is by tenant, `"*"` for all others; a tenant without one is declined. A secret is the text
 //! `whsec_` and 24 to 64 bytes in base64; with two, each request carries two signatures, so that the receiver can
 //! change over. The endpoint gets a `POST`:
@@ -24,6 +26,17 @@
 //! | 410, 422 | not to this user: the method is not allowed |
 //! | 408, 409, 425, 429, 5xx, nothing | tried again while there is time, at most three times |
 //! | anything else | the channel is out of reach |
+//!
+//! A push has `"type": "mfa.push"`, and neither destination nor code: the endpoint knows the devices of the user, and answers
+//! 422 when there is none. Each time that the application asks what came of it, the endpoint gets
+//!
+//! ```json
+//! {"type": "mfa.push_status", "timestamp": "…", "data": {"tenant": "default", "user_id": "usr_…", "delivery_id": "…",
+//!  "reference": "…", "code": ""}}
+//! ```
+//!
+//! and answers with 200 and `{"status": "approved"}`, `"denied"` or `"pending"`. `delivery_id` is the `webhook-id` of the push, `reference` what
+//! it was answered with, and `code` what the user typed, for those that show a number.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -32,9 +45,10 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use countersign_plugin_sdk::serde_json::{self, Value, json};
 use countersign_plugin_sdk::{
-    Call, Config, Host, HttpRequest, HttpResponse, Level, Mfa, MfaBegin, Outcome, Plugin, PluginError, export,
+    Call, Config, Host, HttpRequest, HttpResponse, Level, Mfa, MfaBegin, MfaVerifier, MfaVerify, Outcome, Plugin,
+    PluginError, export,
 };
-use data_encoding::BASE64;
+use data_encoding::{BASE64, BASE64URL_NOPAD};
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -144,33 +158,87 @@ fn read_answer(answer: &HttpResponse) -> Told {
     }
 }
 
+impl Webhook {
+    fn endpoint(&self, tenant: &str) -> Option<&Endpoint> {
+        self.endpoints.get(tenant).or_else(|| self.endpoints.get("*"))
+    }
+
+    /// Asks the endpoint once what came of a push: the application asks again.
+    fn status(endpoint: &Endpoint, call: &Call<'_>, request: &MfaVerify) -> Result<Outcome, PluginError> {
+        let now = call.host().now_unix_ms()?.div_euclid(1_000);
+        let mut id = [0; 16];
+        call.host().random(&mut id)?;
+        let body = json!({
+            "type": "mfa.push_status",
+            "timestamp": rfc3339(now),
+            "data": {
+                "tenant": request.tenant,
+                "user_id": request.user.id,
+                "delivery_id": request.delivery_id,
+                "reference": request.reference,
+                "code": request.code,
+            }
+        });
+        let answer = call.fetch(&endpoint.request(&BASE64URL_NOPAD.encode(&id), now, &body))?;
+        if !(200..=299).contains(&answer.status) {
+            return Err(PluginError::new(format!("the endpoint answered with status {}", answer.status)));
+        }
+        let told: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+        match told["status"].as_str() {
+            Some("approved") => Ok(Outcome::json(json!({}))),
+            Some("denied") => Ok(Outcome::Reject("denied".to_owned())),
+            Some("pending") => Ok(Outcome::Declined),
+            _ => Err(PluginError::new("the endpoint told no status of a push")),
+        }
+    }
+}
+
+fn rfc3339(unix_s: i64) -> String {
+    Timestamp::from_second(unix_s).map(|t| t.to_string()).unwrap_or_default()
+}
+
+impl MfaVerifier for Webhook {
+    fn verify(&self, call: &Call<'_>, request: MfaVerify) -> Outcome {
+        if request.method != "push" {
+            return Outcome::Invalid("only a push is judged here; strike the hook mfa.verify".to_owned());
+        }
+        // Whoever has no endpoint any more has nobody who could confirm.
+        let Some(endpoint) = self.endpoint(&request.tenant) else { return Outcome::Reject("denied".to_owned()) };
+        let told = Self::status(endpoint, call, &request);
+        told.unwrap_or_else(|error| Outcome::Unavailable(error.message().to_owned()))
+    }
+}
+
 impl Mfa for Webhook {
     fn begin(&self, call: &Call<'_>, request: MfaBegin) -> Outcome {
-        let Some(endpoint) = self.endpoints.get(&request.tenant).or_else(|| self.endpoints.get("*")) else {
-            return Outcome::Declined;
-        };
-        let Some(code) = &request.code else {
-            return Outcome::Invalid("there is no code; strike the hook mfa.verify".to_owned());
-        };
+        let Some(endpoint) = self.endpoint(&request.tenant) else { return Outcome::Declined };
+        let is_push = request.method == "push";
+        if request.code.is_some() == is_push {
+            return Outcome::Invalid(
+                "a push has no code, and all else needs one: strike the hook mfa.verify".to_owned(),
+            );
+        }
         let now_s = || call.host().now_unix_ms().map(|ms| ms.div_euclid(1_000));
         let begun = match now_s() {
             Ok(now) => now,
             Err(error) => return Outcome::Unavailable(error.message().to_owned()),
         };
         // The same for each attempt, so that one identifier never stands for two bodies.
-        let body = json!({
-            "type": "mfa.code",
-            "timestamp": Timestamp::from_second(begun).map(|t| t.to_string()).unwrap_or_default(),
+        let mut body = json!({
+            "type": if is_push { "mfa.push" } else { "mfa.code" },
+            "timestamp": rfc3339(begun),
             "data": {
                 "tenant": request.tenant,
                 "user_id": request.user.id,
                 "locale": request.user.locale,
                 "method": request.method,
-                "destination": request.destination,
-                "code": code,
                 "expires_in_s": request.expires_in_s,
             }
         });
+        if let Some(code) = &request.code {
+            body["data"]["destination"] = request.destination.into();
+            body["data"]["code"] = code.as_str().into();
+        }
         let mut pause = FIRST_PAUSE;
         let mut why = String::new();
         for attempt in 1..=ATTEMPTS {
@@ -206,7 +274,7 @@ impl Mfa for Webhook {
 }
 
 export!(
-    Webhook: [mfa],
+    Webhook: [mfa, mfa_verifier],
     id = "countersign.mfa_webhook",
     vendor = "Countersign",
     requests = { http = ["hooks.example.com"], secrets = ["mfa_webhook"] }

@@ -139,3 +139,52 @@ fn a_configuration_that_could_not_sign_is_refused_and_no_secret_is_told() {
     assert!(host.create::<Webhook>(json!({ "endpoints": {} })).is_err());
     assert!(host.create::<Webhook>(json!({ "endpoint": {} })).is_err());
 }
+
+fn push() -> Value {
+    let mut order = order();
+    order["method"] = "push".into();
+    for absent in ["code", "destination"] {
+        order.as_object_mut().unwrap().remove(absent);
+    }
+    order
+}
+
+fn question(code: &str) -> Value {
+    json!({
+        "tenant": "default", "user": { "id": "usr_1", "locale": "sv" }, "method": "push", "delivery_id": "ZGVsaXZlcnk",
+        "reference": "p-1", "code": code, "deadline_ms": 10_000
+    })
+}
+
+#[test]
+fn a_push_is_asked_for_without_address_and_code() {
+    let host = host().answers("POST", URL, 202, r#"{"reference": "p-1"}"#);
+    assert_eq!(plugin(&host).begin(&push()).unwrap(), json!({ "reference": "p-1" }));
+    let body: Value = serde_json::from_str(host.requests()[0].body.as_deref().unwrap()).unwrap();
+    assert_eq!((&body["type"], &body["data"]["method"]), (&json!("mfa.push"), &json!("push")));
+    assert!(body["data"].get("code").is_none() && body["data"].get("destination").is_none(), "{body}");
+}
+
+#[test]
+fn what_came_of_a_push_is_asked_each_time_anew() {
+    for (status, answer, expected) in [
+        (200, r#"{"status": "approved"}"#, Ok(json!({}))),
+        (200, r#"{"status": "pending"}"#, Err(CS_DECLINED)),
+        (200, r#"{"status": "denied"}"#, Err(CS_REJECT)),
+        (200, r#"{"status": "fine"}"#, Err(CS_UNAVAILABLE)),
+        (200, "approved", Err(CS_UNAVAILABLE)),
+        (404, r#"{"status": "approved"}"#, Err(CS_UNAVAILABLE)),
+    ] {
+        let host = host().answers("POST", URL, status, answer);
+        let told = plugin(&host).verify_code(&question("42"));
+        assert_eq!(told.map_err(|refused| refused.status), expected, "{answer}");
+        let request = host.requests().remove(0);
+        let body: Value = serde_json::from_str(request.body.as_deref().unwrap()).unwrap();
+        assert_eq!(body["type"], "mfa.push_status");
+        assert_eq!((&body["data"]["reference"], &body["data"]["code"]), (&json!("p-1"), &json!("42")));
+        assert_ne!(request.headers["webhook-id"], "ZGVsaXZlcnk", "it is no repetition of the push");
+    }
+    let mut code = question("123456");
+    code["method"] = "email".into();
+    assert_eq!(plugin(&host()).verify_code(&code).unwrap_err().status, CS_INVALID);
+}

@@ -31,6 +31,7 @@ macro_rules! export {
     (@hook event) => { "event.observe" };
     (@key facts) => { "facts" };
     (@key claims) => { "claims" };
+    (@key events) => { "events" };
     (@key http) => { "http" };
     (@key secrets) => { "secrets" };
     (@key kv_kib) => { "kv_kib" };

@@ -160,9 +160,10 @@ pub struct MfaBegin {
     pub tenant: String,
     /// The user.
     pub user: UserRef,
-    /// `email` or `sms`.
+    /// `email`, `sms` or `push`.
     pub method: String,
-    /// The verified address or number.
+    /// The verified address or number; empty for a push: the plugin knows the devices of the user.
+    #[serde(default)]
     pub destination: String,
     /// One for each message that is to be sent: an idempotency key.
     pub delivery_id: String,
@@ -182,14 +183,14 @@ pub struct MfaVerify {
     pub tenant: String,
     /// The user.
     pub user: UserRef,
-    /// `email` or `sms`.
+    /// `email`, `sms` or `push`.
     pub method: String,
     /// As in [`MfaBegin`].
     pub delivery_id: String,
     /// `reference` of the answer to `mfa.begin`.
     #[serde(default)]
     pub reference: Option<String>,
-    /// What the user typed, at most 64 characters.
+    /// What the user typed, at most 64 characters; may be empty for a push.
     pub code: String,
     /// Milliseconds that this call may take, as of when it was sent.
     pub deadline_ms: i64,
@@ -236,6 +237,40 @@ pub struct Event {
     /// From 1; more than 1 when an earlier attempt failed.
     #[serde(default)]
     pub attempt: u32,
+}
+
+/// Input of `event.observe`, of a security event: what a provider told of an account, in a token whose signature,
+/// issuer and audience the host has checked. The sessions that it ends have ended.
+#[derive(Debug, Clone, Deserialize)]
+pub struct SecurityEvent {
+    /// `jti` of the token: the same each time that it comes.
+    pub id: String,
+    /// When the provider told it, in seconds since 1970.
+    pub time_unix_s: i64,
+    /// The tenant.
+    pub tenant: String,
+    /// The provider's name.
+    pub provider: String,
+    /// The verified issuer.
+    pub issuer: String,
+    /// At least one.
+    pub events: Vec<ToldEvent>,
+    /// Milliseconds that this call may take, as of when it was sent.
+    pub deadline_ms: i64,
+}
+
+/// One event of a [`SecurityEvent`].
+#[derive(Debug, Clone, Deserialize)]
+pub struct ToldEvent {
+    /// Its type: a URI of RISC, CAEP or anybody, or `apple:` and a type of Apple's notices.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The subject, when one of that issuer is named.
+    #[serde(default)]
+    pub subject: Option<String>,
+    /// The members of the event.
+    #[serde(default)]
+    pub details: Object,
 }
 
 /// One reason of an assessment.

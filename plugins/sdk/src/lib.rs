@@ -53,8 +53,8 @@ pub mod testkit;
 pub use host::{Call, Host, Level};
 pub use http::{HttpRequest, HttpResponse};
 pub use input::{
-    EnrichInput, Event, KeyRequest, Location, MfaBegin, MfaVerify, ProviderRef, Reason, Request, SignalInput,
-    UserRef, VerifyRequest,
+    EnrichInput, Event, KeyRequest, Location, MfaBegin, MfaVerify, ProviderRef, Reason, Request, SecurityEvent,
+    SignalInput, ToldEvent, UserRef, VerifyRequest,
 };
 pub use outcome::{Keys, Outcome, PluginError, Verified};
 pub use serde_json;
@@ -110,7 +110,8 @@ pub trait Mfa: Plugin {
 
 /// Judges codes that the plugin's own service made: hook `mfa.verify`.
 pub trait MfaVerifier: Mfa {
-    /// `Ok` for a right code, `Reject` for a wrong one; anything else is neither and not counted as right.
+    /// `Ok` for a right code or a confirmed push, `Reject` for a wrong or refused one, `Declined` for a push that the user
+    /// has not answered yet; anything else is neither and not counted as right.
     fn verify(&self, call: &Call<'_>, request: MfaVerify) -> Outcome;
 }
 
@@ -119,6 +120,12 @@ pub trait Observer: Plugin {
     /// Takes an event. `Ok` and `Declined` settle it; after anything else the host tries again, with
     /// growing pauses, for 24 h. So it may come twice: `id` tells.
     fn observe(&self, call: &Call<'_>, event: Event) -> Outcome;
+
+    /// Takes what a provider told of an account: with the grant `events = ["security_event"]` only. `Ok` and `Declined`
+    /// settle it; after anything else whoever sent it is asked to send it again, so it may come twice.
+    fn security_event(&self, _call: &Call<'_>, _event: SecurityEvent) -> Outcome {
+        Outcome::Declined
+    }
 }
 
 /// The examples of the README, compiled.

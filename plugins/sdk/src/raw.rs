@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use crate::abi::{
@@ -16,7 +17,8 @@ use crate::abi::{
 };
 use crate::host::{bytes, text};
 use crate::{
-    Call, Config, Host, KeyLocator, Level, Mfa, MfaVerifier, Observer, Outcome, Plugin, Provider, Signal, Verifier,
+    Call, Config, Event, Host, KeyLocator, Level, Mfa, MfaVerifier, Observer, Outcome, Plugin, Provider,
+    SecurityEvent, Signal, Verifier,
 };
 
 struct Instance<P> {
@@ -192,8 +194,41 @@ operations! {
     mfa_begin = Mfa::begin;
     /// `cs_ext_mfa.verify`.
     mfa_verify = MfaVerifier::verify;
-    /// `cs_ext_event.observe`.
-    observe = Observer::observe;
+}
+
+/// What `event.observe` tells of, by `kind`; without one, how a sign-in ended.
+enum Observed {
+    Ended(Event),
+    Told(SecurityEvent),
+}
+
+impl<'de> Deserialize<'de> for Observed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let members = Value::deserialize(deserializer)?;
+        let read = match members["kind"].as_str() {
+            Some("security_event") => serde_json::from_value(members).map(Self::Told),
+            _ => serde_json::from_value(members).map(Self::Ended),
+        };
+        read.map_err(serde::de::Error::custom)
+    }
+}
+
+/// `cs_ext_event.observe`.
+///
+/// # Safety
+/// As the header says of `cs_op`; `this` came from [`create`] for `P`.
+pub unsafe extern "C" fn observe<P: Observer>(
+    this: *mut c_void,
+    call: *const CsCall,
+    input: CsStr,
+    output: *mut CsSink,
+) -> CsStatus {
+    let run = |plugin: &P, call: &Call<'_>, observed: Observed| match observed {
+        Observed::Ended(event) => plugin.observe(call, event),
+        Observed::Told(event) => plugin.security_event(call, event),
+    };
+    // SAFETY: the same promises.
+    unsafe { operate(this, call, input, output, run) }
 }
 
 /// `cs_ext_meta.selftest`: panics on purpose; the wrapper must turn that into `CS_INTERNAL`.

@@ -9,9 +9,10 @@ use crate::clock::UnixTime;
 use crate::ids::{FactorId, TenantId, UserId};
 use crate::mfa::{Factor, MfaMethod};
 use crate::session::SessionLimits;
+use crate::session::clients::Client;
 use crate::signin::identity::{Profile, UserKind};
 use crate::signin::ports::{
-    CommitResult, Directory, EnabledNames, NewLinkOffer, Outcomes, ReplayGuard, SignInCommit, StoreError, Users,
+    CommitResult, Directory, InForce, NewLinkOffer, Outcomes, ReplayGuard, SignInCommit, StoreError, Users,
 };
 use crate::signin::provider::{Provider, Tenant};
 use crate::signin::record::{SignInRecord, SubjectChanged};
@@ -143,8 +144,13 @@ impl Directory for OneProvider {
         if *tenant == self.tenant.id { self.disabled.clone() } else { Vec::new() }
     }
 
-    fn enabled_names(&self, tenant: &TenantId) -> EnabledNames {
-        Arc::new(self.providers(tenant).iter().map(|p| (Arc::clone(&p.name), None)).collect())
+    fn in_force(&self, tenant: &TenantId) -> Arc<InForce> {
+        let providers = self.providers(tenant).iter().map(|p| (Arc::clone(&p.name), p.generation)).collect();
+        Arc::new(InForce { providers, ..InForce::default() })
+    }
+
+    fn find_client(&self, _: &TenantId, _: &str) -> Option<Arc<Client>> {
+        None
     }
 }
 

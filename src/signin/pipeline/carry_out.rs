@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tracing::Instrument;
 
 use super::{LINK_OFFER_TTL, Outcome, Pipeline, Trail};
@@ -14,7 +14,7 @@ use crate::ids::{ChallengeId, EventId, LinkId, RequestId, TenantId, UserId};
 use crate::mfa::{CHALLENGE_TTL, MfaMethod, NewChallenge};
 use crate::secret::Secret;
 use crate::session::issue::Holder;
-use crate::session::{Caps, Grant, SessionLimits};
+use crate::session::{Caps, Grant, SessionLimits, TokenShape};
 use crate::signin::assessment::{Assessment, POLICY_ERROR};
 use crate::signin::decision::{Decided, Decision, Denial};
 use crate::signin::error::{OfferedLink, SignInError};
@@ -24,26 +24,26 @@ use crate::signin::logout::upstream_session;
 use crate::signin::ports::{CommitResult, NewLinkOffer, NewOutcome, SignInCommit};
 use crate::signin::record::{SignInRecord, SubjectChanged};
 use crate::signin::request::TokenBinding;
-use crate::signin::rules::{PolicyFault, TokenInput};
+use crate::signin::rules::{Audiences, PolicyFault, ShapedTokens, TokenInput};
 use crate::signin::user::{IdentityKey, PlannedChange, ResolvedUser};
 
-/// What the tenant's script adds to the tokens.
+/// What the tenant's script makes of the tokens.
 #[derive(Default)]
 struct Shaped {
-    claims: Map<String, Value>,
-    by_factor: BTreeMap<MfaMethod, Map<String, Value>>,
+    always: TokenShape,
+    by_factor: BTreeMap<MfaMethod, TokenShape>,
 }
 
 impl Shaped {
     /// What is the same with every factor is kept once.
-    fn of_factors(mut by_factor: BTreeMap<MfaMethod, Map<String, Value>>) -> Self {
+    fn of_factors(mut by_factor: BTreeMap<MfaMethod, TokenShape>) -> Self {
         match by_factor.pop_first() {
-            Some((_, claims)) if by_factor.values().all(|other| *other == claims) => {
-                Self { claims, by_factor: BTreeMap::new() }
+            Some((_, always)) if by_factor.values().all(|other| *other == always) => {
+                Self { always, by_factor: BTreeMap::new() }
             }
-            Some((method, claims)) => {
-                by_factor.insert(method, claims);
-                Self { claims: Map::new(), by_factor }
+            Some((method, shape)) => {
+                by_factor.insert(method, shape);
+                Self { always: TokenShape::default(), by_factor }
             }
             None => Self::default(),
         }
@@ -88,7 +88,7 @@ impl Pipeline {
             assessment: Some(assessment.clone()),
             session: None,
         };
-        let (decision, shaped) = self.shape_tokens(&decided);
+        let (decision, shaped) = self.shape_tokens(&decided, terms.binding);
         let (outcome, answer) = match &decision {
             Decision::Issue { caps } => {
                 let grant = self.grant(&decided, *caps, shaped, terms, now);
@@ -130,7 +130,9 @@ impl Pipeline {
         let observed = (!self.observer.is_idle()).then(|| record.clone());
         let sealed = self.decisions.freeze(record.id, assessed, &decision);
         let id = record.id;
-        let commit = SignInCommit { change, outcome, record, sealed };
+        let returning = assessed.resolved().link_method() == LinkMethod::Existing;
+        let came_by = returning.then(|| assessed.resolved().identity().token().identity_key());
+        let commit = SignInCommit { change, came_by, outcome, record, sealed };
         let result = self.outcomes.commit(commit).instrument(tracing::debug_span!("signin.commit")).await?;
         if result == CommitResult::Conflict {
             return Ok(Carried::Conflict(Box::new(decided.into_assessed().into_resolved())));
@@ -143,19 +145,15 @@ impl Pipeline {
         Ok(Carried::Outcome(Box::new(answer?)))
     }
 
-    /// What the tenant's script adds to the tokens: of a challenge once for each method, since the methods
-    /// that were used are among what the script sees. If it fails there are none.
-    fn shape_tokens(&self, decided: &Decided) -> (Decision, Shaped) {
+    /// What the tenant's script makes of the tokens. If it fails there are none.
+    fn shape_tokens(&self, decided: &Decided, binding: &TokenBinding) -> (Decision, Shaped) {
         let decision = decided.decision();
         let shaped = match decision {
             Decision::Deny(_) => Ok(Shaped::default()),
-            Decision::Issue { .. } => {
-                self.claims_with(decided, None).map(|claims| Shaped { claims, ..Shaped::default() })
-            }
-            Decision::Challenge { methods, .. } => {
-                let each = methods.iter().map(|&method| Ok((method, self.claims_with(decided, Some(method))?)));
-                each.collect::<Result<BTreeMap<_, _>, _>>().map(Shaped::of_factors)
-            }
+            Decision::Issue { .. } => self
+                .shape_with(decided, binding, None)
+                .map(|shaped| Shaped { always: shaped.shape, ..Shaped::default() }),
+            Decision::Challenge { methods, .. } => self.shape_for_each(decided, binding, methods),
         };
         match shaped {
             Ok(shaped) => (decision.clone(), shaped),
@@ -170,36 +168,74 @@ impl Pipeline {
         }
     }
 
-    fn claims_with(&self, decided: &Decided, factor: Option<MfaMethod>) -> Result<Map<String, Value>, PolicyFault> {
+    /// Scripts are pure: one that did not ask which factor was passed says the same for all of them.
+    fn shape_for_each(
+        &self,
+        decided: &Decided,
+        binding: &TokenBinding,
+        methods: &[MfaMethod],
+    ) -> Result<Shaped, PolicyFault> {
+        let mut by_factor = BTreeMap::new();
+        for &method in methods {
+            let ShapedTokens { shape, asked_for_factor } = self.shape_with(decided, binding, Some(method))?;
+            if !asked_for_factor {
+                return Ok(Shaped { always: shape, by_factor: BTreeMap::new() });
+            }
+            by_factor.insert(method, shape);
+        }
+        Ok(Shaped::of_factors(by_factor))
+    }
+
+    fn shape_with(
+        &self,
+        decided: &Decided,
+        binding: &TokenBinding,
+        factor: Option<MfaMethod>,
+    ) -> Result<ShapedTokens, PolicyFault> {
         let (facts, assessment) = (decided.assessed().facts(), decided.assessed().assessment());
         let reasons = assessment.reasons.iter().map(|(code, _)| Arc::clone(code)).collect();
-        let input = TokenInput { level: assessment.level, score: assessment.score, reasons, factor };
-        self.rules.token_claims(facts, input)
+        let audiences = Audiences::These(self.audiences(binding));
+        let input = TokenInput { level: assessment.level, score: assessment.score, reasons, factor, audiences };
+        let mut shaped = self.rules.shape_tokens(facts, input)?;
+        shaped.shape.audience = shaped.shape.audience.filter(|audience| **audience != *self.issuer.settings.issuer);
+        Ok(shaped)
+    }
+
+    /// One that was asked for stays. Else it is this server's, or may become one that the client is registered for.
+    fn audiences(&self, binding: &TokenBinding) -> Vec<Arc<str>> {
+        if let Some(asked) = &binding.audience {
+            return vec![Arc::clone(asked)];
+        }
+        let own = Arc::from(self.issuer.settings.issuer.as_str());
+        let registered = binding.client.iter().flat_map(|client| client.audiences.iter().cloned());
+        std::iter::once(own).chain(registered).collect()
     }
 
     fn grant(&self, decided: &Decided, caps: Caps, shaped: Shaped, terms: Terms<'_>, now: UnixTime) -> Grant {
         let assessed = decided.assessed();
         let (facts, token) = (assessed.facts(), assessed.resolved().identity().token());
         let Terms { binding, limits } = terms;
-        let client = binding.client.as_ref().map(|c| Arc::clone(&c.id));
+        let client = binding.client.as_deref();
         let sid = token.claims().get("sid").and_then(Value::as_str);
         Grant {
             tenant: facts.tenant.clone(),
             user: assessed.resolved().known().user.id,
             provider: Arc::clone(&facts.provider.id),
-            client_id: client.clone().unwrap_or_else(|| Arc::clone(&facts.client_id)),
+            provider_generation: token.provider().generation,
+            client_id: Arc::clone(client.map_or(&facts.client_id, |client| &client.id)),
             auth_time: token.auth_time().unwrap_or(now),
             amr: facts.upstream.amr.clone(),
             acr: facts.upstream.acr.clone(),
             level: assessed.assessment().level,
             caps: caps.within(limits),
             local_mfa: false,
-            client,
-            audience: binding.audience.clone(),
+            client: client.map(|client| Arc::clone(&client.id)),
+            client_generation: client.map_or(0, |client| client.generation),
+            audience: shaped.always.audience.or_else(|| binding.audience.clone()),
             jkt: binding.jkt.clone(),
             upstream_sid: sid.map(|sid| upstream_session(&facts.tenant, &facts.provider.id, token.issuer(), sid)),
-            claims: shaped.claims,
-            claims_by_factor: shaped.by_factor,
+            claims: shaped.always.claims,
+            shape_by_factor: shaped.by_factor,
         }
     }
 
@@ -347,21 +383,24 @@ pub(super) fn report(result: &Result<Outcome, SignInError>, trail: &Trail, reque
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Map, json};
 
     use super::*;
 
     #[test]
-    fn claims_are_kept_by_factor_only_where_they_differ() {
-        let claims = |how: &str| Map::from_iter([("how".to_owned(), json!(how))]);
+    fn shapes_are_kept_by_factor_only_where_they_differ() {
+        let claims = |how: &str| {
+            let claims = Map::from_iter([("how".to_owned(), json!(how))]);
+            TokenShape { claims, audience: None }
+        };
         let all = |email: &str, sms: &str| {
             BTreeMap::from([(MfaMethod::Email, claims(email)), (MfaMethod::Sms, claims(sms))])
         };
         let same = Shaped::of_factors(all("code", "code"));
-        assert_eq!((same.claims, same.by_factor.len()), (claims("code"), 0));
+        assert_eq!((same.always, same.by_factor.len()), (claims("code"), 0));
         let other = Shaped::of_factors(all("email", "sms"));
-        assert_eq!((other.claims, other.by_factor), (Map::new(), all("email", "sms")));
+        assert_eq!((other.always, other.by_factor), (TokenShape::default(), all("email", "sms")));
         let one = Shaped::of_factors(BTreeMap::from([(MfaMethod::Totp, claims("totp"))]));
-        assert_eq!((one.claims, one.by_factor.len()), (claims("totp"), 0));
+        assert_eq!((one.always, one.by_factor.len()), (claims("totp"), 0));
     }
 }

@@ -100,6 +100,9 @@ async fn settings_pass_the_rules_of_the_file_and_all_that_is_wrong_is_told() {
     refused("b", json!({"issuer": "https://login.microsoftonline.com/{tenantid}/v2.0"})).await;
     refused("b", json!({"clock_leeway": "301s"})).await;
     refused("b", json!({"client_ids": "x\n[[providers]]\nname = 'y'", "enabled": "yes"})).await;
+    refused("b", json!({"provisioning_domains": ["localhost"]})).await;
+    refused("b", json!({"provisioning_domains": ["example.com"], "provisioning": "refuse"})).await;
+    refused("b", json!({"default_roles": ["r".repeat(4097)]})).await;
     refused("b", json!({"tenant": "other"})).await;
     refused("b", json!({"name": "c"})).await;
     refused("B b", json!({})).await;
@@ -463,4 +466,43 @@ async fn a_provider_of_the_same_name_made_again_lets_no_session_of_the_deleted_o
     service.post("/auth/refresh", refresh).await.expect(403, "provider_disabled");
     let fresh = sign_in_with(&service, "beta", None).await.signed_in().clone();
     assert_eq!(service.get_with("/auth/me", fresh["access_token"].as_str().unwrap()).await.status, 200);
+}
+
+#[tokio::test]
+async fn what_a_name_means_is_counted_by_the_store_and_not_by_a_clock() {
+    let service = Service::start().await;
+    let editor = service.admin_key(Role::Editor, Some("default")).await;
+    let body = json!({"name": "beta", "settings": settings(&service)});
+    let mut old = Vec::new();
+    // All in one millisecond.
+    for _ in 0..3 {
+        assert_eq!(service.post_with("/admin/providers", &editor, body.clone()).await.status, 200);
+        let session = sign_in_with(&service, "beta", None).await.signed_in().clone();
+        let access = session["access_token"].as_str().unwrap().to_owned();
+        assert_eq!(service.get_with("/auth/me", &access).await.status, 200);
+        assert_eq!(service.delete_with("/admin/providers/beta", &editor).await.status, 200);
+        old.push((access, json!({"refresh_token": session["refresh_token"]})));
+    }
+    // The file takes the name over: another provider again.
+    let table = format!(
+        "[[providers]]\nname = \"beta\"\nissuer = \"{}\"\nclient_ids = [\"{}\"]\nreplay = \"allow\"\n",
+        service.issuer.url,
+        TestIssuer::CLIENT
+    );
+    let service = service.restart(Setup { more_config: table, ..Setup::default() }).await;
+    for (access, refresh) in old {
+        service.get_with("/auth/me", &access).await.expect(403, "provider_disabled");
+        service.post("/auth/refresh", refresh).await.expect(403, "provider_disabled");
+    }
+    let fresh = sign_in_with(&service, "beta", None).await.signed_in().clone();
+    let access = fresh["access_token"].as_str().unwrap().to_owned();
+    assert_eq!(service.get_with("/auth/me", &access).await.status, 200);
+    // And the session of the file's own goes on over a restart.
+    let table = format!(
+        "[[providers]]\nname = \"beta\"\nissuer = \"{}\"\nclient_ids = [\"{}\"]\n",
+        service.issuer.url,
+        TestIssuer::CLIENT
+    );
+    let service = service.restart(Setup { more_config: table, ..Setup::default() }).await;
+    assert_eq!(service.get_with("/auth/me", &access).await.status, 200);
 }

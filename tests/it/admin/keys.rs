@@ -87,6 +87,16 @@ async fn a_key_that_fails_again_and_again_is_held_off_at_that_address_and_nowher
     }
     service.get_with("/admin/audit", &wrong).await.expect(401, "invalid_admin_key");
     service.get_with("/admin/audit", &key).await.expect(429, "too_many_admin_keys");
+
+    // Other tests of this process count as well.
+    let metrics = service.send(service.http().get(service.url("/metrics"))).await.text;
+    for (counter, least) in
+        [("countersign_admin_key_failures_total", 6), ("countersign_admin_keys_held_off_total", 4)]
+    {
+        let value = metrics.lines().find_map(|line| line.strip_prefix(counter)?.trim().parse::<u64>().ok());
+        assert!(value >= Some(least), "{counter}: {value:?}");
+    }
+    assert!(!metrics.contains("csk_"), "no metric names a key");
 }
 
 #[tokio::test]

@@ -133,6 +133,10 @@ async fn side(service: &Service, tenant: &'static str, provider: &str) -> Side {
         let listed = service.send(request).await;
         listed.body[member][0]["id"].as_str().unwrap_or_else(|| panic!("{list}: {}", listed.text)).to_owned()
     };
+    let client = json!({"client_id": format!("of-{tenant}"), "settings": {"providers": [provider]}});
+    let client = service.post_with("/admin/clients", &admin, client).await;
+    let client =
+        client.body["client"]["client_id"].as_str().unwrap_or_else(|| panic!("{}", client.text)).to_owned();
     let invite = service.post_with("/admin/invitations", &admin, json!({"email": "invited@example.com"})).await;
     let identifiers = BTreeMap::from([
         ("policy_id", policy),
@@ -142,6 +146,7 @@ async fn side(service: &Service, tenant: &'static str, provider: &str) -> Side {
         ("sign_in_id", first("/admin/sign-ins").await),
         ("key_id", admin.split_once('.').unwrap().0.to_owned()),
         ("name", provider.to_owned()),
+        ("client_id", client),
         ("identity_id", mine("/auth/me/identities", "identities").await),
         ("device_id", mine("/auth/me/devices", "devices").await),
         ("invitation_id", invite.body["id"].as_str().unwrap().to_owned()),
@@ -155,6 +160,7 @@ async fn state_of(service: &Service, side: &Side) -> String {
     for list in [
         format!("/admin/users/{}", side.user),
         "/admin/providers".to_owned(),
+        "/admin/clients".to_owned(),
         "/admin/sessions".to_owned(),
         "/admin/admin-keys".to_owned(),
         "/admin/invitations".to_owned(),

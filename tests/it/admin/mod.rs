@@ -1,7 +1,10 @@
+mod clients;
 mod directory;
 mod keys;
 mod matrix;
 mod policies;
+mod policy_storms;
+mod provider_audit;
 mod signing_keys;
 mod users;
 

@@ -8,7 +8,7 @@ use super::Role;
 use crate::support::service::{Answer, JsonBody, Service};
 
 /// The shipped files with these over them, as a draft takes them.
-fn files(over: &[(&str, &str)]) -> Value {
+pub fn files(over: &[(&str, &str)]) -> Value {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/policies"));
     let mut files = Map::new();
     for name in ["policy.toml", "reasons.toml"] {
@@ -26,7 +26,7 @@ fn files(over: &[(&str, &str)]) -> Value {
     json!({"files": files, "note": "a test"})
 }
 
-fn scoring(points: i64) -> Value {
+pub fn scoring(points: i64) -> Value {
     let script = format!(
         "fn assess(s, risk) {{ if s.history.sign_ins_total >= 0 {{ risk.add({points}, \"new_network\"); }} }}"
     );
@@ -35,7 +35,7 @@ fn scoring(points: i64) -> Value {
 }
 
 #[track_caller]
-fn fine(answer: Answer) -> Value {
+pub fn fine(answer: Answer) -> Value {
     assert_eq!(answer.status, 200, "{}", answer.text);
     answer.body
 }

@@ -247,6 +247,7 @@ async fn an_erased_user_leaves_an_identifier_and_nothing_else() {
     let records = &export.body["records"];
     assert!(records["mfa_attempts"][0]["at"].is_string(), "{}", export.text);
     assert_eq!(records["challenges"][0]["methods"], "totp", "{}", export.text);
+    assert!(records["refresh_tokens"][0]["expires_at"].is_string(), "{}", export.text);
     assert!(!export.text.contains("hash") && !export.text.contains("sealed"), "{}", export.text);
 
     service.delete_with(&path, &editor).await.expect(403, "admin_role_insufficient");

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::form;
 use crate::support::issuer::TokenBuilder;
 use crate::support::service::{Answer, Service};
+use crate::support::sessions::{lives, signed_in};
 
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
@@ -20,17 +21,7 @@ async fn tell(service: &Service, token: &str) -> Answer {
 async fn sign_in(service: &Service, sid: Option<&str>, subject: &str) -> Value {
     let token = service.issuer.token().subject(subject);
     let token = if let Some(sid) = sid { token.claim("sid", sid) } else { token };
-    service.sign_in(&token.sign()).await.signed_in().clone()
-}
-
-async fn lives(service: &Service, body: &Value) -> bool {
-    let answer = service.get_with("/auth/me", body["access_token"].as_str().unwrap()).await;
-    if answer.status != 200 {
-        answer.expect(401, "session_ended");
-        let refresh = service.post("/auth/refresh", json!({"refresh_token": body["refresh_token"]})).await;
-        refresh.expect(400, "invalid_refresh_token");
-    }
-    answer.status == 200
+    signed_in(service, &token).await
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! The OAuth endpoints: clients, exchange, refresh, introspection, revocation, metadata.
 
+mod apple_notices;
 mod backchannel;
 mod dpop;
-mod security_events;
+pub mod security_events;
 
 use std::time::Duration;
 
@@ -52,18 +53,18 @@ async fn exchange(service: &Service, token: &str, more: &[(&str, &str)]) -> Answ
     exchange_as(service, &[("client_id", "app")], token, more).await
 }
 
-async fn exchange_as(service: &Service, client: &[(&str, &str)], token: &str, more: &[(&str, &str)]) -> Answer {
+pub async fn exchange_as(service: &Service, client: &[(&str, &str)], token: &str, more: &[(&str, &str)]) -> Answer {
     let plain = [("grant_type", EXCHANGE), ("subject_token", token), ("subject_token_type", ID_TOKEN)];
     form(service, "/oauth/token", &[client, &plain, more].concat()).await
 }
 
-async fn refresh_as(service: &Service, client: &[(&str, &str)], token: &str) -> Answer {
+pub async fn refresh_as(service: &Service, client: &[(&str, &str)], token: &str) -> Answer {
     let plain = [("grant_type", "refresh_token"), ("refresh_token", token)];
     form(service, "/oauth/token", &[client, &plain].concat()).await
 }
 
-const SHOP: [(&str, &str); 2] = [("client_id", "shop"), ("client_secret", SECRET)];
-const APP: [(&str, &str); 1] = [("client_id", "app")];
+pub const SHOP: [(&str, &str); 2] = [("client_id", "shop"), ("client_secret", SECRET)];
+pub const APP: [(&str, &str); 1] = [("client_id", "app")];
 const API: [(&str, &str); 2] = [("client_id", "api"), ("client_secret", SECRET)];
 
 fn text<'a>(answer: &'a Answer, name: &str) -> &'a str {
@@ -76,7 +77,8 @@ fn claims(token: &str) -> Value {
 }
 
 #[tokio::test]
-async fn an_id_token_is_exchanged_for_tokens_of_the_client_that_no_other_can_refresh() {
+async fn keycloak_45180_thunderid_3869_an_id_token_is_exchanged_for_tokens_of_the_client_that_no_other_can_refresh()
+{
     let service = Service::start_with(setup()).await;
     let first = exchange_as(&service, &SHOP, &service.issuer.token().sign(), &[]).await;
     assert_eq!(first.status, 200, "{}", first.text);

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use countersign::admin::access::Role;
 use serde_json::{Value, json};
 
 use crate::support::issuer::TokenBuilder;
 use crate::support::service::{Answer, Service};
+use crate::support::sessions::{lives, signed_in, signed_in_as};
 
 const PATH: &str = "/auth/security-events";
-const REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
+pub const REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 const DISABLED: &str = "https://schemas.openid.net/secevent/risc/event-type/account-disabled";
 const VERIFICATION: &str = "https://schemas.openid.net/secevent/ssf/event-type/verification";
 
@@ -17,41 +19,27 @@ fn subject(service: &Service, subject: &str) -> Value {
 }
 
 /// A token that would be accepted, about the subject of `TestIssuer::token`, without `sub` and `exp`.
-fn event(service: &Service, kind: &str) -> TokenBuilder {
+pub fn event(service: &Service, kind: &str) -> TokenBuilder {
     let token = service.issuer.token().header("typ", "secevent+jwt").without("sub").without("exp");
     token.claim("sub_id", subject(service, "subject-1")).claim("events", json!({kind: {}}))
 }
 
-async fn push(service: &Service, token: &str) -> Answer {
+pub async fn push(service: &Service, token: &str) -> Answer {
     let request = service.http().post(service.url(PATH)).header("content-type", "application/secevent+jwt");
     service.send(request.body(token.to_owned())).await
 }
 
-async fn taken(service: &Service, token: &str) {
+pub async fn taken(service: &Service, token: &str) {
     let answer = push(service, token).await;
     assert_eq!((answer.status, answer.text.as_str()), (202, ""));
-}
-
-async fn sign_in(service: &Service, subject: &str) -> Value {
-    service.sign_in(&service.issuer.token().subject(subject).sign()).await.signed_in().clone()
-}
-
-async fn lives(service: &Service, body: &Value) -> bool {
-    let answer = service.get_with("/auth/me", body["access_token"].as_str().unwrap()).await;
-    if answer.status != 200 {
-        answer.expect(401, "session_ended");
-        let refresh = service.post("/auth/refresh", json!({"refresh_token": body["refresh_token"]})).await;
-        refresh.expect(400, "invalid_refresh_token");
-    }
-    answer.status == 200
 }
 
 #[tokio::test]
 async fn a_revoked_session_or_a_disabled_account_ends_the_sessions_of_its_subject_alone() {
     let service = Service::start().await;
-    let other = sign_in(&service, "subject-2").await;
+    let other = signed_in_as(&service, "subject-2").await;
     for kind in [REVOKED, DISABLED] {
-        let (one, two) = (sign_in(&service, "subject-1").await, sign_in(&service, "subject-1").await);
+        let (one, two) = (signed_in_as(&service, "subject-1").await, signed_in_as(&service, "subject-1").await);
         taken(&service, &event(&service, kind).sign()).await;
         assert!(!lives(&service, &one).await && !lives(&service, &two).await, "{kind}");
     }
@@ -61,10 +49,10 @@ async fn a_revoked_session_or_a_disabled_account_ends_the_sessions_of_its_subjec
 #[tokio::test]
 async fn a_token_that_comes_again_or_late_ends_what_began_before_it_and_nothing_else() {
     let service = Service::start().await;
-    let before = sign_in(&service, "subject-1").await;
+    let before = signed_in_as(&service, "subject-1").await;
     let token = event(&service, REVOKED).sign();
     service.clock.advance(Duration::from_secs(600));
-    let after = sign_in(&service, "subject-1").await;
+    let after = signed_in_as(&service, "subject-1").await;
     for _ in 0..2 {
         taken(&service, &token).await;
         assert!(!lives(&service, &before).await && lives(&service, &after).await);
@@ -84,7 +72,7 @@ async fn a_subject_in_the_event_or_inside_a_complex_one_is_found() {
         event(&service, REVOKED).without("sub_id").claim("events", json!({REVOKED: {"subject": old}})),
         event(&service, REVOKED).claim("sub_id", json!({"format": "complex", "user": named, "session": {}})),
     ] {
-        let body = sign_in(&service, "subject-1").await;
+        let body = signed_in_as(&service, "subject-1").await;
         taken(&service, &token.sign()).await;
         assert!(!lives(&service, &body).await);
     }
@@ -94,7 +82,7 @@ async fn a_subject_in_the_event_or_inside_a_complex_one_is_found() {
 async fn what_names_nobody_or_only_informs_is_taken_and_ends_nothing() {
     let service = Service::start().await;
     let email = service.issuer.token().claim("email", "ada@example.com").claim("email_verified", true);
-    let body = service.sign_in(&email.subject("subject-1").sign()).await.signed_in().clone();
+    let body = signed_in(&service, &email.subject("subject-1")).await;
     let good = || event(&service, REVOKED);
     let foreign = json!({"format": "iss_sub", "iss": "https://other.example", "sub": "subject-1"});
     for token in [
@@ -117,7 +105,7 @@ async fn what_names_nobody_or_only_informs_is_taken_and_ends_nothing() {
 #[tokio::test]
 async fn what_is_no_security_event_token_of_a_provider_is_refused_in_the_words_of_the_rfc() {
     let service = Service::start().await;
-    let body = sign_in(&service, "subject-1").await;
+    let body = signed_in_as(&service, "subject-1").await;
     let now = service.clock.now_s();
     let good = || event(&service, REVOKED);
     let mut changed = good().sign();
@@ -162,4 +150,41 @@ async fn what_is_no_security_event_token_of_a_provider_is_refused_in_the_words_o
         .sign_in(&good().claim("sub", "subject-1").claim("exp", now + 300).sign())
         .await
         .expect(401, "id_token_type_refused");
+}
+
+/// The audit records of what providers told, newest first.
+pub async fn recorded(service: &Service) -> Vec<Value> {
+    let viewer = service.admin_key(Role::Viewer, Some("default")).await;
+    let found = service.get_with("/admin/audit?action=identity.security_event", &viewer).await;
+    assert_eq!(found.status, 200, "{}", found.text);
+    found.body["items"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn each_event_leaves_one_audit_record_without_personal_data() {
+    let service = Service::start().await;
+    let body = signed_in_as(&service, "subject-1").await;
+    signed_in_as(&service, "subject-1").await;
+    let token = event(&service, REVOKED).claim("jti", "the-jti").sign();
+    for _ in 0..3 {
+        taken(&service, &token).await;
+    }
+    service.clock.advance(Duration::from_secs(1));
+    let email = json!({"format": "email", "email": "ada@example.com"});
+    taken(&service, &event(&service, "https://example.com/event").claim("sub_id", email).sign()).await;
+    let records = recorded(&service).await;
+    assert_eq!(records.len(), 2, "a token that comes again is recorded once: {records:?}");
+    let (unknown, ended) = (&records[0], &records[1]);
+    assert_eq!((&ended["target"], &ended["actor"]), (&body["user_id"], &json!("system")));
+    let after = |record: &Value, member: &str| record["difference"][member]["after"].clone();
+    assert_eq!(after(ended, "sessions_ended"), 2);
+    assert_eq!(after(ended, "types"), json!([REVOKED]));
+    assert_eq!(after(ended, "provider"), "acme");
+    assert_eq!(after(ended, "issuer"), json!(service.issuer.url));
+    assert_eq!(after(ended, "token").as_str().unwrap().len(), 64);
+    assert_eq!((&unknown["target"], after(unknown, "sessions_ended")), (&json!("acme"), json!(0)));
+    let text = json!(records).to_string();
+    for secret in ["the-jti", "subject-1", "ada@example.com"] {
+        assert!(!text.contains(secret), "{secret} in {text}");
+    }
 }

@@ -76,7 +76,7 @@ async fn an_invitation_says_whom_and_stays_in_its_tenant() {
 
 /// Apple's `transfer_sub`: the same person comes with another subject after a move of teams.
 #[tokio::test]
-async fn an_identity_gets_its_new_subject_and_the_old_one_is_nobodys() {
+async fn supabase_2162_transfer_sub_an_identity_gets_its_new_subject_and_the_old_one_is_nobodys() {
     let service = Service::start().await;
     let key = service.admin_key(Role::Editor, Some("default")).await;
     let (_, body) = sign_in(&service, service.issuer.token().subject("old")).await;

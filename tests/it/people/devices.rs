@@ -53,7 +53,7 @@ async fn devices(service: &Service, access: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_trusted_device_stands_for_the_second_factor_at_medium_risk_for_thirty_days() {
+async fn logto_9238_breeze_2788_a_trusted_device_stands_for_the_second_factor_at_medium_risk_for_thirty_days() {
     let (_dir, service, secret) = start(POLICY, MEDIUM).await;
     let access = pass(&service, &secret, "phone").await;
     let trusted = trust(&service, &access, "phone").await;

@@ -8,7 +8,7 @@ use countersign::signin::user::UserStatus;
 use serde_json::{Value, json};
 
 use super::{mail, of_second, sign_in, through_second, with_second};
-use crate::mfa::enrol_with;
+use crate::mfa::{code, enrol_with, verify};
 use crate::support::service::{Answer, JsonBody, Service, Setup};
 
 const PATH: &str = "/auth/me/identities";
@@ -110,6 +110,11 @@ async fn an_address_verified_on_both_sides_is_linked_by_the_accounts_factor() {
     let token = || mail(service.issuer.token().subject("b"), "ada@example.com", true).claim("amr", json!(["mfa"]));
     let answer = through_second(&service, token()).await;
     assert_eq!(answer.challenged()["mfa_check_reason"], "link_confirmation");
+    let editor = service.admin_key(countersign::admin::access::Role::Editor, Some("default")).await;
+    let export = format!("/admin/users/{}/export", ada.as_str().unwrap());
+    let export = service.post_with(&export, &editor, json!({})).await;
+    let waiting = &export.body["records"]["challenge_links"][0];
+    assert_eq!((&waiting["provider"], &waiting["subject"]), (&json!("second"), &json!("b")), "{}", export.text);
     let verify = "/auth/mfa/verify-challenge";
     let challenge = &answer.body["challenge_token"];
     let wrong = service.post(verify, json!({"challenge_token": challenge, "code": "000000"})).await;
@@ -147,7 +152,7 @@ async fn a_wrong_or_missing_factor_links_nothing() {
 }
 
 #[tokio::test]
-async fn a_signed_in_user_links_with_an_id_token_that_is_checked_and_spent_as_at_a_sign_in() {
+async fn mas_3135_a_signed_in_user_links_with_an_id_token_that_is_checked_and_spent_as_at_a_sign_in() {
     let service = with_second("").await;
     let (access, body) = sign_in(&service, service.issuer.token()).await;
     let token = of_second(&service, "b").sign();
@@ -221,6 +226,27 @@ async fn unlinking_never_strands_and_ends_the_sessions_of_the_provider() {
     unlink(&service, &access, &json!("idn_x")).await.expect(404, "unknown_identity");
     let stranger = through_second(&service, service.issuer.token().subject("b")).await;
     assert_ne!(stranger.signed_in()["user_id"], service.get_with("/auth/me", &access).await.body["data"]["id"]);
+}
+
+#[tokio::test]
+async fn unlinking_ends_the_open_challenges_of_the_provider_and_no_others() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let service = Service::start().await;
+    let more_config = super::second(&service, "").more_config;
+    let setup = Setup::with_policies(dir.path(), &[("risk/_default.rhai", crate::mfa::DEMAND)]);
+    let service = service.restart(Setup { more_config, ..setup }).await;
+    let (access, _) = sign_in(&service, service.issuer.token()).await;
+    let secret = enrol_with(&service, &access).await;
+    let token = of_second(&service, "b").sign();
+    service.post_with(PATH, &access, json!({"id_token": token, "provider": "second"})).await;
+    service.clock.advance(Duration::from_secs(60));
+    let through = through_second(&service, service.issuer.token().subject("b")).await;
+    let through = through.challenged()["challenge_token"].clone();
+    let other = crate::mfa::challenge(&service).await;
+    let second_id = listed(&service, &access).await[1]["id"].clone();
+    assert_eq!(unlink(&service, &access, &second_id).await.status, 200);
+    verify(&service, &through, &code(&service, &secret, 0)).await.expect(400, "challenge_expired");
+    verify(&service, &other, &code(&service, &secret, 0)).await.signed_in();
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod devices;
 mod identities;
 mod invitations;
 mod passwords;
+mod races;
 mod remapping;
 
 use serde_json::{Value, json};

@@ -67,6 +67,75 @@ async fn answers_tell_how_near_the_end_of_a_local_password_is_and_nothing_withou
 }
 
 #[tokio::test]
+async fn an_answered_challenge_tells_it_and_a_waiting_one_does_not() {
+    let dir = TempDir::new().unwrap();
+    let files = [("policy.toml", &*policy("")), ("risk/_default.rhai", crate::mfa::DEMAND)];
+    let service = Service::start_with(Setup::with_policies(dir.path(), &files)).await;
+    let key = service.admin_key(Role::Editor, Some("default")).await;
+    let (access, body) = sign_in(&service, service.issuer.token()).await;
+    let secret = enrol_with(&service, &access).await;
+    assert_eq!(set(&service, &key, &body["user_id"], FIRST, true).await.status, 200);
+    service.clock.advance(Duration::from_secs(60));
+    let challenged = service.sign_in(&service.issuer.token().sign()).await;
+    assert_eq!(fields(challenged.challenged()), [Value::Null, Value::Null, Value::Null]);
+    let token = &challenged.body["challenge_token"];
+    let done = crate::mfa::verify(&service, token, &code(&service, &secret, 0)).await;
+    let expected = [json!(true), json!(90), Value::Null];
+    assert_eq!((fields(done.signed_in()), fields(&done.body["user"])), (expected.clone(), expected));
+}
+
+#[tokio::test]
+async fn a_changed_password_ends_the_open_challenges() {
+    let dir = TempDir::new().unwrap();
+    let files = [("policy.toml", &*policy("")), ("risk/_default.rhai", crate::mfa::DEMAND)];
+    let service = Service::start_with(Setup::with_policies(dir.path(), &files)).await;
+    let key = service.admin_key(Role::Editor, Some("default")).await;
+    let (access, body) = sign_in(&service, service.issuer.token()).await;
+    let secret = enrol_with(&service, &access).await;
+    service.clock.advance(Duration::from_secs(60));
+    let open = crate::mfa::challenge(&service).await;
+    assert_eq!(set(&service, &key, &body["user_id"], FIRST, false).await.status, 200);
+    crate::mfa::verify(&service, &open, &code(&service, &secret, 0)).await.expect(400, "challenge_expired");
+
+    let (first, second) = (crate::mfa::challenge(&service).await, crate::mfa::challenge(&service).await);
+    let done = crate::mfa::verify(&service, &first, &code(&service, &secret, 0)).await;
+    let access = done.signed_in()["access_token"].as_str().unwrap();
+    assert_eq!(change(&service, access, FIRST, SECOND).await.status, 200);
+    service.clock.advance(Duration::from_secs(60));
+    crate::mfa::verify(&service, &second, &code(&service, &secret, 0)).await.expect(400, "challenge_expired");
+}
+
+#[tokio::test]
+async fn the_token_endpoint_tells_it_in_both_grants() {
+    let dir = TempDir::new().unwrap();
+    let setup = Setup::with_policies(dir.path(), &[("policy.toml", &policy(""))]);
+    let service = Service::start_with(Setup { more_config: crate::oauth::setup().more_config, ..setup }).await;
+    let key = service.admin_key(Role::Editor, Some("default")).await;
+    let ask = async |grant: &[(&str, &str)]| {
+        let answer = crate::oauth::form(&service, "/oauth/token", &[&[("client_id", "app")], grant].concat()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.body
+    };
+    let exchange = async || {
+        let token = service.issuer.token().sign();
+        let (grant, kind) =
+            ("urn:ietf:params:oauth:grant-type:token-exchange", "urn:ietf:params:oauth:token-type:id_token");
+        ask(&[("grant_type", grant), ("subject_token", &token), ("subject_token_type", kind)]).await
+    };
+    let before = exchange().await;
+    assert_eq!(fields(&before), [Value::Null, Value::Null, Value::Null]);
+    let me = service.get_with("/auth/me", before["access_token"].as_str().unwrap()).await;
+    assert_eq!(set(&service, &key, &me.body["data"]["id"], FIRST, false).await.status, 200);
+    let exchanged = exchange().await;
+    assert_eq!(fields(&exchanged), [json!(false), json!(90), Value::Null]);
+    service.clock.advance(Duration::from_secs(80 * DAY));
+    let exchanged = exchange().await;
+    let refresh = exchanged["refresh_token"].as_str().unwrap();
+    let refreshed = ask(&[("grant_type", "refresh_token"), ("refresh_token", refresh)]).await;
+    assert_eq!(fields(&refreshed), [json!(false), json!(10), json!("expiring")]);
+}
+
+#[tokio::test]
 async fn an_expired_password_denies_or_challenges_where_the_tenant_says_so() {
     let (_dir, service, key) = with_policy("expired = \"deny\"").await;
     let (_, body) = sign_in(&service, service.issuer.token()).await;

@@ -70,3 +70,45 @@ async fn cve_2026_40172_a_mapping_grants_groups_and_roles_within_the_allow_list_
     let seen = claims(&refreshed.signed_in()["access_token"]);
     assert_eq!((seen.get("groups"), &seen["roles"]), (None, &json!(["reader"])), "what went upstream goes here");
 }
+
+#[tokio::test]
+async fn default_roles_are_everybodys_at_each_sign_in_as_the_configuration_says_then() {
+    let dir = TempDir::new().unwrap();
+    let setup = |roles: &str| {
+        let mut setup = Setup::with_policies(dir.path(), &[("mapping/acme.rhai", MAPPING)]);
+        setup.provider = format!("allowed_roles = [\"reader\"]\n{roles}");
+        setup
+    };
+    let service = Service::start_with(setup("default_roles = [\"member\", \"beta\"]")).await;
+    let token = |service: &Service, roles: &[&str]| {
+        service.issuer.token().claim("groups", json!([])).claim("roles", json!(roles))
+    };
+    let (_, body) = sign_in(&service, token(&service, &["reader", "root"])).await;
+    assert_eq!(claims(&body["access_token"])["roles"], json!(["beta", "member", "reader"]));
+    let (_, body) = sign_in(&service, token(&service, &[])).await;
+    assert_eq!(claims(&body["access_token"])["roles"], json!(["beta", "member"]));
+    let service = service.restart(setup("")).await;
+    let (_, body) = sign_in(&service, token(&service, &["member"])).await;
+    assert_eq!(claims(&body["access_token"]).get("roles"), None, "a default grants the mapping nothing");
+}
+
+#[tokio::test]
+async fn users_are_created_of_the_named_domains_only_and_whoever_is_there_comes_in() {
+    let service = Service::start().await;
+    let of = |service: &Service, subject: &str| service.issuer.token().subject(subject);
+    sign_in(&service, mail(of(&service, "before"), "eve@elsewhere.example", true)).await;
+    let lines = "provisioning_domains = [\"Example.com\", \"example.org\"]";
+    let service = service.restart(Setup::provider(lines)).await;
+    sign_in(&service, mail(of(&service, "before"), "eve@elsewhere.example", true)).await;
+    sign_in(&service, mail(of(&service, "one"), "ada@EXAMPLE.com", true)).await;
+    sign_in(&service, mail(of(&service, "two"), "ada@example.org", true)).await;
+    for token in [
+        mail(of(&service, "three"), "ada@elsewhere.example", true),
+        mail(of(&service, "four"), "ada@sub.example.com", true),
+        mail(of(&service, "five"), "ada@badexample.com", true),
+        mail(of(&service, "six"), "eve@example.com", false),
+        of(&service, "seven"),
+    ] {
+        service.sign_in(&token.sign()).await.expect(403, "user_not_provisioned");
+    }
+}

@@ -125,6 +125,20 @@ async fn a_compromised_key_opens_nothing_any_more_and_sessions_go_on_with_the_ne
 }
 
 #[tokio::test]
+async fn of_rotations_in_one_millisecond_the_last_one_counts() {
+    let service = Service::start().await;
+    let author = Author::command_line(None, service.clock.now(), &SystemEntropy);
+    for _ in 0..12 {
+        let info = service.keys().rotate(Rotate::Now, &author).await.unwrap();
+        assert_eq!(info.state.as_str(), "active");
+        assert_eq!(kid(&sign_in(&service).await["access_token"]), info.id.to_string());
+        assert_eq!(published(&service).await.len(), service.keys().list().await.unwrap().len());
+    }
+    let active = service.keys().list().await.unwrap().into_iter().filter(|key| key.state.as_str() == "active");
+    assert_eq!(active.count(), 1);
+}
+
+#[tokio::test]
 async fn another_algorithm_in_the_configuration_comes_with_a_key_that_is_published_first() {
     let service = Service::start().await;
     let first = sign_in(&service).await;

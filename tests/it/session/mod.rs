@@ -55,7 +55,7 @@ async fn a_reuse_after_the_grace_ends_the_session() {
 }
 
 #[tokio::test]
-async fn a_hundred_refreshes_at_once_leave_one_living_successor() {
+async fn nocturne_326_engram_389_a_hundred_refreshes_at_once_leave_one_living_successor() {
     let service = Service::start().await;
     let first = signed_in(&service).await;
     let answers =

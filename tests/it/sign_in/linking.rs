@@ -33,7 +33,7 @@ async fn with_second(lines: &str) -> Service {
 }
 
 #[tokio::test]
-async fn an_address_of_another_account_is_a_conflict_by_default() {
+async fn fusionauth_2424_an_address_of_another_account_is_a_conflict_by_default() {
     let service = with_second("").await;
     let owner = service.sign_in(&mail(service.issuer.token(), "ada@example.com", true).sign()).await;
     owner.signed_in();
@@ -60,7 +60,7 @@ async fn two_subjects_with_one_unverified_address_are_two_users() {
 }
 
 #[tokio::test]
-async fn linking_needs_the_address_verified_on_both_sides() {
+async fn mas_2089_linking_needs_the_address_verified_on_both_sides() {
     let service = with_second("linking = \"verified_email\"").await;
     let owner = service.sign_in(&mail(service.issuer.token(), "ada@example.com", true).sign()).await;
     let unverified = mail(service.issuer.token().subject("b"), "ada@example.com", false);
@@ -80,7 +80,7 @@ async fn an_address_that_only_the_local_side_has_unverified_links_nobody() {
 }
 
 #[tokio::test]
-async fn a_provider_that_is_not_trusted_for_addresses_links_nobody() {
+async fn klangk_166_manyfold_5088_a_provider_that_is_not_trusted_for_addresses_links_nobody() {
     let service = with_second("linking = \"verified_email\"\nemail_trust = \"never\"").await;
     service.sign_in(&mail(service.issuer.token(), "ada@example.com", true).sign()).await.signed_in();
     let token = mail(service.issuer.token().subject("b"), "ada@example.com", true);
@@ -103,7 +103,7 @@ async fn a_changed_address_never_inherits_the_verified_mark() {
 }
 
 #[tokio::test]
-async fn an_address_that_somebody_else_holds_does_not_stop_a_known_user() {
+async fn authentik_20975_an_address_that_somebody_else_holds_does_not_stop_a_known_user() {
     let service = Service::start().await;
     service.sign_in(&mail(service.issuer.token(), "ada@example.com", true).sign()).await.signed_in();
     service.sign_in(&mail(service.issuer.token().subject("b"), "b@example.com", true).sign()).await.signed_in();

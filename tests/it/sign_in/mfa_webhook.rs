@@ -14,25 +14,27 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use super::plugin_ports::{challenge, send, verify};
-use crate::support::plugins::{Bench, MFA_WEBHOOK};
-use crate::support::service::{Service, Setup};
+use crate::support::plugins::{Bench, Entry, MFA_WEBHOOK};
+use crate::support::service::{Answer, Service, Setup};
 
-const KEY: &[u8] = b"a key of thirty-two bytes, random";
+pub const KEY: &[u8] = b"a key of thirty-two bytes, random";
 
 #[derive(Clone)]
-struct Received {
+pub struct Received {
     id: String,
     idempotency_key: String,
     time: String,
     signatures: String,
-    body: String,
+    pub body: String,
 }
 
 /// The endpoint of a tenant: answers as it is told, then with 202.
 #[derive(Clone, Default)]
-struct Receiver {
+pub struct Receiver {
     received: Arc<Mutex<Vec<Received>>>,
     statuses: Arc<Mutex<VecDeque<u16>>>,
+    /// Bodies of answers; empty ones when there is none left.
+    answers: Arc<Mutex<VecDeque<String>>>,
 }
 
 impl Endpoint for Receiver {
@@ -44,20 +46,21 @@ impl Endpoint for Receiver {
         let (time, signatures) = (header("webhook-timestamp"), header("webhook-signature"));
         let body = request.take_body().into_string().await?;
         self.received.lock().unwrap().push(Received { id, idempotency_key, time, signatures, body });
-        let status = self.statuses.lock().unwrap().pop_front().unwrap_or(202);
-        Ok(StatusCode::from_u16(status).unwrap().into_response())
+        let status = StatusCode::from_u16(self.statuses.lock().unwrap().pop_front().unwrap_or(202)).unwrap();
+        let answer = self.answers.lock().unwrap().pop_front().unwrap_or_default();
+        Ok(answer.with_status(status).into_response())
     }
 }
 
 impl Receiver {
-    async fn start(self) -> String {
+    pub async fn start(self) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/codes", listener.local_addr().unwrap());
         tokio::spawn(serve(listener, self.boxed(), std::future::pending()));
         url
     }
 
-    fn received(&self) -> Vec<Received> {
+    pub fn received(&self) -> Vec<Received> {
         self.received.lock().unwrap().clone()
     }
 }
@@ -71,16 +74,25 @@ fn is_signed(message: &Received) -> bool {
     })
 }
 
+/// The plugin, sending codes of this method to a receiver.
+pub fn webhook(bench: &Bench, url: &str, method: &str, hooks: &[&str]) -> Entry {
+    let entry = bench.rust(MFA_WEBHOOK, "countersign.mfa_webhook").hooks(hooks);
+    let entry = entry.with(&format!("method = \"{method}\"\ndeadline_ms = 10000"));
+    let entry = entry.with("grants = { http = [\"127.0.0.1\"], secrets = [\"mfa_webhook\"] }");
+    entry.with(&format!(
+        "config = {{ endpoints = {{ default = {{ url = \"{url}\", secrets = [\"mfa_webhook\"] }} }} }}"
+    ))
+}
+
 async fn start(receiver: &Receiver) -> (Service, Bench, TempDir) {
+    start_for(receiver, "email", &["mfa.begin"]).await
+}
+
+async fn start_for(receiver: &Receiver, method: &str, hooks: &[&str]) -> (Service, Bench, TempDir) {
     let url = receiver.clone().start().await;
     let bench = Bench::new();
     bench.secret("mfa_webhook", &format!("whsec_{}", BASE64.encode(KEY)));
-    let entry = bench.rust(MFA_WEBHOOK, "countersign.mfa_webhook").hooks(&["mfa.begin"]);
-    let entry = entry.with("method = \"email\"\ndeadline_ms = 10000");
-    let entry = entry.with("grants = { http = [\"127.0.0.1\"], secrets = [\"mfa_webhook\"] }");
-    let entry = entry.with(&format!(
-        "config = {{ endpoints = {{ default = {{ url = \"{url}\", secrets = [\"mfa_webhook\"] }} }} }}"
-    ));
+    let entry = webhook(&bench, &url, method, hooks);
     let bench = bench.lock(&entry);
     let policies = TempDir::new().unwrap();
     let rules = r#"fn assess(s, risk) { if s.history.sign_ins_total > 0 { risk.require_mfa("new_device"); } }"#;
@@ -150,4 +162,62 @@ async fn what_the_endpoint_answers_is_told_apart() {
         let answer = service.post("/auth/mfa/verify-challenge", guess).await;
         assert_ne!(answer.status, 200, "a code that nobody got opens nothing");
     }
+}
+
+async fn confirm(service: &Service, challenge: &Value, code: &str) -> Answer {
+    let body = json!({"challenge_token": challenge, "mfa_method": "push", "code": code});
+    service.post("/auth/mfa/verify-challenge", body).await
+}
+
+#[tokio::test]
+async fn a_push_is_waited_for_without_counting_and_gives_tokens_when_the_user_confirms() {
+    let receiver = Receiver::default();
+    let (service, _bench, _policies) = start_for(&receiver, "push", &["mfa.begin", "mfa.verify"]).await;
+    let challenged = challenge(&service).await;
+    assert_eq!(challenged.challenged()["required_mfa_methods"], json!(["push"]));
+    let token = challenged.body["challenge_token"].clone();
+    confirm(&service, &token, "").await.expect(400, "invalid_mfa_code");
+    let status = |status: &str| receiver.answers.lock().unwrap().push_back(json!({"status": status}).to_string());
+    receiver.answers.lock().unwrap().push_back(json!({"reference": "p-1"}).to_string());
+    let sent = send(&service, &token, "push").await;
+    assert_eq!((sent.status, &sent.body["destination"]), (200, &json!("")), "{}", sent.text);
+    // More often than wrong codes are forgiven, for a challenge and for a user.
+    for _ in 0..12 {
+        status("pending");
+        confirm(&service, &token, "").await.expect(400, "mfa_pending");
+    }
+    // A code that is not right yet is a guess.
+    status("pending");
+    confirm(&service, &token, "42").await.expect(400, "invalid_mfa_code");
+    status("denied");
+    confirm(&service, &token, "").await.expect(400, "invalid_mfa_code");
+    confirm(&service, &token, "").await.expect(503, "channel_unavailable");
+    status("approved");
+    confirm(&service, &token, "").await.signed_in();
+    confirm(&service, &token, "").await.expect(400, "challenge_used");
+    let received = receiver.received();
+    assert!(received.iter().all(is_signed));
+    let push: Value = serde_json::from_str(&received[0].body).unwrap();
+    assert_eq!((&push["type"], push["data"].get("code")), (&json!("mfa.push"), None));
+    let asked: Value = serde_json::from_str(&received[1].body).unwrap();
+    assert_eq!((&asked["type"], &asked["data"]["reference"]), (&json!("mfa.push_status"), &json!("p-1")));
+    assert_eq!(asked["data"]["delivery_id"], received[0].id);
+    assert_eq!(
+        service.sign_in(&service.issuer.token().sign()).await.challenged()["mfa_check_reason"],
+        "new_device"
+    );
+}
+
+#[tokio::test]
+async fn refused_pushes_end_the_challenge_and_a_user_without_a_device_is_asked_for_none() {
+    let receiver = Receiver::default();
+    let (service, _bench, _policies) = start_for(&receiver, "push", &["mfa.begin", "mfa.verify"]).await;
+    let token = open_challenge(&service).await;
+    receiver.statuses.lock().unwrap().push_back(422);
+    send(&service, &token, "push").await.expect(400, "mfa_method_not_allowed");
+    for _ in 0..5 {
+        receiver.answers.lock().unwrap().push_back(json!({"status": "denied"}).to_string());
+        confirm(&service, &token, "").await.expect(400, "invalid_mfa_code");
+    }
+    confirm(&service, &token, "").await.expect(400, "challenge_expired");
 }

@@ -1,5 +1,6 @@
 //! The sign-in path through the front door.
 
+mod disputed;
 mod happy;
 mod keys_on_disk;
 mod likelihood;
@@ -13,5 +14,7 @@ mod provider_plugins;
 mod providers;
 mod replay;
 mod risk;
+mod security_events;
 mod test_mode;
 mod token_refusals;
+mod two_channels;

@@ -40,7 +40,7 @@ async fn a_rotated_key_is_found_without_waiting() {
 }
 
 #[tokio::test]
-async fn tokens_with_random_key_ids_cause_a_handful_of_fetches() {
+async fn go_oidc_482_jwtk_8_tokens_with_random_key_ids_cause_a_handful_of_fetches() {
     let service = Service::start().await;
     service.sign_in(&service.issuer.token().sign()).await.signed_in();
     let before = service.issuer.fetches.load(Ordering::SeqCst);

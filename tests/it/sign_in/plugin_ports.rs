@@ -13,7 +13,7 @@ use crate::support::plugins::{Bench, Entry, HS256_ISSUER};
 use crate::support::service::{Answer, Service, Setup};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
-const DEMAND: &str =
+pub const DEMAND: &str =
     r#"fn assess(s, risk) { if s.history.sign_ins_total > 0 { risk.require_mfa("new_device"); } }"#;
 
 struct Running {
@@ -180,7 +180,7 @@ pub fn der(tag: u8, content: &[u8]) -> Vec<u8> {
     out
 }
 
-fn lines(file: &Path) -> Vec<Value> {
+pub fn lines(file: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
@@ -206,7 +206,7 @@ pub async fn verify(service: &Service, challenge: &Value, code: &str) -> Answer 
     service.post("/auth/mfa/verify-challenge", body).await
 }
 
-fn channel(bench: &Bench, hooks: &[&str], config: &str) -> (Entry, PathBuf) {
+pub fn channel(bench: &Bench, hooks: &[&str], config: &str) -> (Entry, PathBuf) {
     let outbox = bench.path("outbox");
     let entry = bench.misbehaving(&format!("outbox = {:?}{config}", outbox.display().to_string()));
     (entry.hooks(hooks).with("method = \"email\"\ndeadline_ms = 5000"), outbox)

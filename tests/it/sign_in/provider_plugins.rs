@@ -136,6 +136,118 @@ async fn keys_of_google_iap_are_located_and_the_server_verifies() {
 }
 
 #[tokio::test]
+async fn a_token_of_cloudflare_access_signs_in_with_every_request_by_the_keys_of_its_team() {
+    let (key, next) = (Arc::new(TestKey::new_rsa()), Arc::new(TestKey::new_rsa()));
+    let mut keys = [key.jwk("cf-1"), next.jwk("cf-2")];
+    for key in &mut keys {
+        key["alg"] = json!("RS256");
+    }
+    // As it publishes them: the present and the next key, and the same again as certificates.
+    let public = json!({ "keys": keys, "public_cert": { "kid": "cf-1", "cert": "-" }, "public_certs": [] });
+    let publisher = Publisher::start(public.to_string()).await;
+    let bench = Bench::new();
+    let config = format!("kind = \"cloudflare_access\", keys_url = \"{}\"", publisher.url);
+    let entry = entry(&bench, HEADER_TOKEN, "countersign.header_token", &["provider.locate_keys"], "", &config);
+    let bench = bench.lock(&entry);
+    let lines = "replay = \"allow\"\nmax_token_age = \"24h\"";
+    let setup = Setup { plugins_lock: Some(bench.write()), ..Setup::provider(lines) };
+    let service = Service::start_with(setup).await;
+    let now = service.clock.now_s();
+    // An application token as its documentation shows it; a service token has an empty subject.
+    let token = |kid: &str, key: &Arc<TestKey>| {
+        let token = service.issuer.token().key("RS256", kid, key).without_header("typ").without("jti");
+        token
+            .claim("aud", json!([TestIssuer::CLIENT]))
+            .claim("email", "ada@example.com")
+            .claim("iat", now - 3_600)
+            .claim("nbf", now - 3_600)
+            .claim("exp", now + 82_800)
+            .claim("type", "app")
+            .claim("identity_nonce", "6ei69kawdKzMIAPF")
+            .claim("sub", "7335d417-61da-459d-899c-0a01c76a2f94")
+            .claim("country", "US")
+    };
+    let good = token("cf-1", &key).sign();
+    let first = service.sign_in(&good).await.signed_in()["user_id"].clone();
+    assert_eq!(service.sign_in(&good).await.signed_in()["user_id"], first, "one token comes with every request");
+    service.sign_in(&token("cf-2", &next).sign()).await.signed_in();
+    for (token, error) in [
+        (token("cf-1", &key).claim("aud", json!(["another-application"])), "id_token_audience_mismatch"),
+        (token("cf-1", &key).claim("sub", ""), "id_token_claim_invalid"),
+        (token("cf-1", &key).claim("exp", now - 600), "id_token_expired"),
+        (token("cf-1", &key).claim("iat", now - 90_000), "id_token_too_old"),
+        (token("cf-1", &next), "id_token_signature_invalid"),
+        (token("cf-3", &key), "unknown_key"),
+        (token("cf-1", &key).claim("iss", "https://another.cloudflareaccess.com"), "id_token_issuer_mismatch"),
+    ] {
+        let answer = service.sign_in(&token.sign()).await;
+        assert_eq!((answer.status, answer.error()), (401, error), "{}", answer.text);
+    }
+    assert_eq!(service.issuer.fetches.load(Ordering::SeqCst), 0, "discovery is not asked");
+}
+
+#[tokio::test]
+async fn a_user_context_of_aws_verified_access_signs_in_for_its_own_instance_alone() {
+    const INSTANCE: &str = "arn:aws:ec2:eu-central-1:123456789012:verified-access-instance/vai-0ce000b78b7571abb";
+    let key = TestKey::new_p384();
+    let TestKey::P384(pair) = &key else { unreachable!("it was made above") };
+    let public: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
+    let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", BASE64.encode(public.as_ref()));
+    let publisher = Publisher::start(pem).await;
+    let bench = Bench::new();
+    let config =
+        format!("kind = \"aws_verified_access\", signer = \"{INSTANCE}\", keys_url = \"{}\"", publisher.url);
+    let entry = entry(&bench, HEADER_TOKEN, "countersign.header_token", &["provider.verify"], "", &config);
+    let bench = bench.lock(&entry);
+    // The token names no client: whom it is for is the instance that signed it.
+    let provider = "[[providers]]\ntenant = \"default\"\nname = \"firebase\"\nissuer = \"https://idp.example\"\n";
+    let more_config = format!("{provider}client_ids = [\"{INSTANCE}\"]\n");
+    let setup = Setup { plugins_lock: Some(bench.write()), more_config, ..Setup::default() };
+    let service = Service::start_with(setup).await;
+    let now = service.clock.now_s();
+    let header = json!({
+        "alg": "ES384", "kid": KID, "signer": INSTANCE, "iss": "https://idp.example", "exp": now + 110
+    });
+    let with = |name: &str, value: Value| {
+        let mut header = header.clone();
+        header[name] = value;
+        header
+    };
+    let claims = json!({
+        "sub": "00u2fj5t8LKX", "email": "ada@example.com", "email_verified": true, "preferred_username": "ada",
+        "nonce": "of another token", "additional_user_context": { "aud": "another", "exp": now - 9_999 }
+    });
+    let sign = |header: &Value, claims: &Value, key: &TestKey| {
+        let input = signing_input(&BASE64URL, header, claims);
+        format!("{input}.{}", BASE64URL.encode(&key.sign("ES384", input.as_bytes())))
+    };
+    let sign_in = async |token: &str| {
+        service.post("/auth/id-token/signin", json!({ "id_token": token, "provider": "firebase" })).await
+    };
+    let mut nobody = claims.clone();
+    nobody.as_object_mut().unwrap().remove("sub");
+    let mut foreign = claims.clone();
+    foreign["iss"] = json!("https://other.example");
+    for (token, error) in [
+        (sign(&header, &claims, &TestKey::new_p384()), "id_token_rejected"),
+        (sign(&with("signer", json!(SIGNER)), &claims, &key), "id_token_rejected"),
+        (sign(&with("alg", json!("ES256")), &claims, &key), "id_token_rejected"),
+        (sign(&with("exp", json!(now - 120)), &claims, &key), "id_token_expired"),
+        (sign(&with("iss", json!("https://other.example")), &claims, &key), "id_token_issuer_mismatch"),
+        (sign(&header, &foreign, &key), "id_token_rejected"),
+        (sign(&header, &nobody, &key), "id_token_claim_invalid"),
+        (service.issuer.token().sign(), "id_token_rejected"),
+    ] {
+        let answer = sign_in(&token).await;
+        assert_eq!((answer.status, answer.error()), (401, error), "{}", answer.text);
+    }
+    let token = sign(&header, &claims, &key);
+    sign_in(&token).await.signed_in();
+    sign_in(&token).await.expect(401, "id_token_replayed");
+    assert_eq!(publisher.fetches.load(Ordering::SeqCst), 1, "the key is held");
+}
+
+#[tokio::test]
 async fn line_signs_in_by_channel_secret_and_by_published_key_and_is_503_without_keys() {
     let key = Arc::new(TestKey::new_p256());
     let publisher = Publisher::start(json!({ "keys": [key.jwk("line-1")] }).to_string()).await;

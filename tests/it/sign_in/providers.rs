@@ -81,7 +81,7 @@ async fn google_service_accounts_of_other_projects_may_name_any_audience_and_are
 }
 
 #[tokio::test]
-async fn apple_tokens_carry_either_issuer_and_no_third() {
+async fn supabase_2050_apple_tokens_carry_either_issuer_and_no_third() {
     let lines =
         "issuer = [\"ISSUER\", \"ISSUER/account\"]\nclient_ids = [\"com.example.ios\", \"com.example.web\"]";
     let service = service_with("apple", lines).await;
@@ -96,7 +96,7 @@ async fn apple_tokens_carry_either_issuer_and_no_third() {
 }
 
 #[tokio::test]
-async fn apple_tells_verified_by_texts_and_the_text_false_verifies_nothing() {
+async fn hanko_2054_pocketbase_6657_apple_tells_verified_by_texts_and_the_text_false_verifies_nothing() {
     let lines = "issuer = \"ISSUER/apple\"\njwks_uri = \"ISSUER/jwks\"\nclient_ids = [\"ios\"]\nlinking = \"verified_email\"";
     let service = service_with("apple", lines).await;
     let issuer = format!("{}/apple", service.issuer.url);

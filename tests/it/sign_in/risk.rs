@@ -21,7 +21,7 @@ async fn with_files(files: &[(&str, &str)]) -> (TempDir, Service) {
 }
 
 #[tokio::test]
-async fn a_new_device_alone_is_low_and_scores_with_its_reason() {
+async fn keycloak_49824_a_new_device_alone_is_low_and_scores_with_its_reason() {
     let service = Service::start().await;
     service.sign_in_from(&service.issuer.token().sign(), "one/1", "device-1").await.signed_in();
     let answer = service.sign_in_from(&service.issuer.token().sign(), "two/1", "device-2").await;
@@ -157,7 +157,7 @@ async fn a_policy_may_cap_the_session_and_give_no_refresh_token() {
 }
 
 #[tokio::test]
-async fn upstream_mfa_that_the_provider_is_trusted_for_meets_medium_and_never_high() {
+async fn zitadel_12357_logto_9561_upstream_mfa_that_the_provider_is_trusted_for_meets_medium_and_never_high() {
     let dir = TempDir::new().unwrap();
     let rules = r#"fn assess(s, risk) { risk.add(s.claims.int("n"), "new_device"); }"#;
     let mut setup = Setup::with_policies(dir.path(), &[(RISK, rules)]);

@@ -240,7 +240,7 @@ async fn unusable_keys_of_a_set_do_not_spoil_the_others() {
 }
 
 #[tokio::test]
-async fn the_nonce_is_compared_raw_and_hashed() {
+async fn supabase_auth_412_kratos_3476_the_nonce_is_compared_raw_and_hashed() {
     let service = Service::start_with(Setup::provider("nonce = \"required\"")).await;
     let raw = "n-0S6_WzA2Mj";
     let hash = countersign::secret::sha256(raw.as_bytes());

@@ -5,4 +5,5 @@ pub mod clock;
 pub mod issuer;
 pub mod plugins;
 pub mod service;
+pub mod sessions;
 pub mod wire;

@@ -31,6 +31,7 @@ pub const MFA_WEBHOOK: &str = "countersign_plugin_mfa_webhook";
 pub const HEADER_TOKEN: &str = "countersign_plugin_header_token";
 pub const LINE: &str = "countersign_plugin_line";
 pub const FIREBASE: &str = "countersign_plugin_firebase";
+pub const SSF: &str = "countersign_plugin_ssf";
 pub const MISBEHAVING: &str = "countersign_plugin_misbehaving";
 
 /// Where cargo puts what it builds for this test.
@@ -53,6 +54,7 @@ pub fn rust_plugin(library: &str) -> PathBuf {
             "countersign-plugin-header-token",
             "countersign-plugin-line",
             "countersign-plugin-firebase",
+            "countersign-plugin-ssf",
         ];
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--target-dir"]).arg(&target);
@@ -288,6 +290,7 @@ pub fn provider(name: &str) -> Provider {
     Provider {
         tenant: TenantId::parse("default").expect("a tenant id"),
         name: name.into(),
+        generation: 0,
         issuer: IssuerRule::Exact(vec!["https://issuer.example".to_owned()]),
         client_ids: vec!["app".to_owned()],
         authorized_parties: Vec::new(),
@@ -299,13 +302,16 @@ pub fn provider(name: &str) -> Provider {
         email_trust: EmailTrust::Never,
         linking: Linking::Never,
         provisioning: Provisioning::Create,
+        provisioning_domains: Vec::new(),
         trust_amr: Vec::new(),
         mapping: Vec::new(),
         allowed_groups: Vec::new(),
         allowed_roles: Vec::new(),
+        default_roles: Vec::new(),
         remap: countersign::signin::provider::RemapRules::default(),
         enrich_failure: EnrichFailure::Deny,
         jwks_uri: None,
+        notices: countersign::signin::provider::Notices::None,
         test_mode: false,
     }
 }

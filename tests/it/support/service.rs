@@ -100,9 +100,15 @@ impl Answer {
 pub struct Setup {
     /// Further lines in the table of tenant `default`.
     pub tenant: String,
+    /// Lines in `[limits]`: none is set by default, since all tests come from one network.
+    pub limits: String,
+    /// Further lines in `[server]`.
+    pub server: String,
     pub provider: String,
     pub more_config: String,
     pub policies: PathBuf,
+    /// Further lines in `[policies]`.
+    pub policies_config: String,
     pub plugins_lock: Option<PathBuf>,
     pub base_path: String,
 }
@@ -111,9 +117,12 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             tenant: String::new(),
+            limits: "sign_ins_per_minute = 0".to_owned(),
+            server: String::new(),
             provider: String::new(),
             more_config: String::new(),
             policies: Path::new(env!("CARGO_MANIFEST_DIR")).join("policies"),
+            policies_config: String::new(),
             plugins_lock: None,
             base_path: String::new(),
         }
@@ -134,6 +143,12 @@ impl Setup {
     /// With further lines in the table of tenant `default`.
     pub fn tenant(lines: &str) -> Self {
         Self { tenant: lines.to_owned(), ..Self::default() }
+    }
+
+    /// With lines in `[limits]`, and requests over a trusted proxy on this machine.
+    pub fn limits(lines: &str) -> Self {
+        let server = "trusted_proxies = [\"127.0.0.0/8\"]".to_owned();
+        Self { limits: lines.to_owned(), server, ..Self::default() }
     }
 
     /// With policies of the test's own: the shipped ones, and these files over them.
@@ -331,12 +346,16 @@ fn configuration(dir: &Path, issuer: &TestIssuer, setup: &Setup) -> String {
 public_url = "http://127.0.0.1:8080"
 allow_insecure_issuers = true
 base_path = {:?}
+{}
+[limits]
+{}
 [store]
 url = "sqlite://{}"
 [secrets]
 master_key_file = {:?}
 [policies]
 dir = {:?}
+{}
 {plugins}
 [[tenants]]
 id = "default"
@@ -354,9 +373,12 @@ algorithms = ["RS256", "PS256", "ES256", "ES384", "EdDSA"]
 {}
 "#,
         setup.base_path,
+        setup.server,
+        setup.limits,
         path("db/countersign.db"),
         path("keys/master.key"),
         setup.policies,
+        setup.policies_config,
         setup.tenant,
         setup.more_config,
         issuer.url,

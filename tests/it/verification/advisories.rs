@@ -18,6 +18,7 @@ use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::admin::Role;
 use crate::support::issuer::{TestIssuer, TestKey, TokenBuilder, shared_rsa};
 use crate::support::service::{Answer, JsonBody, Service, Setup};
 use crate::support::wire::{DISCOVERY, KEYS, Wire, WireIssuer};
@@ -92,6 +93,18 @@ async fn cve_2026_30863_a_provider_without_client_ids_is_no_configuration() {
     let service = Service::start().await;
     let other = service.issuer.token().claim("aud", "another-application").sign();
     service.sign_in(&other).await.expect(401, "id_token_audience_mismatch");
+    // Nor is it over the API.
+    let editor = service.admin_key(Role::Editor, Some("default")).await;
+    for ids in [json!([]), json!([""])] {
+        let settings = json!({"issuer": service.issuer.url, "client_ids": ids});
+        let body = json!({"name": "empty", "settings": settings});
+        service.post_with("/admin/providers", &editor, body).await.expect(400, "invalid_settings");
+    }
+    let prepared = json!({"issuer": service.issuer.url, "client_ids": [], "enabled": false});
+    let body = json!({"name": "later", "settings": prepared});
+    assert_eq!(service.post_with("/admin/providers", &editor, body).await.status, 200);
+    let enabled = service.post_with("/admin/providers/later/enable", &editor, json!({})).await;
+    assert_eq!(enabled.status / 100, 4, "{}", enabled.text);
 }
 
 #[tokio::test]

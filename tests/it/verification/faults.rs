@@ -153,7 +153,7 @@ async fn a_slow_endpoint_holds_up_only_those_who_have_no_key_yet_and_they_share_
 }
 
 #[tokio::test]
-async fn keys_that_rotate_in_the_middle_of_load_fail_nobody() {
+async fn oidcproxy_net_242_keys_that_rotate_in_the_middle_of_load_fail_nobody() {
     let (issuer, service) = wire().await;
     let next = Arc::new(TestKey::new_rsa());
     through_wire(&service, &issuer.token(&service)).await.signed_in();

@@ -37,7 +37,7 @@ async fn each_platform_has_its_client_id_and_a_refusal_says_what_was_seen_and_ho
 
 /// openid-client #231, AppAuth-Android #727: tokens of Android have an `azp` that is another client of the same app.
 #[tokio::test]
-async fn an_azp_that_differs_from_aud_is_fine_when_it_is_ours() {
+async fn openid_client_231_appauth_android_727_an_azp_that_differs_from_aud_is_fine_when_it_is_ours() {
     let service = Service::start_with(Setup::provider("authorized_parties = [\"app-android\"]")).await;
     for azp in ["app-ios", "app-android", "app-web"] {
         service.sign_in(&service.issuer.token().claim("azp", azp).sign()).await.signed_in();
@@ -87,7 +87,7 @@ async fn every_nonce_rule_says_which_part_of_it_is_not_met() {
 
 /// better-auth #6521: a nonce that was accepted and never checked. concourse #9692: one token, one sign-in.
 #[tokio::test]
-async fn a_nonce_taken_from_the_request_does_not_make_a_token_good_twice() {
+async fn better_auth_6521_a_nonce_taken_from_the_request_does_not_make_a_token_good_twice() {
     let service = Service::start().await;
     for token in [service.issuer.token(), service.issuer.token().without("jti")] {
         let token = token.claim("nonce", "n");
@@ -98,7 +98,7 @@ async fn a_nonce_taken_from_the_request_does_not_make_a_token_good_twice() {
 
 /// The digest is of what was signed: another signature over it, or the malleable twin of an ECDSA one, is the same token.
 #[tokio::test]
-async fn a_token_without_jti_is_recognised_under_another_valid_signature() {
+async fn concourse_9692_a_token_without_jti_is_recognised_under_another_valid_signature() {
     let service = Service::start().await;
     let key = Arc::new(TestKey::new_p256());
     service.issuer.rotate_to(vec![("ec", Arc::clone(&key))]);
@@ -164,7 +164,7 @@ async fn an_issuer_with_two_names_is_trusted_under_both_and_under_no_third() {
 
 /// next-auth #5284, react-native-apple-authentication #293: the name arrives once, beside the token.
 #[tokio::test]
-async fn a_name_beside_the_token_is_taken_once_and_never_replaces_what_is_known() {
+async fn next_auth_5284_a_name_beside_the_token_is_taken_once_and_never_replaces_what_is_known() {
     let service = Service::start_with(Setup::provider("mapping = \"apple\"")).await;
     let named = |name: &str| json!({"profile": {"name": name}});
     let first = send(&service, &service.issuer.token(), &named("Ada Lovelace")).await;
@@ -211,7 +211,8 @@ async fn a_token_that_lives_long_is_still_too_old_after_the_configured_age() {
 
 /// oidctest #29, Cogtrix #328: no key id is fine when there is nothing to choose, and never a reason to take the first.
 #[tokio::test]
-async fn without_a_key_id_the_only_fitting_key_counts_and_twins_of_one_name_count_by_their_algorithm() {
+async fn oidctest_29_cogtrix_328_without_a_key_id_the_only_fitting_key_counts_and_twins_of_one_name_count_by_their_algorithm()
+ {
     let service = Service::start().await;
     let ec = Arc::new(TestKey::new_p256());
     service.issuer.rotate_to(vec![("same", shared_rsa()), ("same", Arc::clone(&ec))]);
@@ -233,7 +234,7 @@ async fn without_a_key_id_the_only_fitting_key_counts_and_twins_of_one_name_coun
 
 /// go-oidc #344, next-auth #13440: people turned the issuer check off because of Microsoft's template.
 #[tokio::test]
-async fn a_template_without_an_allow_list_is_no_configuration() {
+async fn go_oidc_344_next_auth_13440_a_template_without_an_allow_list_is_no_configuration() {
     let file = |more: &str| {
         format!(
             "[server]\npublic_url = \"https://id.example\"\n[[tenants]]\nid = \"default\"\n[[providers]]\n\

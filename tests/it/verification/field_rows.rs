@@ -133,6 +133,125 @@ async fn cve_2026_25227_scripts_are_tried_only_by_those_who_may_write_them() {
     assert_eq!(nobody.status, 401, "{}", nobody.text);
 }
 
+#[tokio::test]
+async fn cve_2026_25227_who_tried_a_script_is_in_the_audit_log_and_no_fact_is() {
+    let service = Service::start().await;
+    let editor = service.admin_key(Role::Editor, Some("default")).await;
+    service.sign_in(&verified(service.issuer.token()).sign()).await.signed_in();
+    let files = json!({
+        "policy.toml": "contract = 1\n",
+        "reasons.toml": "[odd]\ntitle = \"odd\"\n",
+        "mapping/default.rhai": "fn map(s, out) { }",
+        "risk/_default.rhai": "fn assess(s, risk) { risk.add(s.history.sign_ins_total / 0, \"odd\"); }",
+    });
+    let draft = service.post_with("/admin/policies", &editor, json!({"files": files})).await;
+    let id = draft.body["id"].as_str().unwrap_or_else(|| panic!("{}", draft.text));
+    let set = json!({"set": {"request.country": "SE"}, "since_s": 86_400});
+    for what in ["check", "test", "simulate", "replay"] {
+        let tried = service.post_with(&format!("/admin/policies/{id}/{what}"), &editor, set.clone()).await;
+        assert_eq!(tried.status, 200, "{what}: {}", tried.text);
+        service.clock.advance(Duration::from_secs(1));
+    }
+    let nonsense = json!({"set": {"request.no_such_fact": "secret-of-a-person"}});
+    let tried = service.post_with(&format!("/admin/policies/{id}/simulate"), &editor, nonsense).await;
+    tried.expect(400, "policy_unusable");
+    let nowhere = service.post_with("/admin/policies/pol_0000000000000000/check", &editor, json!({})).await;
+    nowhere.expect(404, "unknown_policy");
+
+    let reader = service.admin_key(Role::Viewer, Some("default")).await;
+    let log = service.get_with("/admin/audit?action=policy.&limit=200", &reader).await;
+    let (key, _) = editor.split_once('.').unwrap();
+    let told: Vec<(&str, &Value)> = log.body["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|record| record["action"] != "policy.draft")
+        .map(|record| {
+            assert_eq!((&record["target"], &record["actor"]), (&json!(id), &json!(key)), "{record}");
+            assert_eq!(record["tenant"], "default");
+            (record["action"].as_str().unwrap(), &record["difference"])
+        })
+        .rev()
+        .collect();
+    let actions: Vec<&str> = told.iter().map(|(action, _)| *action).collect();
+    let all = ["policy.check", "policy.test", "policy.simulate", "policy.replay", "policy.simulate"];
+    assert_eq!(actions, all, "{}", log.text);
+    let came = |at: usize, member: &str| told[at].1[member]["after"].clone();
+    assert_eq!(came(0, "passed"), false);
+    let (runs, faults) = (came(0, "runs").as_u64().unwrap(), came(0, "faults").as_u64().unwrap());
+    assert!(faults > 0 && faults <= runs, "{}", log.text);
+    assert_eq!((came(1, "cases"), came(1, "failed")), (json!(0), json!(0)));
+    assert_eq!((came(2, "runs"), came(2, "faults")), (json!(1), json!(1)));
+    assert_eq!((came(3, "sign_ins"), came(3, "faults")), (json!(1), json!(1)));
+    assert_eq!(came(4, "ended_early"), true);
+    for word in ["SE", "country", "secret-of-a-person", "ada@example.com", "usr_"] {
+        assert!(!log.text.contains(word), "{word} in {}", log.text);
+    }
+}
+
+/// fusionauth #2389: nobody could tell what each script takes.
+#[tokio::test]
+async fn fusionauth_2389_time_and_operations_of_each_script_are_counted_by_tenant() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let counts_to = |n: u32| format!("let i = 0; while i < {n} {{ i += 1; }}");
+    let rules = format!(
+        "fn assess(s, risk) {{ {} if s.history.sign_ins_total > 0 {{ throw \"oops\"; }} }}\n\
+         fn token(s, d, token) {{ {} }}",
+        counts_to(1000),
+        counts_to(10)
+    );
+    let files = [("risk/metered-2389.rhai", rules.as_str()), ("risk/metered-2389.test.toml", "")];
+    let setup = Setup::with_policies(dir.path(), &files);
+    let keys = Service::start().await;
+    let more_config = format!(
+        "[[tenants]]\nid = \"metered-2389\"\n[[providers]]\ntenant = \"metered-2389\"\nname = \"acme\"\n\
+         issuer = {:?}\nclient_ids = [\"app-web\"]\n",
+        keys.issuer.url
+    );
+    let service = Service::start_with(Setup { more_config, ..setup }).await;
+    let sign_in = async || {
+        let body = json!({"id_token": keys.issuer.token().sign(), "provider": "acme"});
+        let request = service.http().post(service.url("/auth/id-token/signin")).json(&body);
+        service.send(request.header("x-tenant-id", "metered-2389")).await
+    };
+    let read = async || {
+        let text = service.send(service.http().get(service.url("/metrics"))).await.text;
+        move |name: &str, script: &str, more: &str| -> Option<f64> {
+            let labels = format!("{{tenant=\"metered-2389\",script=\"{script}\"{more}}} ");
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(labels.as_str()));
+            line.map(|value| value.parse().unwrap())
+        }
+    };
+    sign_in().await.signed_in();
+    let first = read().await;
+    let operations = |script| first("countersign_script_operations_sum", script, "").unwrap();
+    for script in ["map", "assess", "token"] {
+        assert_eq!(first("countersign_script_operations_count", script, ""), Some(1.0), "{script}");
+        assert_eq!(first("countersign_script_seconds_count", script, ""), Some(1.0), "{script}");
+        let seconds = first("countersign_script_seconds_sum", script, "").unwrap();
+        assert!(seconds > 0.0 && seconds < 10.0, "{script} took {seconds} s");
+        assert_eq!(first("countersign_script_failures_total", script, "").unwrap_or(0.0), 0.0);
+    }
+    assert!(operations("assess") > 3000.0, "{}", operations("assess"));
+    assert!(operations("token") > 30.0 && operations("token") < 300.0, "{}", operations("token"));
+    let within = |bound: &str| first("countersign_script_operations_bucket", "assess", bound);
+    assert_eq!((within(",le=\"2500\""), within(",le=\"20000\"")), (Some(0.0), Some(1.0)));
+
+    service.clock.advance(Duration::from_secs(1));
+    sign_in().await;
+    let second = read().await;
+    assert_eq!(second("countersign_script_failures_total", "assess", ""), Some(1.0));
+    assert_eq!(second("countersign_script_operations_count", "assess", ""), Some(2.0));
+    assert_eq!(second("countersign_script_operations_count", "map", ""), Some(2.0));
+
+    // And an administrator is told of one decision.
+    let viewer = service.admin_key(Role::Viewer, Some("metered-2389")).await;
+    let listed = service.get_with("/admin/sign-ins", &viewer).await;
+    let id = listed.body["items"][1]["id"].as_str().unwrap_or_else(|| panic!("{}", listed.text));
+    let told = service.get_with(&format!("/admin/sign-ins/{id}/explain"), &viewer).await;
+    assert!(told.text.contains(&format!("\"ops\":{}", operations("assess"))), "{}", told.text);
+}
+
 /// A verifier that looks at nothing: audience, time, issuer and single use are the server's.
 #[tokio::test]
 async fn cve_2026_41577_a_plugin_that_ignores_conditions_and_audience_lets_nobody_in_by_that() {

@@ -6,4 +6,7 @@ mod conformance;
 mod faults;
 mod field;
 mod field_rows;
+mod hostile;
+mod networks;
 mod table;
+pub mod users;

@@ -1,5 +1,6 @@
 //! `field.tsv` says row by row which test shows a behaviour. This holds it to the truth: every test that it names is
-//! one, every advisory that has a test has a row, and what is not here is told in words.
+//! one, one test of each row bears the name of the row, every advisory that has a test has a row, and what is not
+//! here is told in words.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -35,6 +36,53 @@ fn rows() -> Vec<[&'static str; 3]> {
         <[&str; 3]>::try_from(cells).unwrap_or_else(|cells| panic!("three cells, not {cells:?}"))
     };
     lines.map(split).collect()
+}
+
+/// The names that a row goes by, as tests bear them: what stands before a colon, apart by commas. A number alone is
+/// another one of the project before it: `MAS 2089, 4506` are `mas_2089` and `mas_4506`.
+fn names(row: &str) -> Vec<String> {
+    let head = row.split(": ").next().unwrap_or(row);
+    let mut names = Vec::new();
+    let mut project = "";
+    for piece in head.split([',', ';']).map(str::trim) {
+        let is_number = piece.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        let whole = if is_number { format!("{project} {piece}") } else { piece.to_owned() };
+        if !is_number {
+            project = piece.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.').trim_end();
+        }
+        names.push(normal(&whole));
+    }
+    names
+}
+
+/// Small letters and digits, with one `_` for whatever stands between.
+fn normal(text: &str) -> String {
+    let lower = text.to_ascii_lowercase();
+    let words: Vec<&str> = lower.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty()).collect();
+    words.join("_")
+}
+
+#[test]
+fn a_row_goes_by_its_projects_and_numbers() {
+    let projects = names("MAS 2089, 4506: four answers to a conflict");
+    assert_eq!(projects, ["mas_2089", "mas_4506"]);
+    assert_eq!(names("keycloak 51000, 51004; dex 4397"), ["keycloak_51000", "keycloak_51004", "dex_4397"]);
+    assert_eq!(names("OidcProxy.Net 242: a cache"), ["oidcproxy_net_242"]);
+    assert_eq!(names("a missing kid"), ["a_missing_kid"]);
+}
+
+#[test]
+fn one_test_of_each_row_bears_its_name() {
+    let mut nameless = Vec::new();
+    for [_, row, shown] in rows().into_iter().filter(|[.., shown]| !shown.starts_with("- ")) {
+        let bears = |test: &str| {
+            names(row).iter().any(|name| test.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('_')))
+        };
+        if !shown.split(' ').any(bears) {
+            nameless.push((row, names(row)));
+        }
+    }
+    assert!(nameless.is_empty(), "no test bears the name of {nameless:#?}");
 }
 
 #[test]
