@@ -43,8 +43,7 @@ macro_rules! bearer_refusals {
 pub(super) use bearer_refusals;
 
 bearer_refusals!(MeRefusals);
-bearer_refusals!(EnrolRefusals, EnrolmentNotAllowed);
-bearer_refusals!(BackupCodesRefusals, EnrolmentNotAllowed, FreshSessionNeeded);
+bearer_refusals!(EnrolRefusals, EnrolmentNotAllowed, FreshSessionNeeded);
 bearer_refusals!(
     ConfirmRefusals,
     MalformedRequest,
@@ -90,7 +89,8 @@ impl MeApi {
     /// Begin to enrol an authenticator app
     ///
     /// The secret is shown once and does nothing until it is confirmed. A user without a factor needs a
-    /// session of low risk; a user with one needs a session that passed it.
+    /// session of low risk; a user with one needs a session that passed it. The session must have begun within
+    /// the last 10 minutes.
     #[oai(path = "/auth/me/mfa/totp", method = "post", tag = "Tag::Me", operation_id = "beginTotpEnrolment")]
     async fn begin_totp(&self, request: &Request, auth: BearerAuth) -> Reply<dto::TotpEnrolment, EnrolRefusals> {
         let answer = async {
@@ -117,7 +117,7 @@ impl MeApi {
         &self,
         request: &Request,
         auth: BearerAuth,
-    ) -> Reply<dto::BackupCodes, BackupCodesRefusals> {
+    ) -> Reply<dto::BackupCodes, EnrolRefusals> {
         let answer = async {
             let living = self.0.signed_in(request, Some(&auth)).await?;
             let id = request.data::<RequestId>().copied().unwrap_or_else(|| RequestId::from_bytes([0; 16]));

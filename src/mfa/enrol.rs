@@ -2,7 +2,7 @@
 //! it. And backup codes beside it.
 //!
 //! A user who has a factor enrols a further one only from a session that passed one; a user who has
-//! none only from a session of low risk. Else a stolen token could bring its own factor.
+//! none only from a session of low risk; and the session is fresh. Else a stolen token could bring its own factor.
 
 use std::sync::Arc;
 
@@ -86,7 +86,7 @@ impl Enrolment {
     /// Makes a secret and keeps it until it is confirmed.
     ///
     /// # Errors
-    /// When the session may not enrol, or the store does not answer.
+    /// When the session may not enrol or is not fresh, or the store does not answer.
     pub async fn begin_totp(&self, who: &SessionUser) -> Result<PendingTotp, EnrolError> {
         let has_factor = !self.factors.factors(who.user.id).await?.is_empty();
         let session = &who.session;
@@ -95,6 +95,9 @@ impl Enrolment {
             return Err(EnrolError::NotAllowed);
         }
         let now = self.clock.now();
+        if !is_fresh(session, now) {
+            return Err(EnrolError::NotFresh);
+        }
         let id = FactorId::generate(now, &*self.entropy);
         let secret = totp::generate_secret(&*self.entropy);
         let profile = &who.user.profile;

@@ -200,6 +200,19 @@ async fn a_weak_session_of_an_enrolled_user_enrols_nothing() {
 }
 
 #[tokio::test]
+async fn an_old_session_enrols_nothing_however_often_it_is_refreshed() {
+    let service = Service::start().await;
+    let begun = service.sign_in(&service.issuer.token().sign()).await.signed_in().clone();
+    service.clock.advance(Duration::from_secs(601));
+    let refreshed =
+        service.post("/auth/refresh", json!({"refresh_token": begun["refresh_token"]})).await.signed_in().clone();
+    let access = refreshed["access_token"].as_str().unwrap();
+    service.post_with("/auth/me/mfa/totp", access, json!({})).await.expect(403, "fresh_session_needed");
+    let again = service.sign_in(&service.issuer.token().sign()).await.signed_in().clone();
+    enrol_with(&service, again["access_token"].as_str().unwrap()).await;
+}
+
+#[tokio::test]
 async fn an_unconfirmed_factor_is_none_and_dies_of_five_wrong_codes() {
     let service = Service::start().await;
     let access = service.sign_in(&service.issuer.token().sign()).await.signed_in()["access_token"].clone();
