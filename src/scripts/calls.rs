@@ -122,6 +122,11 @@ impl Call {
         self.on.is_none() && !self.object().is_empty()
     }
 
+    /// Whether it is `object[key]`.
+    pub fn is_index(&self) -> bool {
+        self.name().contains('$')
+    }
+
     /// Whether it is read and not called.
     pub fn is_property(&self) -> bool {
         !self.signature.contains('(')

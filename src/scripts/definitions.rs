@@ -141,6 +141,11 @@ fn told(call: &Call) -> String {
     let get = if call.is_property() { "get " } else { "" };
     let on = call.on.map(|on| format!("{}: {}", call.object(), type_name(on)));
     let all: Vec<String> = on.into_iter().chain(call.parameters().into_iter().map(str::to_owned)).collect();
+    if call.is_index() {
+        // The language server knows no form for it, and would give up on the rest of the file.
+        let key = call.parameters().join(", ");
+        return format!("\n// {}[{key}] -> {}: {}\n", call.object(), call.gives(), call.doc);
+    }
     format!("\n/// {}\nfn {get}{}({}) -> {};\n", call.doc, call.name(), all.join(", "), call.gives())
 }
 
@@ -276,7 +281,9 @@ mod tests {
         let files = rhai();
         for call in engine::told().0 {
             let file = if call.is_of_module() { &format!("{}.d.rhai", call.object()) } else { MAIN };
-            assert!(files[file].contains(&format!(" {}(", call.name())), "{}", call.signature);
+            let form =
+                if call.is_index() { format!("// {}[", call.object()) } else { format!(" {}(", call.name()) };
+            assert!(files[file].contains(&form), "{}", call.signature);
             assert!(files[file].contains(call.doc), "{}", call.signature);
         }
     }
