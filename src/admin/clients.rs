@@ -155,6 +155,10 @@ impl DirectoryService {
         let hash = sha256(secret.expose());
         let entry = self.put_client(author, tenant, id, || {
             let entry = self.own_client(tenant, id)?;
+            if self.rules.client_kind(&entry.settings).is_some_and(|kind| !kind.is_confidential()) {
+                let text = "a client of kind spa or native cannot keep a secret, and has none";
+                return Err(DirectoryError::Invalid(vec![text.to_owned()]));
+            }
             let kept = entry.secret_hashes.into_iter().take(usize::from(keep_previous));
             let secret_hashes = std::iter::once(hash).chain(kept).collect();
             Ok(WrittenClient { settings: entry.settings, secret_hashes, action: "client.secret" })

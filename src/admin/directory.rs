@@ -21,8 +21,9 @@ use crate::session::clients::{Client, ClientKind};
 use crate::signin::ports::StoreError;
 use crate::signin::provider::{Provider, Tenant};
 
-/// How often a change is tried again when another node was faster.
-const TRIES: usize = 5;
+/// How often a change is tried when others were faster. Each time one of those that run at once is through, so that
+/// this many may.
+const TRIES: usize = 32;
 
 /// Who says what something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -276,7 +276,6 @@ impl Reader<'_> {
         Some(RemapRules { once, never })
     }
 
-    /// What the mapping may grant. It goes into every access token, which a proxy must carry in a header.
     fn provisioning_domains(&self, findings: &mut Findings) -> Option<Vec<String>> {
         let w = self.table.list("provisioning_domains");
         if !w.value.is_empty() && self.text("provisioning").is_some_and(|p| p.value != "create") {
@@ -296,6 +295,7 @@ impl Reader<'_> {
         Some(domains)
     }
 
+    /// What may be granted. It goes into every access token, which a proxy must carry in a header.
     fn grants(&self, findings: &mut Findings) -> Option<Grants> {
         let allowed_groups = self.words("allowed_groups", findings)?;
         let allowed_roles = self.words("allowed_roles", findings)?;

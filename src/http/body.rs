@@ -81,7 +81,22 @@ fn parse<T: ParseFromJSON>(value: Value) -> Result<T, Problem> {
     if !value.is_object() {
         return Err(malformed("it is not a JSON object"));
     }
-    T::parse_from_json(Some(value)).map_err(|error| malformed(error.into_message()))
+    T::parse_from_json(Some(value)).map_err(|error| malformed(without_value(error.message())))
+}
+
+/// What poem-openapi says of a value of another type, without the value: it may be a token or a code.
+fn without_value(message: &str) -> String {
+    let Some((expected, found)) = message.split_once(", found ") else { return message.to_owned() };
+    let kind = match found.as_bytes().first() {
+        Some(b'"') => "a text",
+        Some(b'[') => "a list",
+        Some(b'{') => "an object",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'n') => "null or nothing",
+        _ => "a number",
+    };
+    let place = found.rfind(" (occurred while parsing ").map_or("", |at| &found[at..]);
+    format!("{expected}, found {kind}.{place}")
 }
 
 /// Hands a payload over to poem-openapi as the body of a request: which content types it may have, and the schema of

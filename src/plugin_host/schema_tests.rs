@@ -68,6 +68,7 @@ fn a_security_event_fits_its_schema_and_the_sdk() {
         tenant: TenantId::parse("default").unwrap(),
         provider: "google".into(),
         issuer: "https://issuer.example".into(),
+        issuer_names: vec!["https://issuer.example".into()],
         jti: "j-1".to_owned(),
         issued_at: UnixTime::from_secs(1_767_225_600),
         begun_until: UnixTime::from_secs(1_767_225_660),

@@ -5,7 +5,8 @@
 //! cannot be taken for one: its type is `secevent+jwt`, which is demanded here and refused there. Apple's notices
 //! have no type of their own, so they are read only of a provider that is configured to send them; they have no
 //! `sub`, and ID tokens no `events`. A subject is an issuer and a subject (RFC 9493 section 3.2.5) and nothing
-//! else: an e-mail address or a telephone number ends nothing.
+//! else: an e-mail address or a telephone number ends nothing. Google writes its issuer with a slash at the end there,
+//! and without one in ID tokens; the one of the configuration counts, and it is the one that is told.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use super::error::SignInError;
 use super::json;
 use super::key::VerificationKey;
 use super::pipeline::Pipeline;
-use super::provider::{Notices, Provider};
+use super::provider::{IssuerRule, Notices, Provider};
 use super::token::UnverifiedToken;
 use super::trace::Check;
 use super::verify::{Expected, VerifyError, check_algorithm};
@@ -53,6 +54,8 @@ pub struct ToldEvents {
     pub provider: Arc<str>,
     /// The issuer.
     pub issuer: Arc<str>,
+    /// The names that it has in ID tokens: of Apple both, since a notice has either and an identity the other.
+    pub issuer_names: Vec<Arc<str>>,
     /// The identifier of the token: unique of its issuer.
     pub jti: String,
     /// When the provider told it.
@@ -103,7 +106,10 @@ impl Pipeline {
         tenant: &TenantId,
         raw: &str,
     ) -> Result<Vec<ToldEvents>, SignInError> {
-        let token = UnverifiedToken::parse_security_event(raw)?;
+        let mut token = UnverifiedToken::parse_security_event(raw)?;
+        if self.speakers(tenant, &token).is_err() {
+            token.strip_issuer_slash();
+        }
         self.told(tenant, &token, |_| true, events_of_token).await
     }
 
@@ -144,10 +150,18 @@ impl Pipeline {
                 begun_until: issued_at.plus(provider.clock_leeway),
                 refused_from: issued_at.plus(MAX_AGE).plus(provider.clock_leeway),
                 events: read(claims, &issuer)?,
+                issuer_names: issuer_names(&provider, &issuer),
                 issuer,
             });
         }
         Ok(told)
+    }
+}
+
+fn issuer_names(provider: &Provider, issuer: &Arc<str>) -> Vec<Arc<str>> {
+    match (provider.notices, &provider.issuer) {
+        (Notices::Apple, IssuerRule::Exact(names)) => names.iter().map(|name| name.as_str().into()).collect(),
+        _ => vec![Arc::clone(issuer)],
     }
 }
 
@@ -197,7 +211,9 @@ fn find_subject<'a>(claims: &'a Map<String, Value>, event: &'a Value, issuer: &s
     let identifier = claims.get("sub_id").or_else(|| event.get("subject"))?;
     let identifier = identifier.get("user").unwrap_or(identifier);
     let format = identifier.get("format").or_else(|| identifier.get("subject_type"))?.as_str()?;
-    let ours = matches!(format, "iss_sub" | "iss-sub") && identifier.get("iss")?.as_str()? == issuer;
+    let named = identifier.get("iss")?.as_str()?;
+    let is_speaker = named == issuer || named.strip_suffix('/') == Some(issuer);
+    let ours = matches!(format, "iss_sub" | "iss-sub") && is_speaker;
     identifier.get("sub")?.as_str().filter(|subject| ours && (1..=255).contains(&subject.len()))
 }
 

@@ -168,6 +168,14 @@ impl UnverifiedToken {
         self.claims.get("iss").and_then(Value::as_str)
     }
 
+    /// Takes one slash off the end of `iss`. What the signature covers stays as it came.
+    pub(super) fn strip_issuer_slash(&mut self) {
+        let stripped = self.unverified_issuer().and_then(|issuer| issuer.strip_suffix('/')).map(Value::from);
+        if let Some(issuer) = stripped {
+            self.claims.insert("iss".to_owned(), issuer);
+        }
+    }
+
     /// `aud`, a text or a list of texts; empty when it is anything else.
     #[must_use]
     pub fn unverified_audiences(&self) -> Vec<&str> {

@@ -239,7 +239,7 @@ async fn set_status(
         .await?;
     if status != UserStatus::Active {
         // Else it could be answered after the user is let in again.
-        challenges::end_open(connection, user, None).await?;
+        challenges::end_open(connection, user, None, None).await?;
     }
     let ended = if end { end_all(connection, user, author.at).await? } else { 0 };
     let before = json!({"status": found.status.as_str()});
@@ -258,7 +258,7 @@ async fn end_all(connection: &mut SqliteConnection, user: UserId, at: UnixTime) 
         .bind(at.as_millis())
         .execute(&mut *connection)
         .await?;
-    challenges::end_open(connection, user, None).await?;
+    challenges::end_open(connection, user, None, None).await?;
     Ok(ended.rows_affected())
 }
 

@@ -158,18 +158,21 @@ pub(super) async fn find_open(
     Ok(Ok((challenge, user)))
 }
 
-/// Ends the open challenges of a user, through one provider or all: whoever ends the sessions means these too.
+/// Ends the open challenges of a user, through one provider or all, those that began until then or all: whoever ends
+/// the sessions means these too.
 pub(super) async fn end_open(
     connection: &mut SqliteConnection,
     user: UserId,
     provider: Option<&str>,
+    begun_until: Option<UnixTime>,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE challenges SET expires_at = created_at WHERE user_id = ?1 AND used_at IS NULL \
-         AND (?2 IS NULL OR \"grant\" ->> 'provider' = ?2)",
+         AND (?2 IS NULL OR \"grant\" ->> 'provider' = ?2) AND (?3 IS NULL OR created_at <= ?3)",
     )
     .bind(user.as_bytes().to_vec())
     .bind(provider)
+    .bind(begun_until.map(UnixTime::as_millis))
     .execute(connection)
     .await
     .map(|_| ())

@@ -76,7 +76,7 @@ impl Identities for Store {
                 .bind(now.as_millis())
                 .execute(&mut *connection)
                 .await?;
-                challenges::end_open(connection, user, Some(&*identity.provider)).await?;
+                challenges::end_open(connection, user, Some(&*identity.provider), None).await?;
                 Ok(UnlinkResult::Unlinked)
             })
         })

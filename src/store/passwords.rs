@@ -205,5 +205,5 @@ async fn end_sessions(
     .bind(keep.map(|id| id.as_bytes().to_vec()))
     .execute(&mut *connection)
     .await?;
-    challenges::end_open(connection, user, None).await
+    challenges::end_open(connection, user, None, None).await
 }

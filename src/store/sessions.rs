@@ -115,7 +115,7 @@ impl Sessions for Store {
                 .bind(now.as_millis())
                 .execute(&mut *connection)
                 .await?;
-                challenges::end_open(connection, user, None).await?;
+                challenges::end_open(connection, user, None, None).await?;
                 Ok(ended.rows_affected())
             })
         })
@@ -214,7 +214,9 @@ pub(super) async fn end_upstream(
     };
     match (&ended.session, user) {
         (Some(session), _) => challenges::end_upstream(connection, session, user).await?,
-        (None, Some(user)) => challenges::end_open(connection, user, Some(&*ended.provider)).await?,
+        (None, Some(user)) => {
+            challenges::end_open(connection, user, Some(&*ended.provider), ended.begun_until).await?;
+        }
         (None, None) => return Ok(0),
     }
     let user = user.map(|user| user.as_bytes().to_vec());

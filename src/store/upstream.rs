@@ -37,15 +37,23 @@ pub(super) async fn carry_out(
         *effect = event.effect.max(*effect);
     }
     let (mut ended, mut users, mut identity) = (0, Vec::new(), None);
-    for (subject, effect) in subjects {
+    let mut named = Vec::with_capacity(subjects.len());
+    for issuer in &told.issuer_names {
+        for (subject, effect) in &subjects {
+            named.push((issuer, Arc::clone(subject), *effect));
+        }
+    }
+    for (issuer, subject, effect) in named {
         let key = IdentityKey {
             tenant: told.tenant.clone(),
             provider: Arc::clone(&told.provider),
-            issuer: Arc::clone(&told.issuer),
-            subject: Arc::clone(subject),
+            issuer: Arc::clone(issuer),
+            subject: Arc::clone(&subject),
         };
         let Some(user) = owner(connection, &key).await? else { continue };
-        users.push(user);
+        if !users.contains(&user) {
+            users.push(user);
+        }
         if effect == Effect::Noted {
             continue;
         }
@@ -53,7 +61,7 @@ pub(super) async fn carry_out(
             tenant: key.tenant.clone(),
             provider: Arc::clone(&key.provider),
             issuer: Arc::clone(&key.issuer),
-            subject: Some(Arc::clone(subject)),
+            subject: Some(subject),
             session: None,
             begun_until: Some(told.begun_until),
         };

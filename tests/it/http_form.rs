@@ -48,6 +48,21 @@ async fn bodies_that_cannot_be_read_are_malformed_requests() {
 }
 
 #[tokio::test]
+async fn a_value_of_another_type_is_told_of_without_the_value() {
+    let service = Service::start().await;
+    for (value, kind) in [
+        (json!(["s3cret, found \"s3cret\"."]), "found a list. (occurred"),
+        (json!({"s3cret": 1}), "found an object. (occurred"),
+        (json!(true), "found a boolean. (occurred"),
+        (json!(12), "found a number. (occurred"),
+    ] {
+        let answer = service.post(SIGN_IN, json!({"id_token": value})).await;
+        answer.expect(400, "malformed_request");
+        assert!(answer.text.contains(kind) && !answer.text.contains("s3cret"), "{}", answer.text);
+    }
+}
+
+#[tokio::test]
 async fn bodies_of_another_type_are_unsupported() {
     let service = Service::start().await;
     for content_type in

@@ -206,6 +206,12 @@ async fn settings_pass_the_rules_of_the_file_and_clients_of_the_file_are_read_on
     let body = json!({"keep_previous": false});
     let renewed = desk.service.post_with("/admin/clients/shop/secret", &desk.editor, body).await;
     renewed.expect(409, "managed_by_config");
+    desk.made("pocket", json!({"kind": "native", "providers": ["acme"]})).await;
+    let body = json!({"keep_previous": false});
+    let renewed = desk.service.post_with("/admin/clients/pocket/secret", &desk.editor, body).await;
+    let message = &renewed.expect(400, "invalid_settings").body["message"];
+    assert_eq!(message, "a client of kind spa or native cannot keep a secret, and has none");
+    assert_eq!(desk.service.delete_with("/admin/clients/pocket", &desk.editor).await.status, 200);
 
     let listed = desk.service.get_with("/admin/clients?limit=3", &desk.editor).await;
     let ids = |answer: &Answer| -> Vec<String> {
@@ -220,6 +226,18 @@ async fn settings_pass_the_rules_of_the_file_and_clients_of_the_file_are_read_on
     assert_eq!((&shop["managed_by"], &shop["secrets"]), (&json!("config"), &json!(1)));
     assert_eq!(shop["settings"]["audiences"], json!(["https://api.example"]));
     assert!(shop["settings"].get("secret_hash").is_none());
+}
+
+#[tokio::test]
+async fn changes_that_are_made_at_once_are_all_made() {
+    let desk = Desk::open().await;
+    let ids: Vec<String> = (0..20).map(|n| format!("client-{n}")).collect();
+    let making = ids.iter().map(|id| desk.create(id, json!({"kind": "spa", "providers": ["acme"]})));
+    for made in futures_util::future::join_all(making).await {
+        assert_eq!(made.status, 200, "{}", made.text);
+    }
+    let listed = desk.service.get_with("/admin/clients", &desk.editor).await;
+    assert_eq!(listed.body["items"].as_array().unwrap().len(), ids.len());
 }
 
 #[tokio::test]

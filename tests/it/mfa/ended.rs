@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{DEMAND, challenge, code, enrol, enrolled, verify};
 use crate::oauth::form;
+use crate::oauth::security_events::{REVOKED, event, taken};
 use crate::support::service::{Service, Setup};
 use countersign::admin::access::Role;
 
@@ -40,6 +41,20 @@ async fn a_back_channel_logout_ends_the_open_challenges_of_its_subject_or_sessio
             left.expect(400, "challenge_expired");
         }
     }
+}
+
+#[tokio::test]
+async fn a_security_event_ends_the_challenges_that_began_before_it_alone() {
+    let (_dir, service, secret) = enrolled().await;
+    let before = challenge(&service).await;
+    let token = event(&service, REVOKED).sign();
+    service.clock.advance(Duration::from_secs(240));
+    let later = challenge(&service).await;
+    for _ in 0..2 {
+        taken(&service, &token).await;
+        answers_with(&service, &before, &code(&service, &secret, 0), "challenge_expired").await;
+    }
+    verify(&service, &later, &code(&service, &secret, 0)).await.signed_in();
 }
 
 #[tokio::test]

@@ -89,6 +89,24 @@ async fn better_auth_6973_apples_notices_end_sessions_take_the_identity_away_and
 }
 
 #[tokio::test]
+async fn a_notice_under_one_name_of_the_issuer_reaches_identities_under_the_other() {
+    let service = start().await;
+    let (url, other) = (service.issuer.url.clone(), format!("{}/account", service.issuer.url));
+    let more_config = format!(
+        "[[providers]]\nname = \"apple\"\nissuer = [{url:?}, {other:?}]\njwks_uri = \"{url}/jwks\"\n\
+         client_ids = [\"ios\"]\nnotices = \"apple\"\n"
+    );
+    let service = service.restart(Setup { more_config, ..Setup::default() }).await;
+    let token = service.issuer.token().claim("iss", other.as_str()).claim("aud", "ios").sign();
+    let through = service.post("/auth/id-token/signin", json!({"id_token": token, "provider": "apple"})).await;
+    let body = through.signed_in().clone();
+    taken(&service, &notice(&service, "consent-revoked").claim("iss", url.as_str()).claim("aud", "ios").sign())
+        .await;
+    assert!(!lives(&service, &body).await);
+    assert_eq!(recorded(&service).await[0]["target"], body["user_id"]);
+}
+
+#[tokio::test]
 async fn a_notice_of_a_relayed_address_is_recorded_and_ends_nothing() {
     let service = start().await;
     let body = signed_in_as(&service, "subject-1").await;

@@ -78,6 +78,33 @@ async fn a_subject_in_the_event_or_inside_a_complex_one_is_found() {
     }
 }
 
+/// Google, "Protect user accounts with Cross-Account Protection": `https://accounts.google.com/`.
+#[tokio::test]
+async fn an_issuer_with_a_slash_at_its_end_is_the_one_without_in_events_alone() {
+    let service = Service::start().await;
+    let slashed = format!("{}/", service.issuer.url);
+    let named = |issuer: &str| json!({"subject_type": "iss-sub", "iss": issuer, "sub": "subject-1"});
+    for (speaker, subject) in
+        [(&slashed, &slashed), (&service.issuer.url, &slashed), (&slashed, &service.issuer.url)]
+    {
+        let body = signed_in_as(&service, "subject-1").await;
+        let events = json!({REVOKED: {"subject": named(subject)}});
+        let token =
+            event(&service, REVOKED).without("sub_id").claim("iss", speaker.as_str()).claim("events", events);
+        taken(&service, &token.sign()).await;
+        assert!(!lives(&service, &body).await, "{speaker} {subject}");
+    }
+    let body = signed_in_as(&service, "subject-1").await;
+    for other in [format!("{slashed}/"), format!("{slashed}x")] {
+        let refused = push(&service, &event(&service, REVOKED).claim("iss", other.as_str()).sign()).await;
+        assert_eq!(refused.expect(400, "invalid_request").body["reason"], "no_provider_fits");
+        taken(&service, &event(&service, REVOKED).claim("sub_id", named(&other)).sign()).await;
+    }
+    assert!(lives(&service, &body).await);
+    let id_token = service.issuer.token().claim("iss", slashed.as_str()).sign();
+    assert_eq!(service.sign_in(&id_token).await.status, 401);
+}
+
 #[tokio::test]
 async fn what_names_nobody_or_only_informs_is_taken_and_ends_nothing() {
     let service = Service::start().await;
