@@ -254,7 +254,9 @@ async fn a_server_that_cannot_use_a_bundle_keeps_the_old_one_and_the_others_go_o
     let key = one.admin_key(Role::Editor, Some("default")).await;
     let seven = scoring(7);
     assert_eq!((score(&one).await, score(&strict).await), (0, 0));
-    activated(&one, &key, seven.path()).await;
+    let id = activated(&one, &key, seven.path()).await["bundle"].as_str().unwrap().to_owned();
+    let candidate = strict.post_with("/admin/policies/shadow", &key, json!({"bundles": [id]})).await;
+    candidate.expect(400, "policy_signature_refused");
     until("one of them says why not", async || {
         nodes(&status(&one, &key).await)
             .iter()
@@ -303,4 +305,18 @@ async fn a_bundle_that_no_server_can_use_holds_up_the_others_for_twenty_seconds_
     let told = status(&one, &key).await;
     assert_eq!(told["switch"]["seq"], seq);
     assert!(nodes(&told).iter().all(|node| node["error"].is_string()), "what cannot be used is told: {told:#}");
+}
+
+#[tokio::test]
+async fn a_bundle_of_another_tenant_is_not_told_to_whoever_keeps_the_very_same() {
+    let service = Service::start().await;
+    let mine = service.admin_key(Role::Editor, Some("default")).await;
+    let other = service.admin_key(Role::Editor, Some("other")).await;
+    let dir = scoring(7);
+    for _ in 0..2 {
+        assert_eq!(draft(&service, &mine, dir.path(), None).await.status, 200);
+    }
+    let refused = draft(&service, &other, dir.path(), None).await;
+    refused.expect(400, "policy_unusable");
+    assert!(!["a test", "csk_", "default"].iter().any(|word| refused.text.contains(word)), "{}", refused.text);
 }
