@@ -362,8 +362,9 @@ impl Follower {
         {
             return Ok(());
         }
-        progress.told = Some((state.clone(), seen_at));
-        self.store.acknowledge(state).await
+        self.store.acknowledge(state.clone()).await?;
+        progress.told = Some((state, seen_at));
+        Ok(())
     }
 }
 
