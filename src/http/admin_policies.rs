@@ -37,6 +37,14 @@ pub(super) struct AdminPoliciesApi(pub Arc<State>);
 admin_refusals!(PoliciesRefusals);
 admin_refusals!(OneRefusals, UnknownPolicy, PolicyUnusable);
 admin_refusals!(DraftRefusals, PolicyUnusable, PolicySignatureRefused, BodyTooLarge, UnsupportedMediaType);
+admin_refusals!(
+    ShadowRefusals,
+    UnknownPolicy,
+    PolicyUnusable,
+    PolicySignatureRefused,
+    BodyTooLarge,
+    UnsupportedMediaType
+);
 admin_refusals!(TryRefusals, UnknownPolicy, PolicyUnusable, BodyTooLarge, UnsupportedMediaType);
 admin_refusals!(
     ActivateRefusals,
@@ -424,7 +432,7 @@ impl AdminPoliciesApi {
         request: &Request,
         auth: AdminAuth,
         body: Body<ShadowRequest>,
-    ) -> Reply<MessageResponse, TryRefusals> {
+    ) -> Reply<MessageResponse, ShadowRefusals> {
         let answer = async {
             let leave = self.0.in_tenant(request, &auth, Verb::Change, Resource::Policies).await?;
             let bundles = body.0.bundles.into_iter().map(|id| id.0).collect();

@@ -40,39 +40,63 @@ fn peer(request: &Request) -> Option<IpAddr> {
     request.remote_addr().as_socket_addr().map(SocketAddr::ip).map(|ip| ip.to_canonical())
 }
 
+/// Whether forwarding headers tell of one client. A proxy that writes one of them and passes the other on would let
+/// a client choose its address.
+#[must_use]
+pub fn has_one_address(request: &Request, trusted_proxies: &[IpNet]) -> bool {
+    let Some(peer) = peer(request) else { return true };
+    match (forwarded(request), x_forwarded_for(request)) {
+        (one, other) if one.is_empty() || other.is_empty() => true,
+        (one, other) => client_of(one, peer, trusted_proxies) == client_of(other, peer, trusted_proxies),
+    }
+}
+
+fn forwarded_for(request: &Request, peer: IpAddr, trusted_proxies: &[IpNet]) -> IpAddr {
+    let hops = Some(forwarded(request)).filter(|hops| !hops.is_empty());
+    client_of(hops.unwrap_or_else(|| x_forwarded_for(request)), peer, trusted_proxies)
+}
+
 /// Walks the chain of forwarders from the nearest on, as long as each is trusted; the first that is not
 /// is the client. What that one claims of others is not looked at.
-fn forwarded_for(request: &Request, peer: IpAddr, trusted_proxies: &[IpNet]) -> IpAddr {
+fn client_of(hops: Vec<Option<IpAddr>>, peer: IpAddr, trusted_proxies: &[IpNet]) -> IpAddr {
     let trusted = |ip: &IpAddr| trusted_proxies.iter().any(|net| net.contains(ip));
-    if !trusted(&peer) {
-        return peer;
-    }
-    let values = |name: &str| -> Vec<String> {
-        request.headers().get_all(name).iter().filter_map(|v| v.to_str().ok()).map(str::to_owned).collect()
-    };
-    let mut hops: Vec<Option<IpAddr>> =
-        values("forwarded").iter().flat_map(|line| line.split(',')).map(forwarded_element).collect();
-    if hops.is_empty() {
-        hops = values("x-forwarded-for").iter().flat_map(|line| line.split(',')).map(address).collect();
-    }
     let mut client = peer;
     for hop in hops.into_iter().rev() {
-        let Some(ip) = hop else { break };
-        client = ip;
-        if !trusted(&ip) {
+        if !trusted(&client) {
             break;
         }
+        let Some(ip) = hop else { break };
+        client = ip;
     }
     client
 }
 
+/// What each element of `Forwarded` tells of an address; nothing when none of them is about one.
+fn forwarded(request: &Request) -> Vec<Option<IpAddr>> {
+    let lines = lines(request, "forwarded");
+    let told: Vec<_> = lines.iter().flat_map(|line| line.split(',')).map(forwarded_node).collect();
+    if told.iter().all(Option::is_none) {
+        return Vec::new();
+    }
+    told.into_iter().map(|node| node.and_then(address)).collect()
+}
+
+fn x_forwarded_for(request: &Request) -> Vec<Option<IpAddr>> {
+    let lines = lines(request, "x-forwarded-for");
+    lines.iter().flat_map(|line| line.split(',')).map(address).collect()
+}
+
+/// Also those that are no text: what a proxy added to a client's line is read all the same.
+fn lines(request: &Request, name: &str) -> Vec<String> {
+    let all = request.headers().get_all(name).iter();
+    all.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
+}
+
 /// `for=` of one element of `Forwarded` (RFC 7239 section 4).
-fn forwarded_element(element: &str) -> Option<IpAddr> {
-    let pair = element
-        .split(';')
-        .map(str::trim)
-        .find(|pair| pair.get(..4).is_some_and(|p| p.eq_ignore_ascii_case("for=")))?;
-    address(pair[4..].trim_matches('"'))
+fn forwarded_node(element: &str) -> Option<&str> {
+    let mut pairs = element.split(';').map(str::trim);
+    let pair = pairs.find(|pair| pair.get(..4).is_some_and(|p| p.eq_ignore_ascii_case("for=")))?;
+    Some(pair[4..].trim_matches('"'))
 }
 
 /// An address, with or without port; IPv6 may stand in brackets.
@@ -183,6 +207,7 @@ mod tests {
         assert_eq!(from("10.0.0.1", &xff("9.9.9.9, 203.0.113.1"), &["10.0.0.0/8"]), expected("203.0.113.1"));
         assert_eq!(from("10.0.0.1", &xff("203.0.113.1, 10.0.0.7"), &["10.0.0.0/8"]), expected("203.0.113.1"));
         assert_eq!(from("10.0.0.1", &xff("203.0.113.1, nonsense"), &["10.0.0.0/8"]), expected("10.0.0.1"));
+        assert_eq!(from("10.0.0.1", &xff("\u{e9}, 203.0.113.1"), &["10.0.0.0/8"]), expected("203.0.113.1"));
     }
 
     #[test]

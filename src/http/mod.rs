@@ -373,6 +373,7 @@ pub fn endpoint(
 ) -> BoxEndpoint<'static> {
     let entropy = Arc::clone(&state.entropy);
     let clock = Arc::clone(&state.clock);
+    let trusted_proxies = state.trusted_proxies.clone();
     let (me, admin) = (me_apis(&state), admin_apis(&state));
     let apis: Apis = (
         sign_in::SignInApi(Arc::clone(&state)),
@@ -400,7 +401,7 @@ pub fn endpoint(
         }
         route.with(cors).map_to_response().boxed()
     };
-    Outermost { inner, clock, entropy, base_path: base_path.to_owned(), allow }.boxed()
+    Outermost { inner, clock, entropy, base_path: base_path.to_owned(), allow, trusted_proxies }.boxed()
 }
 
 /// Gives every request an identifier, and every answer the form of the contract.
@@ -410,6 +411,7 @@ struct Outermost {
     entropy: Arc<dyn Entropy>,
     base_path: String,
     allow: Arc<spec::AllowedMethods>,
+    trusted_proxies: Vec<IpNet>,
 }
 
 impl Endpoint for Outermost {
@@ -421,10 +423,17 @@ impl Endpoint for Outermost {
         client::unify_scheme(&mut request);
         request.extensions_mut().insert(id);
         let path = request.uri().path().to_owned();
-        let has_fit_host = client::has_fit_host(&request);
+        let unfit = if !client::has_fit_host(&request) {
+            Some("the request must have one Host header, in ASCII")
+        } else if !client::has_one_address(&request, &self.trusted_proxies) {
+            Some(
+                "Forwarded and X-Forwarded-For tell of different clients; the proxy must write one and drop the other",
+            )
+        } else {
+            None
+        };
         let call = async {
-            if !has_fit_host {
-                let text = "the request must have one Host header, in ASCII";
+            if let Some(text) = unfit {
                 return Err(Problem::new(ErrorCode::MalformedRequest, text).into());
             }
             self.inner.call(request).await

@@ -52,7 +52,7 @@ pub enum PolicyError {
     #[error("at most {CANDIDATES} candidates run beside the active policies of a tenant")]
     TooManyCandidates,
     /// Another bundle has this name.
-    #[error("another bundle is kept under the name {0}; change a line of it")]
+    #[error("another bundle, or another tenant's, is kept under the name {0}; change a line of it")]
     NameTaken(String),
     /// The signature of a bundle is missing or wrong.
     #[error(transparent)]
@@ -100,6 +100,13 @@ pub struct Status {
     pub at: UnixTime,
 }
 
+fn is_visible(owner: &Scope, scope: &Scope) -> bool {
+    match (scope, owner) {
+        (Scope::All, _) | (_, Scope::All) => true,
+        (scope, owner) => scope == owner,
+    }
+}
+
 impl PolicyService {
     /// Keeps files as a draft.
     ///
@@ -119,7 +126,8 @@ impl PolicyService {
     /// Keeps a bundle as a draft. The same one again, with a signature, gives it that signature.
     ///
     /// # Errors
-    /// As [`Self::draft`]; and when its owner needs a signature that is missing, or one that is told is wrong.
+    /// As [`Self::draft`]; when another tenant has the very same; and when its owner needs a signature that is
+    /// missing, or one that is told is wrong.
     pub async fn keep(
         &self,
         bundle: Bundle,
@@ -136,7 +144,7 @@ impl PolicyService {
         self.in_lab(&bundle, |lab, bundle| lab.prepare(bundle).map(|_| ())).await?;
         let info = BundleInfo {
             id: bundle.id(),
-            owner,
+            owner: owner.clone(),
             created_at: author.at,
             created_by: author.actor.to_string(),
             note: note.to_owned(),
@@ -147,8 +155,9 @@ impl PolicyService {
         if !self.store.put_bundle(bundle, info, author).await? {
             return Err(PolicyError::NameTaken(id));
         }
-        let (_, info) = self.store.find_bundle(&id).await?.ok_or(PolicyError::UnknownBundle(id))?;
-        Ok(info)
+        let (_, kept) = self.store.find_bundle(&id).await?.ok_or_else(|| PolicyError::UnknownBundle(id.clone()))?;
+        // It keeps its first owner, and another tenant has no business with that one's note.
+        if is_visible(&kept.owner, &owner) { Ok(kept) } else { Err(PolicyError::NameTaken(id)) }
     }
 
     /// A bundle that a scope may see: its own, or one for all.
@@ -158,11 +167,7 @@ impl PolicyService {
     pub async fn bundle(&self, id: &str, scope: &Scope) -> Result<(Arc<Bundle>, BundleInfo), PolicyError> {
         let unknown = || PolicyError::UnknownBundle(id.to_owned());
         let (bundle, info) = self.store.find_bundle(id).await?.ok_or_else(unknown)?;
-        let visible = match (scope, &info.owner) {
-            (Scope::All, _) | (_, Scope::All) => true,
-            (wanted, owner) => wanted == owner,
-        };
-        if visible { Ok((Arc::new(bundle), info)) } else { Err(unknown()) }
+        if is_visible(&info.owner, scope) { Ok((Arc::new(bundle), info)) } else { Err(unknown()) }
     }
 
     /// Runs a bundle over generated facts.
@@ -355,14 +360,15 @@ impl PolicyService {
     /// Sets the candidates that run beside a tenant's active bundle; none of them is ever seen by users.
     ///
     /// # Errors
-    /// When there are too many, or one does not exist.
+    /// When there are too many, one does not exist, or one needs a signature.
     pub async fn shadow(&self, tenant: &TenantId, bundles: Vec<String>, author: Author) -> Result<(), PolicyError> {
         if bundles.len() > CANDIDATES {
             return Err(PolicyError::TooManyCandidates);
         }
         let scope = Scope::Tenant(tenant.clone());
         for id in &bundles {
-            self.bundle(id, &scope).await?;
+            let (bundle, info) = self.bundle(id, &scope).await?;
+            self.signers.check(&scope, &bundle, info.signature.as_deref())?;
         }
         Ok(self.store.set_shadows(tenant, bundles, author).await?)
     }

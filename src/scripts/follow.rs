@@ -29,6 +29,9 @@ use crate::signin::ports::StoreError;
 const EVERY: Duration = Duration::from_secs(2);
 /// How often while others are waited for: for about so long two nodes may decide by different bundles.
 const PENDING: Duration = Duration::from_millis(200);
+/// How long something that this node cannot use keeps the rest of what is new from it. Longer than the others wait for
+/// this node: when nothing has come into force by then, none of them can use it either.
+const STUCK: Duration = Duration::from_secs(20);
 /// How often this node says that it lives.
 const ALIVE: Duration = Duration::from_secs(15);
 /// How long after an activation failures take it back.
@@ -115,14 +118,16 @@ impl Follower {
         }
         let now = self.clock.now();
         let since = match progress.waits {
-            Some((seq, since)) if seq == switched => since,
+            // A clock that was set back must not make anybody wait for it.
+            Some((seq, since)) if seq == switched && since <= now => since,
             _ => now,
         };
         progress.waits = Some((switched, since));
-        self.prepare(newest, switched, progress).await?;
+        let waited = now.since(since);
+        self.prepare(newest, switched, waited, progress).await?;
         self.acknowledge(progress).await?;
         let nodes = self.store.nodes().await?;
-        let Some((seq, laggards)) = due(&self.node, &nodes, switched, now.since(since), now) else { return Ok(()) };
+        let Some((seq, laggards)) = due(&self.node, &nodes, switched, waited, now) else { return Ok(()) };
         for late in &laggards {
             tracing::error!(
                 node = late.node,
@@ -142,11 +147,17 @@ impl Follower {
     }
 
     /// Fetches, verifies and tries what is not in force yet.
-    async fn prepare(&self, newest: i64, switched: i64, progress: &mut Progress) -> Result<(), StoreError> {
+    async fn prepare(
+        &self,
+        newest: i64,
+        switched: i64,
+        waited: Duration,
+        progress: &mut Progress,
+    ) -> Result<(), StoreError> {
         let pending = self.store.in_force_at(newest).await?;
         let pending: Vec<_> = pending.into_iter().filter(|activation| activation.seq > switched).collect();
         progress.prepared.retain(|seq, _| pending.iter().any(|activation| activation.seq == *seq));
-        progress.unready = None;
+        let mut unready = None;
         for activation in &pending {
             if progress.prepared.contains_key(&activation.seq) {
                 continue;
@@ -158,13 +169,17 @@ impl Follower {
                 Ok(None) => {}
                 Err(why) => {
                     let (id, scope) = (&activation.bundle, &activation.scope);
-                    tracing::error!(policy.id = id, scope = %scope, error = why, "an activated bundle cannot be used here");
-                    progress.unready = Some(why);
-                    return Ok(());
+                    if progress.unready.as_ref() != Some(&why) {
+                        tracing::error!(policy.id = id, scope = %scope, error = why, "an activated bundle cannot be used here");
+                    }
+                    unready = Some(why);
                 }
             }
         }
-        progress.ready = newest;
+        if unready.is_none() || waited >= STUCK {
+            progress.ready = newest;
+        }
+        progress.unready = unready;
         Ok(())
     }
 
@@ -347,8 +362,9 @@ impl Follower {
         {
             return Ok(());
         }
-        progress.told = Some((state.clone(), seen_at));
-        self.store.acknowledge(state).await
+        self.store.acknowledge(state.clone()).await?;
+        progress.told = Some((state, seen_at));
+        Ok(())
     }
 }
 

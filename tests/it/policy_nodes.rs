@@ -254,7 +254,9 @@ async fn a_server_that_cannot_use_a_bundle_keeps_the_old_one_and_the_others_go_o
     let key = one.admin_key(Role::Editor, Some("default")).await;
     let seven = scoring(7);
     assert_eq!((score(&one).await, score(&strict).await), (0, 0));
-    activated(&one, &key, seven.path()).await;
+    let id = activated(&one, &key, seven.path()).await["bundle"].as_str().unwrap().to_owned();
+    let candidate = strict.post_with("/admin/policies/shadow", &key, json!({"bundles": [id]})).await;
+    candidate.expect(400, "policy_signature_refused");
     until("one of them says why not", async || {
         nodes(&status(&one, &key).await)
             .iter()
@@ -271,4 +273,50 @@ async fn a_server_that_cannot_use_a_bundle_keeps_the_old_one_and_the_others_go_o
     let kept = draft(&strict, &key, seven.path(), Some(&signature(seven.path(), &file))).await;
     assert_eq!((kept.status, &kept.body["signed"]), (200, &true.into()), "{}", kept.text);
     until("it follows", async || score(&strict).await == 7).await;
+}
+
+#[tokio::test]
+async fn a_bundle_that_no_server_can_use_holds_up_the_others_for_twenty_seconds_at_most() {
+    let one = Service::start().await;
+    let two = one.second_node(Setup::default()).await;
+    let key = one.admin_key(Role::Editor, Some("default")).await;
+    assert_eq!((score(&one).await, score(&two).await), (0, 0));
+    sql(
+        &one,
+        "INSERT INTO policy_activations (scope, bundle, actor, note, at) \
+         VALUES ('', 'pol_0000000000000000', 'system', '', 0) RETURNING seq",
+    )
+    .await;
+    let seq = activated(&one, &key, scoring(7).path()).await["seq"].as_i64().unwrap();
+    until("both say why not", async || {
+        let told = status(&one, &key).await;
+        let stuck =
+            |node: &Value| node["error"].as_str().is_some_and(|error| error.contains("is not in the store"));
+        nodes(&told).len() == 2 && nodes(&told).iter().all(stuck)
+    })
+    .await;
+    one.clock.advance(Duration::from_secs(11));
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!((score(&one).await, score(&two).await), (0, 0), "somebody may still be able to");
+    one.clock.advance(Duration::from_secs(10));
+    for service in [&one, &two] {
+        until("the tenant's own comes into force", async || score(service).await == 7).await;
+    }
+    let told = status(&one, &key).await;
+    assert_eq!(told["switch"]["seq"], seq);
+    assert!(nodes(&told).iter().all(|node| node["error"].is_string()), "what cannot be used is told: {told:#}");
+}
+
+#[tokio::test]
+async fn a_bundle_of_another_tenant_is_not_told_to_whoever_keeps_the_very_same() {
+    let service = Service::start().await;
+    let mine = service.admin_key(Role::Editor, Some("default")).await;
+    let other = service.admin_key(Role::Editor, Some("other")).await;
+    let dir = scoring(7);
+    for _ in 0..2 {
+        assert_eq!(draft(&service, &mine, dir.path(), None).await.status, 200);
+    }
+    let refused = draft(&service, &other, dir.path(), None).await;
+    refused.expect(400, "policy_unusable");
+    assert!(!["a test", "csk_", "default"].iter().any(|word| refused.text.contains(word)), "{}", refused.text);
 }

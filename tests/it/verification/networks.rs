@@ -59,6 +59,33 @@ async fn cve_2026_45364_without_a_trusted_proxy_invented_addresses_do_not_escape
     held_off(&service.send(request.header("forwarded", "for=198.51.100.7")).await, "20");
 }
 
+/// What a client writes itself reaches the server beside or before what the proxy adds.
+#[tokio::test]
+async fn cve_2026_45364_what_a_client_forwards_itself_does_not_escape_the_limit() {
+    let service = Service::start_with(Setup::limits("sign_ins_per_minute = 3\nexempt = [\"127.0.0.0/8\"]")).await;
+    let sign_in = async |headers: &[(&str, &[u8])]| {
+        let body = json!({"id_token": service.issuer.token().sign(), "provider": "acme"});
+        let mut request = service.http().post(service.url("/auth/id-token/signin")).json(&body);
+        for (name, value) in headers {
+            request = request.header(*name, reqwest::header::HeaderValue::from_bytes(value).unwrap());
+        }
+        service.send(request).await
+    };
+    for line in [&b"\xff, 192.0.2.1"[..], b"nonsense,192.0.2.1", b"127.0.0.1 , 192.0.2.1"] {
+        sign_in(&[("x-forwarded-for", line)]).await.signed_in();
+    }
+    for line in [&b"\xff, 192.0.2.1"[..], b"192.0.2.1"] {
+        held_off(&sign_in(&[("x-forwarded-for", line)]).await, "20");
+    }
+    for forwarded in [&b"for=198.51.100.7"[..], b"for=127.0.0.1", b"for=\xff"] {
+        let refused = sign_in(&[("x-forwarded-for", b"192.0.2.1"), ("forwarded", forwarded)]).await;
+        refused.expect(400, "malformed_request");
+    }
+    for forwarded in [&b"for=\"192.0.2.1:80\""[..], b"proto=https"] {
+        held_off(&sign_in(&[("x-forwarded-for", b"192.0.2.1"), ("forwarded", forwarded)]).await, "20");
+    }
+}
+
 #[tokio::test]
 async fn a_request_beyond_the_limit_fetches_no_key_and_spends_no_token() {
     let service = Service::start_with(Setup::limits("sign_ins_per_minute = 1")).await;
