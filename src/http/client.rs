@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use poem::Request;
-use poem::http::header;
+use poem::http::uri::Authority;
+use poem::http::{HeaderValue, Version, header};
 
 use crate::signin::request::ClientContext;
 
@@ -165,12 +166,21 @@ pub fn tenant_header(request: &Request) -> Option<String> {
     }
 }
 
-/// Whether the request names at most one host, in words that a host may have (RFC 9112 section 3.2).
+/// Whether the request names the host that it is for, once, in words that a host may have (RFC 9112 section 3.2);
+/// an empty one names none (RFC 9110 section 4.2.1). HTTP/1.0 knows no such header, so there it may be absent.
 #[must_use]
 pub fn has_fit_host(request: &Request) -> bool {
     let mut values = request.headers().get_all(header::HOST).iter();
-    let first = values.next().is_none_or(|host| host.to_str().is_ok());
-    first && values.next().is_none()
+    match (values.next(), values.next()) {
+        (None, _) => request.version() < Version::HTTP_11,
+        (Some(host), None) => is_host(host),
+        (Some(_), Some(_)) => false,
+    }
+}
+
+fn is_host(value: &HeaderValue) -> bool {
+    let authority = Authority::try_from(value.as_bytes());
+    authority.is_ok_and(|a| !a.host().is_empty() && !a.as_str().contains('@'))
 }
 
 /// The host that the request was sent to, without the port, in lower case. One in the request line goes before the

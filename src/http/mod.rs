@@ -424,7 +424,7 @@ impl Endpoint for Outermost {
         request.extensions_mut().insert(id);
         let path = request.uri().path().to_owned();
         let unfit = if !client::has_fit_host(&request) {
-            Some("the request must have one Host header, in ASCII")
+            Some("the request must have one header Host, with a host in it (RFC 9112 section 3.2)")
         } else if !client::has_one_address(&request, &self.trusted_proxies) {
             Some(
                 "Forwarded and X-Forwarded-For tell of different clients; the proxy must write one and drop the other",

@@ -23,7 +23,7 @@ with local tokens, with an MFA challenge, or with a refusal that says why.\n\n\
 Every refusal has the form `dto.Error`: `code` and `error` are stable, `message` is for people. Every answer \
 carries `X-Request-Id`. Bodies are of at most 64 KiB, `application/json` but for the OAuth endpoints, which take \
 forms, and security events, which are tokens; a member named twice is refused, one that is not known is passed over. Every operation answers 400 \
-`malformed_request` to two `Host` headers, and to `Forwarded` and `X-Forwarded-For` that tell of different clients. Times are RFC 3339 in UTC; durations are integers in seconds.";
+`malformed_request` to a `Host` header that is absent, empty or there twice, and to `Forwarded` and `X-Forwarded-For` that tell of different clients. Times are RFC 3339 in UTC; durations are integers in seconds.";
 
 /// The tags as the documentation page lists them: a client's way first.
 const TAGS: [&str; 7] = ["Sign-in", "MFA", "Session", "OAuth", "Me", "Administration", "Operations"];

@@ -50,6 +50,16 @@ async fn a_head_that_two_readers_could_read_differently_chooses_no_tenant() {
         (b"Host: x\r\nHost: other.example\r\n", (400, "malformed_request")),
         (b"Host: x\r\nHost: x\r\n", (400, "malformed_request")),
         (b"Host: \xff\r\n", (400, "malformed_request")),
+        // No host at all would be everybody's tenant.
+        (b"", (400, "malformed_request")),
+        (b"X-Tenant-ID: default\r\n", (400, "malformed_request")),
+        (b"Host:\r\n", (400, "malformed_request")),
+        (b"Host:  \t\r\n", (400, "malformed_request")),
+        (b"Host: :8080\r\n", (400, "malformed_request")),
+        (b"Host: other.example@x\r\n", (400, "malformed_request")),
+        (b"Host: x/other.example\r\n", (400, "malformed_request")),
+        (b"Host: x y\r\n", (400, "malformed_request")),
+        (b"Host: [::1]:8080\r\n", (200, "")),
         // The tenant of the host has no such provider.
         (b"Host: other.example\r\n", (404, "unknown_provider")),
         (b"Host: OTHER.example.:80\r\n", (404, "unknown_provider")),
@@ -60,6 +70,13 @@ async fn a_head_that_two_readers_could_read_differently_chooses_no_tenant() {
     // RFC 9112 section 3.2.2: the host of the request line goes before the header.
     let absolute = format!("POST http://other.example{SIGN_IN} HTTP/1.1\r\nHost: x\r\n");
     assert_eq!(raw(&service, absolute.as_bytes(), &body()).await, (404, "unknown_provider".to_owned()));
+    let absolute = format!("POST http://other.example{SIGN_IN} HTTP/1.1\r\n");
+    assert_eq!(raw(&service, absolute.as_bytes(), &body()).await, (400, "malformed_request".to_owned()));
+    // HTTP/1.0 knows no Host, so its absence is no fault there; an empty one is.
+    let old = format!("POST {SIGN_IN} HTTP/1.0\r\n");
+    assert_eq!(raw(&service, old.as_bytes(), &body()).await, (200, String::new()));
+    let old = format!("POST {SIGN_IN} HTTP/1.0\r\nHost:\r\n");
+    assert_eq!(raw(&service, old.as_bytes(), &body()).await, (400, "malformed_request".to_owned()));
 }
 
 #[tokio::test]
