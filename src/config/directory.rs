@@ -382,7 +382,7 @@ impl OfTenant {
         let clients = self.clients.values().filter_map(|entry| entry.client.as_ref());
         self.in_force = Arc::new(InForce {
             providers: self.enabled.iter().map(|p| (Arc::clone(&p.name), p.generation)).collect(),
-            clients: clients.map(|c| (Arc::clone(&c.id), c.generation)).collect(),
+            clients: clients.map(|c| (Arc::clone(&c.id), Arc::clone(c))).collect(),
         });
     }
 }

@@ -54,9 +54,10 @@ pub const fn row(code: ErrorCode) -> Row {
         E::AmbiguousProvider => {
             (400_005, "Several providers accept the ID token's issuer and audience: name one in `provider`.")
         }
-        E::InvalidRefreshToken => {
-            (400_006, "The refresh token is not known, has expired, or its session has ended: sign in again.")
-        }
+        E::InvalidRefreshToken => (
+            400_006,
+            "The refresh token is not known, has expired, its session has ended, or its client may not ask for the session's audience any more: sign in again.",
+        ),
         E::InvalidMfaCode => (
             400_007,
             "The code is wrong, too old, or was used before. Ask for another one; the session of the user is not touched.",

@@ -88,6 +88,8 @@ pub enum RotationResult {
     /// There is no such token, its secret differs, it or its session has ended, or it is of another
     /// tenant or client.
     Invalid,
+    /// The client may not ask for the session's audience any more. Nothing was changed.
+    AudienceTaken,
     /// The session is bound to a key that the request did not prove to hold. Nothing was changed.
     KeyNotProved,
     /// The session came through a provider that is not enabled now. Nothing is changed.

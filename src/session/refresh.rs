@@ -39,6 +39,9 @@ pub enum RefreshError {
     /// It was exchanged before; the session is ended.
     #[error("the refresh token was used before; its session has been ended, sign in again")]
     Reused,
+    /// Its access tokens are for an audience that is not its client's now; nothing is spent.
+    #[error("the client may not ask for the audience of this session any more; sign in again for another one")]
+    AudienceTaken,
     /// The session is bound to a key, and the request does not prove to hold it.
     #[error("the session is bound to a key: the header DPoP must hold a proof by it")]
     KeyNotProved,
@@ -61,7 +64,7 @@ impl RefreshError {
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Invalid | Self::UserInactive => ErrorCode::InvalidRefreshToken,
+            Self::Invalid | Self::AudienceTaken | Self::UserInactive => ErrorCode::InvalidRefreshToken,
             Self::ProviderDisabled => ErrorCode::ProviderDisabled,
             Self::Reused => ErrorCode::RefreshTokenReused,
             Self::KeyNotProved => ErrorCode::InvalidDpopProof,
@@ -132,6 +135,7 @@ impl SessionService {
                 return Err(RefreshError::Reused);
             }
             RotationResult::Invalid => return Err(RefreshError::Invalid),
+            RotationResult::AudienceTaken => return Err(RefreshError::AudienceTaken),
             RotationResult::KeyNotProved => return Err(RefreshError::KeyNotProved),
             RotationResult::ProviderDisabled => return Err(RefreshError::ProviderDisabled),
             RotationResult::UserInactive => return Err(RefreshError::UserInactive),

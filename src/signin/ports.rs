@@ -31,7 +31,7 @@ pub struct InForce {
     /// The enabled providers.
     pub providers: HashMap<Arc<str>, i64>,
     /// The registered clients.
-    pub clients: HashMap<Arc<str>, i64>,
+    pub clients: HashMap<Arc<str>, Arc<Client>>,
 }
 
 impl InForce {
@@ -41,10 +41,31 @@ impl InForce {
         self.providers.get(&grant.provider) == Some(&grant.provider_generation)
     }
 
-    /// Whether the registered client that a session or challenge belongs to, if it belongs to one, is there.
+    /// Whether the registered client that a session or challenge belongs to, if it belongs to one, is there, and may
+    /// still ask for what it was given.
     #[must_use]
     pub fn lets_client_in(&self, grant: &Grant) -> bool {
-        grant.client.as_ref().is_none_or(|client| self.clients.get(client) == Some(&grant.client_generation))
+        self.has_client(grant) && self.lets_audience(grant)
+    }
+
+    /// Whether the registered client of a session or challenge, if it belongs to one, is there.
+    #[must_use]
+    pub fn has_client(&self, grant: &Grant) -> bool {
+        grant.client.is_none() || self.client_of(grant).is_some()
+    }
+
+    /// Whether every audience that access tokens of a session or challenge may have is this server, or one that its
+    /// client may ask for now.
+    #[must_use]
+    pub fn lets_audience(&self, grant: &Grant) -> bool {
+        let by_factor = grant.shape_by_factor.values().filter_map(|shape| shape.audience.as_ref());
+        let own = self.client_of(grant).map_or(&[][..], |client| &client.audiences);
+        grant.audience.iter().chain(by_factor).all(|audience| own.contains(audience))
+    }
+
+    fn client_of(&self, grant: &Grant) -> Option<&Arc<Client>> {
+        let client = self.clients.get(grant.client.as_ref()?)?;
+        (client.generation == grant.client_generation).then_some(client)
     }
 }
 

@@ -381,9 +381,12 @@ async fn rotate(connection: &mut SqliteConnection, rotation: Rotation) -> Result
         return Ok(RotationResult::Invalid);
     };
     let grant = &living.session.grant;
-    let own = grant.client == rotation.client && rotation.in_force.lets_client_in(grant);
+    let own = grant.client == rotation.client && rotation.in_force.has_client(grant);
     if grant.tenant != rotation.tenant || !own {
         return Ok(RotationResult::Invalid);
+    }
+    if !rotation.in_force.lets_audience(grant) {
+        return Ok(RotationResult::AudienceTaken);
     }
     if grant.jkt.is_some() && grant.jkt != rotation.jkt {
         return Ok(RotationResult::KeyNotProved);

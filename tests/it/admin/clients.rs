@@ -46,6 +46,13 @@ impl Desk {
         self.token(client_id, secret, &grant).await
     }
 
+    /// As client `shop`, tokens for this audience.
+    async fn exchange_for(&self, audience: &str, secret: &str) -> Answer {
+        let token = self.service.issuer.token().sign();
+        let grant = [("grant_type", EXCHANGE), ("subject_token", &token), ("subject_token_type", ID_TOKEN)];
+        self.token("shop", secret, &[&grant[..], &[("audience", audience)]].concat()).await
+    }
+
     async fn refresh(&self, client_id: &str, secret: &str, refresh: &str) -> Answer {
         self.token(client_id, secret, &[("grant_type", "refresh_token"), ("refresh_token", refresh)]).await
     }
@@ -119,6 +126,37 @@ async fn a_client_made_here_uses_the_oauth_endpoints_at_once_and_is_gone_when_re
 }
 
 #[tokio::test]
+async fn an_audience_that_was_taken_away_is_served_at_no_refresh() {
+    let desk = Desk::open().await;
+    let settings = |audiences: &[&str]| json!({"providers": ["acme"], "audiences": audiences});
+    let (old, new) = ("https://old.example", "https://new.example");
+    let secret = desk.made("shop", settings(&[old, new])).await;
+    let watcher = desk.made("watch", json!({"kind": "machine", "grants": []})).await;
+    let put = |audiences: &'static [&'static str]| {
+        let settings = settings(audiences);
+        desk.service.clock.advance(Duration::from_millis(5));
+        desk.service.put_with("/admin/clients/shop", &desk.editor, settings)
+    };
+    let (for_old, for_new) = (desk.exchange_for(old, &secret).await, desk.exchange_for(new, &secret).await);
+    let (access, refresh) = (text(&for_old, "access_token"), text(&for_old, "refresh_token"));
+    assert_eq!(desk.introspect("watch", &watcher, access).await.body["active"], true);
+
+    assert_eq!(put(&["https://new.example"]).await.status, 200);
+    let refused = desk.refresh("shop", &secret, refresh).await;
+    assert_eq!(refused.expect(400, "invalid_grant").body["reason"], "invalid_refresh_token");
+    assert!(refused.text.contains("audience"), "{}", refused.text);
+    assert_eq!(desk.introspect("watch", &watcher, access).await.body, json!({"active": false}));
+    assert_eq!(desk.introspect("shop", &secret, refresh).await.body, json!({"active": false}));
+    let other = desk.refresh("shop", &secret, text(&for_new, "refresh_token")).await;
+    assert_eq!(other.status, 200, "{}", other.text);
+
+    // Nothing was spent: a mistaken change costs nobody a session.
+    assert_eq!(put(&["https://old.example", "https://new.example"]).await.status, 200);
+    let again = desk.refresh("shop", &secret, refresh).await;
+    assert_eq!(again.status, 200, "{}", again.text);
+}
+
+#[tokio::test]
 async fn a_client_made_again_inherits_nothing() {
     let desk = Desk::open().await;
     let old = desk.made("app", json!({"kind": "native", "providers": ["acme"]})).await;
@@ -150,6 +188,21 @@ async fn a_challenge_of_a_removed_client_takes_no_answer() {
     desk.delete("app").await;
     desk.made("app", json!({"kind": "native", "providers": ["acme"]})).await;
     desk.service.post("/auth/mfa/verify-challenge", body).await.expect(400, "challenge_expired");
+}
+
+#[tokio::test]
+async fn a_challenge_for_an_audience_that_was_taken_away_takes_no_answer() {
+    let (_dir, service, factor) = mfa::enrolled().await;
+    let editor = service.admin_key(Role::Editor, Some("default")).await;
+    let desk = Desk { service, editor };
+    let secret = desk.made("shop", json!({"providers": ["acme"], "audiences": ["https://old.example"]})).await;
+    let challenged = desk.exchange_for("https://old.example", &secret).await;
+    let token = challenged.expect(403, "mfa_required").body["challenge_token"].clone();
+    desk.service.clock.advance(Duration::from_millis(5));
+    let changed = desk.service.put_with("/admin/clients/shop", &desk.editor, json!({"providers": ["acme"]})).await;
+    assert_eq!(changed.status, 200, "{}", changed.text);
+    let code = mfa::code(&desk.service, &factor, 0);
+    mfa::verify(&desk.service, &token, &code).await.expect(400, "challenge_expired");
 }
 
 #[tokio::test]
