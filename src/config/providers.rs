@@ -43,7 +43,7 @@ pub(super) fn read(
     let provisioning = reader.choice("provisioning", PROVISIONING, &[], findings);
     let mapping = reader.mapping(findings);
     let remap = reader.remap(findings);
-    let provisioning_domains = reader.provisioning_domains(findings);
+    let provisioning_domains = reader.provisioning_domains(email_trust.as_ref(), findings);
     let Grants { allowed_groups, allowed_roles, default_roles } = reader.grants(findings)?;
     let enrich_failure = reader.choice("enrich_failure", ENRICH_FAILURE, &[], findings);
     let notices = reader.choice("notices", NOTICES, &[], findings);
@@ -276,13 +276,32 @@ impl Reader<'_> {
         Some(RemapRules { once, never })
     }
 
-    fn provisioning_domains(&self, findings: &mut Findings) -> Option<Vec<String>> {
+    /// The domains of whom users are made. Each must be one that an address can be believed in, else it lets nobody in.
+    fn provisioning_domains(&self, trust: Option<&EmailTrust>, findings: &mut Findings) -> Option<Vec<String>> {
         let w = self.table.list("provisioning_domains");
         if !w.value.is_empty() && self.text("provisioning").is_some_and(|p| p.value != "create") {
             let message = "provisioning_domains does nothing unless provisioning is \"create\"; take it out";
             findings.add(&w.at, message);
         }
-        self.domains("provisioning_domains", &w, findings)
+        let domains = self.domains("provisioning_domains", &w, findings)?;
+        let unfit = match trust {
+            Some(EmailTrust::Never) if !domains.is_empty() => Some(
+                "provisioning_domains lets nobody in with email_trust = \"never\": no address is believed, and only a \
+                 verified one counts; take provisioning_domains out, or write email_trust = \"claim\" or its domains"
+                    .to_owned(),
+            ),
+            Some(EmailTrust::Domains(trusted)) => domains.iter().find(|d| !trusted.contains(d)).map(|domain| {
+                format!(
+                    "provisioning_domains names \"{domain}\", where email_trust believes no address, so nobody of it \
+                     gets in; add it to email_trust, or take it out of provisioning_domains"
+                )
+            }),
+            _ => None,
+        };
+        if let Some(message) = unfit {
+            findings.add(&w.at, message);
+        }
+        Some(domains)
     }
 
     fn domains(&self, name: &str, w: &Written<Vec<String>>, findings: &mut Findings) -> Option<Vec<String>> {

@@ -383,6 +383,8 @@ fn every_wrong_provider_is_told_once_with_its_line() {
         ("clock_leeway = \"-1s\"", "7: clock_leeway = \"-1s\" is not a duration; write a whole number and s, m, h or d: \"30m\"".into()),
         ("email_trust = []", "7: email_trust is an empty list; write \"never\" when no address is to be believed".into()),
         ("email_trust = [\"@a.example\"]", "7: email_trust: \"@a.example\" is not a domain; write one such as \"example.com\"".into()),
+        ("email_trust = \"never\"\nprovisioning_domains = [\"a.example\"]", "8: provisioning_domains lets nobody in with email_trust = \"never\": no address is believed, and only a verified one counts; take provisioning_domains out, or write email_trust = \"claim\" or its domains".into()),
+        ("email_trust = [\"a.example\"]\nprovisioning_domains = [\"A.example\", \"b.example\"]", "8: provisioning_domains names \"b.example\", where email_trust believes no address, so nobody of it gets in; add it to email_trust, or take it out of provisioning_domains".into()),
         ("email_trust = \"always\"", "7: email_trust = \"always\" is not known; use \"never\" or \"claim\"; nearest is \"claim\"".into()),
         ("mapping = \"../x\"", "7: mapping = \"../x\" must be 1 to 64 characters of a-z, 0-9, _ and -".into()),
         ("trust_amr = [\"\"]", "7: trust_amr holds \"\", which is empty or has white space around it".into()),

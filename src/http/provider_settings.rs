@@ -47,7 +47,8 @@ pub struct ProviderSettingsShape {
     pub linking: Option<String>,
     /// What becomes of an identity that nobody has: `create` (default), `invite` or `refuse`.
     pub provisioning: Option<String>,
-    /// With `create`: only with a verified address in one of these domains. Empty (default): with any or none.
+    /// With `create`: only with a verified address in one of these domains, in which `email_trust` must believe
+    /// addresses. Empty (default): with any or none.
     pub provisioning_domains: Option<Vec<String>>,
     /// For setting a provider up: its refusals list every check of the token. Default false.
     pub test_mode: Option<bool>,

@@ -342,6 +342,16 @@ async fn doctor_names_what_is_ill_and_ends_with_its_code() {
     let config = std::fs::read_to_string(dir.join("countersign.toml")).unwrap();
     std::fs::write(dir.join("countersign.toml"), config.replace("db/countersign.db", "db/absent.db")).unwrap();
     assert_eq!(failed(&doctor().await.ended(3).json(), "checks"), ["store"]);
+    // A list of domains that no address could ever be in.
+    let shut = "[[providers]]\nname = \"shut\"\npreset = \"microsoft\"\nissuer = \"https://a.example\"\n\
+                client_ids = [\"x\"]\nprovisioning_domains = [\"example.com\"]\n";
+    std::fs::write(dir.join("countersign.toml"), format!("{config}\n{shut}")).unwrap();
+    let report = doctor().await.ended(2).json();
+    assert_eq!(failed(&report, "checks"), ["configuration"]);
+    let told = report.to_string();
+    assert!(told.contains("provisioning_domains lets nobody in") && told.contains("email_trust"), "{told}");
+    let audit = run(&["provider", "audit", "shut"], "", &dir).await.ended(2).errors.clone();
+    assert!(audit.contains("provisioning_domains lets nobody in"), "{audit}");
     std::fs::write(dir.join("countersign.toml"), config + "\nnonsense = 1\n").unwrap();
     assert_eq!(failed(&doctor().await.ended(2).json(), "checks"), ["configuration"]);
 }

@@ -102,6 +102,11 @@ async fn settings_pass_the_rules_of_the_file_and_all_that_is_wrong_is_told() {
     refused("b", json!({"client_ids": "x\n[[providers]]\nname = 'y'", "enabled": "yes"})).await;
     refused("b", json!({"provisioning_domains": ["localhost"]})).await;
     refused("b", json!({"provisioning_domains": ["example.com"], "provisioning": "refuse"})).await;
+    let never = json!({"provisioning_domains": ["example.com"], "email_trust": "never"});
+    let text = refused("b", never).await;
+    assert!(text.contains("provisioning_domains") && text.contains("email_trust"), "{text}");
+    let text = refused("b", json!({"provisioning_domains": ["b.example"], "email_trust": ["a.example"]})).await;
+    assert!(text.contains("\"b.example\"") && text.contains("email_trust"), "{text}");
     refused("b", json!({"default_roles": ["r".repeat(4097)]})).await;
     refused("b", json!({"tenant": "other"})).await;
     refused("b", json!({"name": "c"})).await;
