@@ -50,7 +50,9 @@ pub(super) async fn put(
             .execute(&mut *connection)
             .await?;
     }
-    let (before, after) = (json!({"left": before}), json!({"left": hashes.len()}));
+    // What went out of force has its own member: ten codes for ten others would be no difference.
+    let after = json!({"left": hashes.len(), "made": hashes.len(), "replaced": before});
+    let before = json!({"left": before});
     let change = Change::between("user.backup_codes", user.to_string(), &before, &after);
     audit::record(connection, &author, &change).await?;
     Ok(true)

@@ -138,6 +138,15 @@ async fn new_codes_replace_the_old_ones_and_the_audit_log_says_so() {
     let items = log.body["items"].as_array().unwrap();
     assert_eq!(items.len(), 2, "{}", log.text);
     assert_eq!(items[0]["actor"], items[0]["target"], "the user's own doing");
+    let member = |before: Value, after: u64| json!({"before": before, "after": after});
+    let told = json!({"made": member(Value::Null, 10), "replaced": member(Value::Null, 10)});
+    assert_eq!(items[0]["difference"], told, "ten for ten others");
+    let told = json!({
+        "left": member(json!(0), 10),
+        "made": member(Value::Null, 10),
+        "replaced": member(Value::Null, 0),
+    });
+    assert_eq!(items[1]["difference"], told);
 }
 
 #[tokio::test]
