@@ -85,7 +85,7 @@ impl AuditLog for Store {
             "SELECT id, at, tenant, actor, action, target, difference, request FROM audit WHERE true",
         );
         if let Some(after) = page.after() {
-            query.push(" AND id < ").push_bind(after.to_vec());
+            query.push(" AND seq < (SELECT seq FROM audit WHERE id = ").push_bind(after.to_vec()).push(")");
         }
         if let Some(tenant) = &filter.tenant {
             query.push(" AND tenant = ").push_bind(tenant.as_str().to_owned());
@@ -110,7 +110,7 @@ impl AuditLog for Store {
         if let Some(until) = filter.until {
             query.push(" AND at < ").push_bind(until.as_millis());
         }
-        query.push(" ORDER BY id DESC LIMIT ").push_bind(page.rows_to_read());
+        query.push(" ORDER BY seq DESC LIMIT ").push_bind(page.rows_to_read());
         let rows = query.build().fetch_all(&self.pool).await.map_err(failed)?;
         let records: Vec<AuditRecord> = rows.iter().map(read).collect::<Result<_, _>>().map_err(failed)?;
         Ok(page.cut(records, |record| record.author.event.as_bytes().to_vec()))

@@ -1,6 +1,7 @@
 mod clients;
 mod directory;
 mod keys;
+mod lists;
 mod matrix;
 mod policies;
 mod policy_storms;
