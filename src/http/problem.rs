@@ -64,7 +64,7 @@ pub const fn row(code: ErrorCode) -> Row {
         ),
         E::MfaPending => (
             400_200,
-            "The user has not confirmed on the device yet: ask again in a few seconds. It does not count as a wrong code.",
+            "The user has not confirmed on the device yet: ask again after `Retry-After`. It does not count as a wrong code.",
         ),
         E::ChallengeExpired => {
             (400_008, "The challenge has expired or had five wrong codes: sign in again for a new one.")

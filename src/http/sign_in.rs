@@ -222,7 +222,8 @@ impl SignInApi {
     ///
     /// A right answer gives what the sign-in would have given. A wrong one is 400 `invalid_mfa_code`: no
     /// session is lost by it. Of a push `code` is empty; while the user has not answered on the device it is 400
-    /// `mfa_pending`, which does not count: ask again every few seconds. After five wrong codes the challenge is dead; after ten of one user within
+    /// `mfa_pending`, which does not count as a wrong code: ask again after `Retry-After`. The device's service is asked
+    /// for a challenge at most once a second. After five wrong codes the challenge is dead; after ten of one user within
     /// 15 minutes, over all challenges, every answer is 429 `mfa_locked` for 15 minutes.
     #[oai(
         path = "/auth/mfa/verify-challenge",
@@ -399,7 +400,9 @@ impl SignInApi {
             Err(error) => {
                 let problem = state.refused(error.code(), &error);
                 Err(match error {
-                    ChallengeError::Locked { retry_after_s } => problem.retry_after(retry_after_s),
+                    ChallengeError::Locked { retry_after_s } | ChallengeError::Pending { retry_after_s } => {
+                        problem.retry_after(retry_after_s)
+                    }
                     _ => problem,
                 })
             }

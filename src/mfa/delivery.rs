@@ -33,6 +33,9 @@ pub const MESSAGES_PER_USER: u32 = 10;
 pub const MESSAGE_WINDOW: Duration = Duration::from_secs(900);
 /// The least time between two messages of a challenge.
 pub const MESSAGE_PAUSE: Duration = Duration::from_secs(20);
+/// The least time between two looks whether the user has answered on the device, for one challenge. So in its life
+/// there are at most 300.
+pub const POLL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Channels that deliver codes.
 #[async_trait]

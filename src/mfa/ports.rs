@@ -94,6 +94,8 @@ pub enum Passed {
     },
     /// A code that was sent for this challenge: it goes with the challenge.
     SentCode,
+    /// The user confirmed on a device. No attempt was counted that would have to be taken back.
+    Confirmed,
 }
 
 /// A message to be counted.
@@ -124,9 +126,28 @@ pub enum DeliveryStart {
     },
 }
 
+/// Whether the channel of a push may be asked if the user has answered.
+#[derive(Debug)]
+pub enum PollStart {
+    /// It may, which is noted; no attempt is counted.
+    Open(Box<OpenAttempt>),
+    /// It was asked a moment ago.
+    Wait {
+        /// Seconds until it may be asked again.
+        retry_after_s: u64,
+    },
+    /// No message of a channel that judges is out, so an empty code is one like any other.
+    NoMessage,
+    /// The challenge is not open; never [`AttemptStart::Open`].
+    Refused(AttemptStart),
+}
+
 /// Messages with codes.
 #[async_trait]
 pub trait Deliveries: Send + Sync {
+    /// Checks the challenge as [`Challenges::begin_attempt`] does, and notes a look instead of an attempt:
+    /// [`super::delivery::POLL_PAUSE`]. What has to wait writes nothing.
+    async fn begin_poll(&self, request: AttemptRequest) -> Result<PollStart, StoreError>;
     /// Checks the challenge as [`Challenges::begin_attempt`] does, and counts a message instead of an
     /// attempt: [`super::delivery::MESSAGES_PER_CHALLENGE`], [`super::delivery::MESSAGES_PER_USER`].
     async fn begin_delivery(&self, request: AttemptRequest, new: NewDelivery) -> Result<DeliveryStart, StoreError>;
@@ -172,19 +193,12 @@ pub trait Challenges: Send + Sync {
     async fn begin_attempt(&self, request: AttemptRequest) -> Result<AttemptStart, StoreError>;
     /// Marks the challenge used, the TOTP step or backup code spent, and writes session and record: all or nothing.
     async fn complete(&self, completion: Completion) -> Result<CompletionResult, StoreError>;
-    /// The last attempt was none: it no longer counts.
-    async fn take_back_attempt(
-        &self,
-        challenge: ChallengeId,
-        user: UserId,
-        now: UnixTime,
-    ) -> Result<(), StoreError>;
     /// Writes the record of a wrong code.
     async fn record_wrong_code(&self, record: SignInRecord) -> Result<(), StoreError>;
 }
 
 /// Which challenge is being answered, and from where.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct AttemptRequest {
     /// The tenant of the request.
     pub tenant: TenantId,

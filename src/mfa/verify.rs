@@ -3,9 +3,10 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::delivery::{CODE_PURPOSE, CodeChannels, Delivery, Judged, Question};
+use super::delivery::{CODE_PURPOSE, CodeChannels, Delivery, Judged, POLL_PAUSE, Question};
 use super::ports::{
     AttemptRequest, AttemptStart, Challenges, Completion, CompletionResult, Deliveries, OpenAttempt, Passed,
+    PollStart,
 };
 use super::{MfaMethod, backup, totp};
 use crate::clock::{Clock, UnixTime};
@@ -47,9 +48,12 @@ pub enum ChallengeError {
     /// The code is wrong, too old, or was used before.
     #[error("the code is wrong, too old, or was used before")]
     WrongCode,
-    /// The user has not answered on the device yet; the question is not counted.
-    #[error("the user has not confirmed yet; ask again in a few seconds")]
-    Pending,
+    /// The user has not answered on the device yet, or the channel was asked a moment ago; no code is counted.
+    #[error("the user has not confirmed yet; ask again in {retry_after_s} s")]
+    Pending {
+        /// Seconds until the channel is asked again.
+        retry_after_s: u64,
+    },
     /// Somebody else has the identity that the answer would have linked.
     #[error("this identity has been linked to another account in the meantime")]
     IdentityTaken,
@@ -62,7 +66,7 @@ pub enum ChallengeError {
     /// The provider that it came through is disabled; the attempt is not counted.
     #[error("the provider of this sign-in is disabled")]
     ProviderDisabled,
-    /// Who judges the code is out of reach. The attempt stays counted.
+    /// Who judges the code is out of reach. An attempt with a code stays counted.
     #[error("the code cannot be checked now")]
     Channel,
     /// The store did not answer.
@@ -83,7 +87,7 @@ impl ChallengeError {
             Self::Used => ErrorCode::ChallengeUsed,
             Self::Method { .. } => ErrorCode::MfaMethodNotAllowed,
             Self::WrongCode => ErrorCode::InvalidMfaCode,
-            Self::Pending => ErrorCode::MfaPending,
+            Self::Pending { .. } => ErrorCode::MfaPending,
             Self::IdentityTaken => ErrorCode::IdentityTaken,
             Self::ProviderDisabled => ErrorCode::ProviderDisabled,
             Self::Locked { .. } => ErrorCode::MfaLocked,
@@ -155,13 +159,15 @@ impl ChallengeVerifier {
         let in_force = self.directory.in_force(&answer.tenant);
         let tenant = answer.tenant;
         let request = AttemptRequest { tenant, challenge, secret_hash, device, method, in_force, now };
-        let attempt = match self.challenges.begin_attempt(request).await? {
-            AttemptStart::Open(attempt) => *attempt,
-            AttemptStart::Unknown => return Err(ChallengeError::Unknown),
-            AttemptStart::ProviderDisabled => return Err(ChallengeError::ProviderDisabled),
-            AttemptStart::Expired => return Err(ChallengeError::Expired),
-            AttemptStart::Used => return Err(ChallengeError::Used),
-            AttemptStart::Locked { retry_after_s } => return Err(ChallengeError::Locked { retry_after_s }),
+        // Whoever gives no code guesses none: asking whether the user has answered is not counted as an attempt.
+        let polled = match method {
+            MfaMethod::Push if answer.code.trim().is_empty() => self.poll(request.clone()).await?,
+            _ => None,
+        };
+        let is_poll = polled.is_some();
+        let attempt = match polled {
+            Some(attempt) => attempt,
+            None => opened(self.challenges.begin_attempt(request.clone()).await?)?,
         };
         if !attempt.challenge.methods.contains(&method) {
             let allowed: Vec<&str> = attempt.challenge.methods.iter().map(|m| m.as_str()).collect();
@@ -170,12 +176,16 @@ impl ChallengeVerifier {
         }
         let passed = match method {
             MfaMethod::Push | MfaMethod::Email | MfaMethod::Sms => {
-                self.sent_code(&attempt, method, answer.code, now).await?
+                self.sent_code(&attempt, method, answer.code).await?
             }
             MfaMethod::BackupCode => self.passing_backup_code(&attempt, answer.code),
             _ => self.passing_factor(&attempt, answer.code, now),
         };
         let Some(passed) = passed else {
+            if is_poll {
+                // A refusal on the device counts like a wrong code.
+                opened(self.challenges.begin_attempt(request).await?)?;
+            }
             let record = self.record(&attempt, PastEnd::MfaFailed, now);
             if !self.observer.is_idle() {
                 self.observer.observe(record.clone());
@@ -206,6 +216,16 @@ impl ChallengeVerifier {
         Ok(Answered { tokens, user: attempt.user, assessment: attempt.challenge.assessment })
     }
 
+    /// The challenge of a push whose channel may be asked now. `None`: there is no such message.
+    async fn poll(&self, request: AttemptRequest) -> Result<Option<OpenAttempt>, ChallengeError> {
+        match self.deliveries.begin_poll(request).await? {
+            PollStart::Open(attempt) => Ok(Some(*attempt)),
+            PollStart::NoMessage => Ok(None),
+            PollStart::Wait { retry_after_s } => Err(ChallengeError::Pending { retry_after_s }),
+            PollStart::Refused(refused) => opened(refused).map(Some),
+        }
+    }
+
     fn passing_factor(&self, attempt: &OpenAttempt, code: &str, now: UnixTime) -> Option<Passed> {
         attempt.factors.iter().find_map(|stored| {
             let id = stored.factor.id;
@@ -231,12 +251,12 @@ impl ChallengeVerifier {
         attempt: &OpenAttempt,
         method: MfaMethod,
         code: &str,
-        now: UnixTime,
     ) -> Result<Option<Passed>, ChallengeError> {
         let challenge = attempt.challenge.id;
         let found = self.deliveries.find_delivery(challenge, method).await?;
         let Some(Delivery { delivery_id, sealed_code, reference }) = found else { return Ok(None) };
         let code = code.trim();
+        let is_poll = method == MfaMethod::Push && code.is_empty() && sealed_code.is_none();
         let right = match sealed_code {
             Some(sealed) => {
                 let sent = self.vault.open(CODE_PURPOSE, challenge.as_bytes(), &sealed);
@@ -249,15 +269,13 @@ impl ChallengeVerifier {
                 let (delivery_id, reference) = (delivery_id.as_str(), reference.as_deref());
                 let question = Question { tenant, user, method, delivery_id, reference, code };
                 let judged = self.channels.judge(&question).await.map_err(|_| ChallengeError::Channel)?;
-                // Whoever gives no code guesses none, so asking again and again is not counted.
-                if judged == Judged::Pending && method == MfaMethod::Push && code.is_empty() {
-                    self.challenges.take_back_attempt(challenge, user.id, now).await?;
-                    return Err(ChallengeError::Pending);
+                if judged == Judged::Pending && is_poll {
+                    return Err(ChallengeError::Pending { retry_after_s: POLL_PAUSE.as_secs() });
                 }
                 judged == Judged::Right
             }
         };
-        Ok(right.then_some(Passed::SentCode))
+        Ok(right.then_some(if is_poll { Passed::Confirmed } else { Passed::SentCode }))
     }
 
     fn record(&self, attempt: &OpenAttempt, end: PastEnd, now: UnixTime) -> SignInRecord {
@@ -274,6 +292,18 @@ impl ChallengeVerifier {
             assessment: Some(challenge.assessment.clone()),
             session: None,
         }
+    }
+}
+
+/// The attempt that may be judged, else why none may.
+fn opened(start: AttemptStart) -> Result<OpenAttempt, ChallengeError> {
+    match start {
+        AttemptStart::Open(attempt) => Ok(*attempt),
+        AttemptStart::Unknown => Err(ChallengeError::Unknown),
+        AttemptStart::ProviderDisabled => Err(ChallengeError::ProviderDisabled),
+        AttemptStart::Expired => Err(ChallengeError::Expired),
+        AttemptStart::Used => Err(ChallengeError::Used),
+        AttemptStart::Locked { retry_after_s } => Err(ChallengeError::Locked { retry_after_s }),
     }
 }
 

@@ -34,24 +34,6 @@ impl Challenges for Store {
         self.write(move |connection| Box::pin(complete(connection, completion))).await
     }
 
-    async fn take_back_attempt(
-        &self,
-        challenge: ChallengeId,
-        user: UserId,
-        now: UnixTime,
-    ) -> Result<(), StoreError> {
-        self.write(move |connection| {
-            Box::pin(async move {
-                sqlx::query("UPDATE challenges SET attempts = max(attempts - 1, 0) WHERE id = ?1")
-                    .bind(challenge.as_bytes().to_vec())
-                    .execute(&mut *connection)
-                    .await?;
-                take_back(connection, challenge, user, now).await
-            })
-        })
-        .await
-    }
-
     async fn record_wrong_code(&self, record: SignInRecord) -> Result<(), StoreError> {
         self.write(move |connection| Box::pin(async move { insert_late_records(connection, vec![record]).await }))
             .await
@@ -296,7 +278,7 @@ async fn complete(
         Passed::BackupCode { factor, hash } => {
             backup_codes::spend(connection, user, factor, &hash, record.at).await?
         }
-        Passed::SentCode => true,
+        Passed::SentCode | Passed::Confirmed => true,
     };
     if !spent {
         sqlx::query("UPDATE challenges SET used_at = NULL WHERE id = ?1")
@@ -305,7 +287,9 @@ async fn complete(
             .await?;
         return Ok(CompletionResult::CodeUsed);
     }
-    take_back(&mut *connection, challenge, user, record.at).await?;
+    if passed != Passed::Confirmed {
+        take_back(&mut *connection, challenge, user, record.at).await?;
+    }
     if let (Some(identity), None) = (&link, owner) {
         insert_identity(&mut *connection, identity, user, record.at).await?;
     }

@@ -10,14 +10,26 @@ use super::{Store, failed};
 use crate::clock::UnixTime;
 use crate::ids::{ChallengeId, UserId};
 use crate::mfa::MfaMethod;
-use crate::mfa::delivery::{Delivery, MESSAGE_PAUSE, MESSAGE_WINDOW, MESSAGES_PER_CHALLENGE, MESSAGES_PER_USER};
-use crate::mfa::ports::{AttemptRequest, Deliveries, DeliveryStart, NewDelivery};
+use crate::mfa::delivery::{
+    Delivery, MESSAGE_PAUSE, MESSAGE_WINDOW, MESSAGES_PER_CHALLENGE, MESSAGES_PER_USER, POLL_PAUSE,
+};
+use crate::mfa::ports::{AttemptRequest, Deliveries, DeliveryStart, NewDelivery, OpenAttempt, PollStart};
 use crate::signin::ports::StoreError;
 
 #[async_trait]
 impl Deliveries for Store {
     async fn begin_delivery(&self, request: AttemptRequest, new: NewDelivery) -> Result<DeliveryStart, StoreError> {
         self.write(move |connection| Box::pin(begin(connection, request, new))).await
+    }
+
+    async fn begin_poll(&self, request: AttemptRequest) -> Result<PollStart, StoreError> {
+        let mut reading = self.pool.acquire().await.map_err(failed)?;
+        let start = look(&mut reading, &request).await.map_err(failed)?;
+        drop(reading);
+        if !matches!(start, PollStart::Open(_)) {
+            return Ok(start);
+        }
+        self.write(move |connection| Box::pin(poll(connection, request))).await
     }
 
     async fn set_reference(
@@ -96,6 +108,43 @@ async fn begin(
     .execute(connection)
     .await?;
     Ok(DeliveryStart::Open(Box::new((challenge, user))))
+}
+
+async fn poll(connection: &mut SqliteConnection, request: AttemptRequest) -> Result<PollStart, sqlx::Error> {
+    // Once more: of many at once one may ask.
+    let start = look(connection, &request).await?;
+    if matches!(start, PollStart::Open(_)) {
+        sqlx::query("UPDATE mfa_deliveries SET polled_at = ?3 WHERE challenge = ?1 AND method = ?2")
+            .bind(request.challenge.as_bytes().to_vec())
+            .bind(request.method.as_str())
+            .bind(request.now.as_millis())
+            .execute(connection)
+            .await?;
+    }
+    Ok(start)
+}
+
+/// Whether the channel may be asked now. Changes nothing.
+async fn look(connection: &mut SqliteConnection, request: &AttemptRequest) -> Result<PollStart, sqlx::Error> {
+    let (challenge, user) = match find_open(connection, request).await? {
+        Ok(open) => open,
+        Err(refused) => return Ok(PollStart::Refused(refused)),
+    };
+    let row = sqlx::query(
+        "SELECT polled_at FROM mfa_deliveries WHERE challenge = ?1 AND method = ?2 AND sealed_code IS NULL",
+    )
+    .bind(challenge.id.as_bytes().to_vec())
+    .bind(request.method.as_str())
+    .fetch_optional(connection)
+    .await?;
+    let Some(row) = row else { return Ok(PollStart::NoMessage) };
+    let last = row.try_get::<Option<i64>, _>(0)?.map(UnixTime::from_millis);
+    let left = last.map(|last| last.plus(POLL_PAUSE).since(request.now)).unwrap_or_default();
+    if !left.is_zero() {
+        return Ok(PollStart::Wait { retry_after_s: left.as_secs().max(1) });
+    }
+    let attempt = OpenAttempt { challenge, user, factors: Vec::new(), backup_codes: Vec::new() };
+    Ok(PollStart::Open(Box::new(attempt)))
 }
 
 /// How long another message has to wait; `None` when it may go.

@@ -95,13 +95,17 @@ async fn start_for(receiver: &Receiver, method: &str, hooks: &[&str]) -> (Servic
     let entry = webhook(&bench, &url, method, hooks);
     let bench = bench.lock(&entry);
     let policies = TempDir::new().unwrap();
-    let rules = r#"fn assess(s, risk) { if s.history.sign_ins_total > 0 { risk.require_mfa("new_device"); } }"#;
-    let mut setup = Setup::with_policies(policies.path(), &[("risk/_default.rhai", rules)]);
-    setup.plugins_lock = Some(bench.write());
-    let service = Service::start_with(setup).await;
+    let service = Service::start_with(setup(&bench, &policies)).await;
     let token = service.issuer.token().claim("email", "ada@example.com").claim("email_verified", true);
     service.sign_in(&token.sign()).await.signed_in();
     (service, bench, policies)
+}
+
+fn setup(bench: &Bench, policies: &TempDir) -> Setup {
+    let rules = r#"fn assess(s, risk) { if s.history.sign_ins_total > 0 { risk.require_mfa("new_device"); } }"#;
+    let mut setup = Setup::with_policies(policies.path(), &[("risk/_default.rhai", rules)]);
+    setup.plugins_lock = Some(bench.write());
+    setup
 }
 
 async fn open_challenge(service: &Service) -> Value {
@@ -184,14 +188,18 @@ async fn a_push_is_waited_for_without_counting_and_gives_tokens_when_the_user_co
     // More often than wrong codes are forgiven, for a challenge and for a user.
     for _ in 0..12 {
         status("pending");
-        confirm(&service, &token, "").await.expect(400, "mfa_pending");
+        let pending = confirm(&service, &token, "").await;
+        assert_eq!(pending.expect(400, "mfa_pending").headers["retry-after"], "1");
+        service.clock.advance(Duration::from_secs(1));
     }
     // A code that is not right yet is a guess.
     status("pending");
     confirm(&service, &token, "42").await.expect(400, "invalid_mfa_code");
     status("denied");
     confirm(&service, &token, "").await.expect(400, "invalid_mfa_code");
+    service.clock.advance(Duration::from_secs(1));
     confirm(&service, &token, "").await.expect(503, "channel_unavailable");
+    service.clock.advance(Duration::from_secs(1));
     status("approved");
     confirm(&service, &token, "").await.signed_in();
     confirm(&service, &token, "").await.expect(400, "challenge_used");
@@ -218,6 +226,37 @@ async fn refused_pushes_end_the_challenge_and_a_user_without_a_device_is_asked_f
     for _ in 0..5 {
         receiver.answers.lock().unwrap().push_back(json!({"status": "denied"}).to_string());
         confirm(&service, &token, "").await.expect(400, "invalid_mfa_code");
+        service.clock.advance(Duration::from_secs(1));
     }
     confirm(&service, &token, "").await.expect(400, "challenge_expired");
+}
+
+#[tokio::test]
+async fn a_push_is_looked_at_once_a_second_whoever_asks_and_no_look_is_a_wrong_code() {
+    let receiver = Receiver::default();
+    let (service, bench, policies) = start_for(&receiver, "push", &["mfa.begin", "mfa.verify"]).await;
+    let other = service.second_node(setup(&bench, &policies)).await;
+    let token = open_challenge(&service).await;
+    let answer = |answer: Value| receiver.answers.lock().unwrap().push_back(answer.to_string());
+    answer(json!({"reference": "p-1"}));
+    assert_eq!(send(&service, &token, "push").await.status, 200);
+    let asked = || receiver.received().len() - 1;
+    for second in 1..=3 {
+        answer(json!({"status": "pending"}));
+        let nodes = (0..30).map(|i| confirm(if i % 2 == 0 { &service } else { &other }, &token, ""));
+        for pending in futures_util::future::join_all(nodes).await {
+            assert_eq!(pending.expect(400, "mfa_pending").headers["retry-after"], "1");
+        }
+        assert_eq!(asked(), second);
+        service.clock.advance(Duration::from_millis(999));
+        confirm(&other, &token, "").await.expect(400, "mfa_pending");
+        assert_eq!(asked(), second, "not yet");
+        service.clock.advance(Duration::from_millis(1));
+    }
+    // Who does not hold the challenge learns nothing of it.
+    let torn = json!(format!("{}x", token.as_str().unwrap()));
+    confirm(&service, &torn, "").await.expect(400, "invalid_challenge");
+    answer(json!({"status": "approved"}));
+    confirm(&other, &token, "").await.signed_in();
+    confirm(&service, &token, "").await.expect(400, "challenge_used");
 }
