@@ -83,6 +83,12 @@ pub struct Activation {
 /// to, so that going back twice goes further back. `None`: there is nothing under it.
 #[must_use]
 pub fn before(activations: &[Activation]) -> Option<Option<String>> {
+    below(activations).into_iter().next()
+}
+
+/// All that stands under the bundle in force, nearest first; see [`before`].
+#[must_use]
+pub fn below(activations: &[Activation]) -> Vec<Option<String>> {
     let mut standing = vec![None];
     for activation in activations.iter().rev() {
         let under = standing.len() - 1;
@@ -92,7 +98,8 @@ pub fn before(activations: &[Activation]) -> Option<Option<String>> {
         }
     }
     standing.pop();
-    standing.pop()
+    standing.reverse();
+    standing
 }
 
 /// How far a bundle has come.

@@ -20,7 +20,7 @@ use crate::policy::bundle::Bundle;
 use crate::policy::ports::{NewActivation, PolicyStore};
 use crate::policy::signature::Signers;
 use crate::policy::switch::{Switch, due};
-use crate::policy::{Activation, NodeState, Scope, before};
+use crate::policy::{Activation, NodeState, Scope, below};
 use crate::secret::Entropy;
 use crate::signin::identity::MappingInput;
 use crate::signin::ports::StoreError;
@@ -329,9 +329,12 @@ impl Follower {
             if !in_force.iter().any(|c| c.scope == scope && c.seq == a.seq) {
                 continue;
             }
-            let Some(bundle) = before(&self.store.activations(Some(&scope), 1000).await?) else { continue };
+            let Some((bundle, passed_over)) = self.way_back(&scope).await? else { continue };
+            let note = format!("{} errors of its scripts within {} s", last - first, breaker.window.as_secs());
+            let note = passed_over.iter().fold(note, |note, id| format!("{note}; passed over {id}"));
             tracing::error!(policy.id = %snapshot.id, scope = %scope, errors = last - first, "taken back: its scripts fail");
             metrics::counter!("countersign_policy_breaker_total").increment(1);
+            metrics::counter!("countersign_policy_breaker_passed_over_total").increment(passed_over.len() as u64);
             self.store
                 .activate(NewActivation {
                     author: Author {
@@ -345,11 +348,26 @@ impl Follower {
                     bundle,
                     goes_back: true,
                     after: Some(a.seq),
-                    note: format!("{} errors of its scripts within {} s", last - first, breaker.window.as_secs()),
+                    note,
                 })
                 .await?;
         }
         Ok(())
+    }
+
+    /// The nearest bundle under the one in force that a node may run for a scope, and those above it that none may: they
+    /// lost their signature, or are gone. At the bottom is the folder, which is the operator's own.
+    async fn way_back(&self, scope: &Scope) -> Result<Option<(Option<String>, Vec<String>)>, StoreError> {
+        let mut passed_over = Vec::new();
+        for bundle in below(&self.store.activations(Some(scope), 1000).await?) {
+            let Some(id) = &bundle else { return Ok(Some((bundle, passed_over))) };
+            match self.fetch(id, scope).await {
+                Ok(_) => return Ok(Some((bundle, passed_over))),
+                Err(why) => tracing::error!(policy.id = id, scope = %scope, error = why, "not gone back to"),
+            }
+            passed_over.push(id.clone());
+        }
+        Ok(None)
     }
 
     async fn acknowledge(&self, progress: &mut Progress) -> Result<(), StoreError> {

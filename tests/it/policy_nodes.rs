@@ -247,6 +247,58 @@ async fn where_signatures_are_asked_for_only_a_signed_bundle_is_kept_and_activat
 }
 
 #[tokio::test]
+async fn what_keeps_failing_is_taken_back_to_the_nearest_bundle_that_may_be_active() {
+    let (_place, file, public) = new_key();
+    let service = Service::start_with(requiring(&public, "\"default\"")).await;
+    let key = service.admin_key(Role::Editor, Some("default")).await;
+    let failing = scoring(9);
+    // What the generated facts do not have: this very issuer.
+    let script = "fn assess(s, risk) { if s.provider.id == \"acme\" && s.claims.has(\"aud\") { throw \"boom\"; } \
+                  risk.add(9, \"new_network\"); }";
+    std::fs::write(failing.path().join("risk/default.rhai"), script).unwrap();
+    let settings = std::fs::read_to_string(failing.path().join("policy.toml")).unwrap();
+    std::fs::write(failing.path().join("policy.toml"), settings.replace("errors = 20", "errors = 3")).unwrap();
+    let mut ids = Vec::new();
+    for dir in [scoring(7), scoring(8), failing] {
+        let kept = draft(&service, &key, dir.path(), Some(&signature(dir.path(), &file))).await;
+        ids.push(kept.body["id"].as_str().unwrap_or_else(|| panic!("{}", kept.text)).to_owned());
+        assert_eq!(activate(&service, &key, &ids[ids.len() - 1]).await.status, 200);
+    }
+    // The signature of the one that is second from the top.
+    sql(
+        &service,
+        "UPDATE policy_bundles SET signature = NULL WHERE id = \
+         (SELECT bundle FROM policy_activations ORDER BY seq DESC LIMIT 1 OFFSET 1) RETURNING 1",
+    )
+    .await;
+    let mut told = Value::Null;
+    until("taken back", async || {
+        service.sign_in(&service.issuer.token().sign()).await;
+        told = status(&service, &key).await;
+        told["active"][0]["actor"] == "system"
+    })
+    .await;
+    let back = &told["active"][0];
+    assert_eq!((&back["bundle"], &back["goes_back"]), (&json!(ids[0]), &json!(true)), "{told:#}");
+    let note = back["note"].as_str().unwrap();
+    assert!(note.contains(&format!("; passed over {}", ids[1])), "{note}");
+    let log = service.get_with("/admin/audit?action=policy.activate&limit=1", &key).await;
+    let difference = json!({"bundle": {"before": ids[2], "after": ids[0]}});
+    assert_eq!(
+        (&log.body["items"][0]["actor"], &log.body["items"][0]["difference"]),
+        (&json!("system"), &difference)
+    );
+    // Failures count against a user, so that each try is another one's.
+    let mut number = 0;
+    until("it decides", async || {
+        number += 1;
+        let token = service.issuer.token().subject(&format!("person-{number}")).sign();
+        service.sign_in(&token).await.body["risk_assessment"]["score"] == 7
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_server_that_cannot_use_a_bundle_keeps_the_old_one_and_the_others_go_on() {
     let (_place, file, public) = new_key();
     let one = Service::start().await;
