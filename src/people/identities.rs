@@ -19,6 +19,7 @@ use crate::secret::sha256;
 use crate::session::ports::SessionUser;
 use crate::signin::identity::MappedIdentity;
 use crate::signin::ports::{Directory, StoreError};
+use crate::signin::provider::identity_issuer;
 use crate::signin::user::IdentityKey;
 
 /// An identity of a user.
@@ -209,7 +210,7 @@ impl IdentityService {
             i.key.tenant == tenant && i.key.provider == provider && i.key.subject == old_subject
         };
         let old = identities.into_iter().find(is_meant).ok_or(IdentityError::Unknown)?.key;
-        let issuer = new_issuer.unwrap_or_else(|| Arc::clone(&old.issuer));
+        let issuer = new_issuer.map_or_else(|| Arc::clone(&old.issuer), |issuer| identity_issuer(&issuer));
         let new = IdentityKey { issuer, subject: new_subject, ..old.clone() };
         match self.identities.migrate(user, old, new, author).await? {
             MigrationResult::Migrated => Ok(()),

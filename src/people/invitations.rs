@@ -15,7 +15,7 @@ use crate::ids::{InvitationId, TenantId, UserId};
 use crate::secret::Entropy;
 use crate::signin::identity::{Profile, is_email};
 use crate::signin::ports::{Directory, StoreError};
-use crate::signin::provider::IssuerRule;
+use crate::signin::provider::{IssuerRule, identity_issuer};
 
 /// The shortest and the longest life of an invitation.
 pub const INVITATION_TTL: std::ops::RangeInclusive<Duration> =
@@ -202,7 +202,7 @@ impl InvitationService {
                         ));
                     }
                 };
-                let (issuer, subject) = (issuer.into(), subject.as_str().into());
+                let (issuer, subject) = (identity_issuer(&issuer.into()), subject.as_str().into());
                 Ok(Invitee::Identity { provider: Arc::clone(&provider.name), issuer, subject })
             }
             _ => Err(InviteError::Request("name an email, or a provider and a subject of at most 255 bytes")),

@@ -70,7 +70,7 @@ impl Facts {
 pub struct ProviderFacts {
     /// Its name in the tenant.
     pub id: Arc<str>,
-    /// The verified issuer of this token.
+    /// The verified issuer of this token, by the name that identities are kept under.
     pub issuer: Arc<str>,
 }
 

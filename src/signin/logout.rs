@@ -11,7 +11,7 @@ use super::checks::{CHECKS, Found, Input, needed_text, optional_text};
 use super::error::SignInError;
 use super::key::VerificationKey;
 use super::pipeline::Pipeline;
-use super::provider::Provider;
+use super::provider::{Provider, identity_issuer};
 use super::token::UnverifiedToken;
 use super::trace::Check;
 use super::verify::{Expected, VerifyError, check_algorithm};
@@ -121,6 +121,7 @@ fn verify(
         return Err(absent("sub"));
     }
     let jti = needed_text(claims, "jti", 256)?.to_owned();
+    let issuer = identity_issuer(&issuer);
     let session = sid.map(|sid| upstream_session(&provider.tenant, &provider.name, &issuer, sid));
     let (tenant, provider) = (provider.tenant.clone(), Arc::clone(&provider.name));
     let end = UpstreamEnd { tenant, provider, issuer, subject, session, begun_until: None };

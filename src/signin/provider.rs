@@ -144,6 +144,18 @@ impl IssuerRule {
     }
 }
 
+/// Further names of issuers, each with the one that identities are kept under. Apple's tokens carry either name, and a
+/// `sub` is the user within the developer's team under both. What a configuration lists besides may be issuers that give
+/// one subject to different people, so there each name keeps its own identities.
+const OTHER_NAMES: [(&str, &str); 1] = [("https://account.apple.com", "https://appleid.apple.com")];
+
+/// The name that identities of a verified issuer are kept under: the same for all names of one issuer.
+#[must_use]
+pub fn identity_issuer(verified: &Arc<str>) -> Arc<str> {
+    let kept_under = OTHER_NAMES.iter().find(|(other, _)| **other == **verified);
+    kept_under.map_or_else(|| Arc::clone(verified), |(_, name)| Arc::from(*name))
+}
+
 /// What is asked of the `nonce` claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoncePolicy {

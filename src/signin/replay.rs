@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::ports::{ReplayGuard, StoreError};
-use super::provider::{Provider, ReplayPolicy};
+use super::provider::{Provider, ReplayPolicy, identity_issuer};
 use super::user::IdentityKey;
 use super::verify::VerifiedToken;
 use crate::clock::UnixTime;
@@ -64,14 +64,14 @@ impl FreshToken {
         self.0.provider()
     }
 
-    /// The identity: never anything but provider, issuer and subject.
+    /// The identity: never anything but provider, issuer (see [`identity_issuer`]) and subject.
     #[must_use]
     pub fn identity_key(&self) -> IdentityKey {
         let provider = self.provider();
         IdentityKey {
             tenant: provider.tenant.clone(),
             provider: Arc::clone(&provider.name),
-            issuer: Arc::clone(self.issuer()),
+            issuer: identity_issuer(self.issuer()),
             subject: Arc::clone(self.subject()),
         }
     }

@@ -18,7 +18,7 @@ use super::error::SignInError;
 use super::json;
 use super::key::VerificationKey;
 use super::pipeline::Pipeline;
-use super::provider::{IssuerRule, Notices, Provider};
+use super::provider::{IssuerRule, Notices, Provider, identity_issuer};
 use super::token::UnverifiedToken;
 use super::trace::Check;
 use super::verify::{Expected, VerifyError, check_algorithm};
@@ -52,9 +52,9 @@ pub struct ToldEvents {
     pub tenant: TenantId,
     /// The provider.
     pub provider: Arc<str>,
-    /// The issuer.
+    /// The issuer, by the name that identities are kept under.
     pub issuer: Arc<str>,
-    /// The names that it has in ID tokens: of Apple both, since a notice has either and an identity the other.
+    /// The names that identities of it may be kept under: of a provider with [`Notices::Apple`] all that it has.
     pub issuer_names: Vec<Arc<str>>,
     /// The identifier of the token: unique of its issuer.
     pub jti: String,
@@ -151,7 +151,7 @@ impl Pipeline {
                 refused_from: issued_at.plus(MAX_AGE).plus(provider.clock_leeway),
                 events: read(claims, &issuer)?,
                 issuer_names: issuer_names(&provider, &issuer),
-                issuer,
+                issuer: identity_issuer(&issuer),
             });
         }
         Ok(told)
@@ -159,10 +159,15 @@ impl Pipeline {
 }
 
 fn issuer_names(provider: &Provider, issuer: &Arc<str>) -> Vec<Arc<str>> {
-    match (provider.notices, &provider.issuer) {
+    let mut names = match (provider.notices, &provider.issuer) {
         (Notices::Apple, IssuerRule::Exact(names)) => names.iter().map(|name| name.as_str().into()).collect(),
         _ => vec![Arc::clone(issuer)],
+    };
+    let kept_under = identity_issuer(issuer);
+    if !names.contains(&kept_under) {
+        names.push(kept_under);
     }
+    names
 }
 
 /// Everything but the events; gives issuer and time.

@@ -12,6 +12,7 @@ use super::facts::{
 use super::history::ContextPrint;
 use super::likelihood::{Likelihood, LikelihoodMode, likelihood};
 use super::ports::{GeoLookup, SignalSource, TenantCounts};
+use super::provider::identity_issuer;
 use super::replay::FreshToken;
 use super::request::ClientContext;
 use super::rules::PolicySettings;
@@ -137,7 +138,7 @@ pub async fn gather(
     let mut facts = Facts {
         tenant: provider.tenant.clone(),
         client_id: Arc::clone(token.client_id()),
-        provider: ProviderFacts { id: Arc::clone(&provider.name), issuer: Arc::clone(token.issuer()) },
+        provider: ProviderFacts { id: Arc::clone(&provider.name), issuer: identity_issuer(token.issuer()) },
         upstream,
         claims,
         history: HistoryFacts {

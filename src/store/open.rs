@@ -117,6 +117,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (130, "plugin usage", include_str!("migrations/sqlite/0130_plugin_usage.sql")),
     (140, "audit order", include_str!("migrations/sqlite/0140_audit_order.sql")),
     (141, "push polls", include_str!("migrations/sqlite/0141_push_polls.sql")),
+    (142, "apple issuer", include_str!("migrations/sqlite/0142_apple_issuer.sql")),
 ];
 
 pub(super) async fn open(options: &StoreOptions) -> Result<Opened, OpenError> {

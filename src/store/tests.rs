@@ -373,6 +373,53 @@ async fn sessions_of_providers_that_are_there_go_on_over_the_migration_to_genera
 }
 
 #[tokio::test]
+async fn identities_under_apples_other_name_are_found_after_the_migration() {
+    use sqlx::migrate::Migrator;
+
+    let dir = TempDir::new().unwrap();
+    let file = SqliteConnectOptions::new().filename(dir.path().join("s.db")).create_if_missing(true);
+    let mut old = file.connect().await.unwrap();
+    let before = super::open::migrations().iter().filter(|m| m.version < 142).cloned().collect();
+    Migrator::with_migrations(before).run_direct(None, &mut old, false).await.unwrap();
+    sqlx::raw_sql(
+        "INSERT INTO identities (tenant, provider, issuer, subject, user_id, created_at) VALUES
+            ('t', 'apple', 'https://account.apple.com', 'moves', x'01', 1),
+            ('t', 'apple', 'https://account.apple.com', 'both', x'02', 1),
+            ('t', 'apple', 'https://appleid.apple.com', 'both', x'02', 1),
+            ('t', 'apple', 'https://account.apple.com', 'two users', x'03', 1),
+            ('t', 'apple', 'https://appleid.apple.com', 'two users', x'04', 1),
+            ('t', 'other', 'https://account.example.com', 'stays', x'05', 1);
+        INSERT INTO invitations (id, tenant, user_id, provider, issuer, subject, note, created_at, expires_at) VALUES
+            (x'01', 't', x'06', 'apple', 'https://account.apple.com', 'invited', '', 1, 2);",
+    )
+    .execute(&mut old)
+    .await
+    .unwrap();
+    drop(old);
+    let store = open(&dir).await;
+    let rows: Vec<(String, String, i64)> = sqlx::query_as(
+        "SELECT subject, issuer, unicode(user_id) FROM identities UNION ALL SELECT subject, issuer, 6 FROM invitations \
+         ORDER BY 3",
+    )
+    .fetch_all(&store.pool)
+    .await
+    .unwrap();
+    let rows: Vec<(&str, &str)> =
+        rows.iter().map(|(subject, issuer, _)| (subject.as_str(), issuer.as_str())).collect();
+    assert_eq!(
+        rows,
+        [
+            ("moves", "https://appleid.apple.com"),
+            ("both", "https://appleid.apple.com"),
+            ("two users", "https://account.apple.com"),
+            ("two users", "https://appleid.apple.com"),
+            ("stays", "https://account.example.com"),
+            ("invited", "https://appleid.apple.com"),
+        ]
+    );
+}
+
+#[tokio::test]
 async fn what_a_plugin_holds_is_bounded_and_known_without_adding_it_up() {
     let dir = TempDir::new().unwrap();
     let store = open(&dir).await;

@@ -22,6 +22,7 @@ use crate::signin::facts::LinkMethod;
 use crate::signin::history::PastEnd;
 use crate::signin::logout::upstream_session;
 use crate::signin::ports::{CommitResult, NewLinkOffer, NewOutcome, SignInCommit};
+use crate::signin::provider::identity_issuer;
 use crate::signin::record::{SignInRecord, SubjectChanged};
 use crate::signin::request::TokenBinding;
 use crate::signin::rules::{Audiences, PolicyFault, ShapedTokens, TokenInput};
@@ -233,7 +234,9 @@ impl Pipeline {
             client_generation: client.map_or(0, |client| client.generation),
             audience: shaped.always.audience.or_else(|| binding.audience.clone()),
             jkt: binding.jkt.clone(),
-            upstream_sid: sid.map(|sid| upstream_session(&facts.tenant, &facts.provider.id, token.issuer(), sid)),
+            upstream_sid: sid.map(|sid| {
+                upstream_session(&facts.tenant, &facts.provider.id, &identity_issuer(token.issuer()), sid)
+            }),
             claims: shaped.always.claims,
             shape_by_factor: shaped.by_factor,
         }

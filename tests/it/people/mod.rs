@@ -4,6 +4,7 @@ mod administration;
 mod devices;
 mod identities;
 mod invitations;
+mod issuer_names;
 mod passwords;
 mod races;
 mod remapping;
