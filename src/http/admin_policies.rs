@@ -16,7 +16,7 @@ use super::admin_policy_dto::{
     ActivateRequest, ActivationDto, ActivationsDto, BundleDto, BundlesDto, DraftRequest, ReplayRequest, ReportDto,
     RollbackRequest, ShadowRequest, SimulateRequest, StatusDto,
 };
-use super::body::Body;
+use super::body::{Body, LateBody};
 use super::dto::MessageResponse;
 use super::problem::Problem;
 use super::reply::Reply;
@@ -24,11 +24,14 @@ use super::text::Text;
 use super::{State, Tag};
 use crate::admin::access::{Permit, Resource, Verb};
 use crate::codes::ErrorCode as E;
+use crate::policy::bundle::BUNDLE_BYTES;
 use crate::policy::check::FileLines;
 use crate::policy::diff::unified;
 use crate::policy::service::PolicyError;
 use crate::policy::{BundleInfo, BundleState, Scope};
 
+/// The greatest body that brings a bundle: twice what the files may have, since line ends and quotes are escaped.
+const DRAFT_LIMIT_BYTES: usize = 2 * BUNDLE_BYTES;
 /// What a replay may take, well below what a request may.
 const REPLAY_TIME: Duration = Duration::from_secs(20);
 
@@ -139,7 +142,8 @@ impl AdminPoliciesApi {
     /// Keep a draft
     ///
     /// A bundle never changes; the same files again give the same id. They must compile. Nothing becomes
-    /// active. Where the configuration asks for signatures, the draft needs one.
+    /// active. Where the configuration asks for signatures, the draft needs one. The body has at most 1 MiB, of which the
+    /// files take at most 512 KiB; it is read once the admin key is accepted.
     #[oai(path = "/admin/policies", method = "post", tag = "Tag::Administration", operation_id = "draftPolicy")]
     async fn draft(
         &self,
@@ -147,14 +151,15 @@ impl AdminPoliciesApi {
         auth: AdminAuth,
         /// `true`: for all tenants, with a key of all tenants.
         everywhere: Query<Option<bool>>,
-        body: Body<DraftRequest>,
+        body: LateBody<DraftRequest>,
     ) -> Reply<BundleDto, DraftRefusals> {
         let answer = async {
             let (permit, scope) = self.0.on_policies(request, &auth, Verb::Change, everywhere.0).await?;
+            let draft = body.read(DRAFT_LIMIT_BYTES, request).await?;
             let files: BTreeMap<String, Arc<str>> =
-                body.0.files.into_iter().map(|(name, text)| (name, text.0.into())).collect();
-            let note = note(body.0.note)?;
-            let signature = body.0.signature.map(|text| signature(&text.0)).transpose()?;
+                draft.files.into_iter().map(|(name, text)| (name, text.0.into())).collect();
+            let note = note(draft.note)?;
+            let signature = draft.signature.map(|text| signature(&text.0)).transpose()?;
             let kept = self.0.policies.draft(files, signature, scope, &note, self.0.author(&permit)).await;
             Ok(kept.map_err(|e| self.0.policy_refused(&e))?.into())
         };

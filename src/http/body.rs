@@ -1,6 +1,7 @@
-//! JSON request bodies: at most 64 KiB, read in bounded time, `application/json` only, and no member
+//! JSON request bodies: at most 64 KiB unless an operation says more, read in bounded time, `application/json` only, and no member
 //! named twice, at any depth.
 
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use poem::http::header;
@@ -14,7 +15,7 @@ use super::problem::Problem;
 use crate::codes::ErrorCode;
 use crate::signin::json;
 
-/// The greatest size of a body.
+/// The greatest size of a body, but for a [`LateBody`].
 pub const BODY_LIMIT_BYTES: usize = 64 * 1024;
 /// How long a client may take to send its body.
 const BODY_TIME: Duration = Duration::from_secs(10);
@@ -28,6 +29,9 @@ pub struct Body<T>(pub T);
 /// A JSON body that may be absent.
 pub struct OptionalBody<T>(pub Option<T>);
 
+/// A JSON body that must be there and is not read yet: one that may be large is read once it is known who sends it.
+pub struct LateBody<T>(RequestBody, PhantomData<fn() -> T>);
+
 fn is_json(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case(JSON)
@@ -39,8 +43,16 @@ fn malformed(what: impl std::fmt::Display) -> Problem {
 
 /// The body's bytes; `None` when there is no body at all.
 pub(super) async fn read_bytes(request: &Request, body: &mut RequestBody) -> Result<Option<Vec<u8>>, Problem> {
+    read_bytes_within(BODY_LIMIT_BYTES, request, body).await
+}
+
+async fn read_bytes_within(
+    limit_bytes: usize,
+    request: &Request,
+    body: &mut RequestBody,
+) -> Result<Option<Vec<u8>>, Problem> {
     let too_large =
-        || Problem::new(ErrorCode::BodyTooLarge, format!("the body is larger than {BODY_LIMIT_BYTES} bytes"));
+        || Problem::new(ErrorCode::BodyTooLarge, format!("the body is larger than {limit_bytes} bytes"));
     let is_plain = |coding: &poem::http::HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
     if !request.headers().get_all(header::CONTENT_ENCODING).iter().all(is_plain) {
         let text = "the body must not be compressed: no Content-Encoding is taken";
@@ -48,14 +60,14 @@ pub(super) async fn read_bytes(request: &Request, body: &mut RequestBody) -> Res
     }
     let announced =
         request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > BODY_LIMIT_BYTES as u64) {
+    if announced.is_some_and(|length| length > limit_bytes as u64) {
         return Err(too_large());
     }
     let taken = body.take().map_err(malformed)?;
     if taken.is_empty() {
         return Ok(None);
     }
-    let read = tokio::time::timeout(BODY_TIME, taken.into_bytes_limit(BODY_LIMIT_BYTES)).await;
+    let read = tokio::time::timeout(BODY_TIME, taken.into_bytes_limit(limit_bytes)).await;
     let bytes = match read {
         Ok(Ok(bytes)) => bytes,
         Ok(Err(poem::error::ReadBodyError::PayloadTooLarge)) => return Err(too_large()),
@@ -66,8 +78,8 @@ pub(super) async fn read_bytes(request: &Request, body: &mut RequestBody) -> Res
 }
 
 /// The body's value; `None` when there is no body at all.
-async fn read(request: &Request, body: &mut RequestBody) -> Result<Option<Value>, Problem> {
-    let Some(bytes) = read_bytes(request, body).await? else { return Ok(None) };
+async fn read(limit_bytes: usize, request: &Request, body: &mut RequestBody) -> Result<Option<Value>, Problem> {
+    let Some(bytes) = read_bytes_within(limit_bytes, request, body).await? else { return Ok(None) };
     match request.content_type() {
         Some(content_type) if is_json(content_type) => json::parse(&bytes).map(Some).map_err(malformed),
         _ => Err(Problem::new(
@@ -158,13 +170,13 @@ macro_rules! json_payload {
 
 json_payload!(Body, true);
 json_payload!(OptionalBody, false);
+json_payload!(LateBody, true);
 
 impl<T: ParseFromJSON> ParsePayload for Body<T> {
     const IS_REQUIRED: bool = true;
 
     async fn from_request(request: &Request, body: &mut RequestBody) -> Result<Self> {
-        let value = read(request, body).await?.ok_or_else(|| malformed("it is empty"))?;
-        Ok(Self(parse(value)?))
+        Ok(Self(needed(BODY_LIMIT_BYTES, request, body).await?))
     }
 }
 
@@ -172,6 +184,32 @@ impl<T: ParseFromJSON> ParsePayload for OptionalBody<T> {
     const IS_REQUIRED: bool = false;
 
     async fn from_request(request: &Request, body: &mut RequestBody) -> Result<Self> {
-        Ok(Self(read(request, body).await?.map(parse).transpose()?))
+        Ok(Self(read(BODY_LIMIT_BYTES, request, body).await?.map(parse).transpose()?))
+    }
+}
+
+async fn needed<T: ParseFromJSON>(
+    limit_bytes: usize,
+    request: &Request,
+    body: &mut RequestBody,
+) -> Result<T, Problem> {
+    parse(read(limit_bytes, request, body).await?.ok_or_else(|| malformed("it is empty"))?)
+}
+
+impl<T: ParseFromJSON> ParsePayload for LateBody<T> {
+    const IS_REQUIRED: bool = true;
+
+    async fn from_request(_: &Request, body: &mut RequestBody) -> Result<Self> {
+        Ok(Self(std::mem::take(body), PhantomData))
+    }
+}
+
+impl<T: ParseFromJSON> LateBody<T> {
+    /// Reads it, up to a limit of the operation's own.
+    ///
+    /// # Errors
+    /// As a [`Body`] is refused.
+    pub async fn read(mut self, limit_bytes: usize, request: &Request) -> Result<T, Problem> {
+        needed(limit_bytes, request, &mut self.0).await
     }
 }

@@ -196,7 +196,7 @@ pub const fn row(code: ErrorCode) -> Row {
         E::SignInConflict => {
             (409_002, "Another sign-in of the same identity was being written: try again with a new ID token.")
         }
-        E::BodyTooLarge => (413_001, "The body is larger than 64 KiB."),
+        E::BodyTooLarge => (413_001, "The body is larger than 64 KiB, or one with a policy bundle than 1 MiB."),
         E::UnsupportedMediaType => (
             415_001,
             "The body must be of the media type that the document names: `application/json`, or a form at the OAuth endpoints.",

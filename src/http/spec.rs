@@ -21,7 +21,7 @@ pub const DESCRIPTION: &str = "An application hands Countersign an ID token that
 Countersign verifies it, maps its claims to a local user, assesses the risk of this very sign-in, and answers \
 with local tokens, with an MFA challenge, or with a refusal that says why.\n\n\
 Every refusal has the form `dto.Error`: `code` and `error` are stable, `message` is for people. Every answer \
-carries `X-Request-Id`. Bodies are of at most 64 KiB, `application/json` but for the OAuth endpoints, which take \
+carries `X-Request-Id`. Bodies are of at most 64 KiB (one with a policy bundle 1 MiB), `application/json` but for the OAuth endpoints, which take \
 forms, and security events, which are tokens; a member named twice is refused, one that is not known is passed over. Every operation answers 400 \
 `malformed_request` to a `Host` header that is absent, empty or there twice, and to `Forwarded` and `X-Forwarded-For` that tell of different clients. Times are RFC 3339 in UTC; durations are integers in seconds.";
 

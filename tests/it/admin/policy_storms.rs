@@ -110,8 +110,69 @@ async fn too_many_too_deep_and_oddly_named_files_are_refused_with_a_word() {
     let mut note = files(&[]);
     note["note"] = "a\u{0}b".into();
     draft(note).await.expect(400, "malformed_request");
-    draft(json!({"files": {"policy.toml": "x".repeat(70_000)}})).await.expect(413, "body_too_large");
+    draft(json!({"files": {"policy.toml": "x".repeat(70_000)}})).await.expect(400, "policy_unusable");
     draft(json!({"files": {}})).await.expect(400, "policy_unusable");
+}
+
+#[tokio::test]
+async fn a_bundle_may_be_as_large_as_bundles_are_and_no_other_body_is() {
+    let service = Service::start().await;
+    let key = service.admin_key(Role::Editor, Some("default")).await;
+    let viewer = service.admin_key(Role::Viewer, Some("default")).await;
+    let shipped = countersign::scripts::bundle::read_folder(std::path::Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/policies"
+    )));
+    let files: serde_json::Map<String, Value> =
+        shipped.unwrap().files().iter().map(|(name, text)| (name.clone(), json!(**text))).collect();
+    let held: usize = files.values().map(|text| text.as_str().unwrap().len()).sum();
+    // Lists of the size that makes the whole one that of the limit, each line with an end that is escaped.
+    let of_size = |total: usize| {
+        let (mut files, mut left, mut number) = (files.clone(), total - held, 0);
+        while left > 0 {
+            let size = left.min(60_000);
+            let line = "192.0.2.0/24\n";
+            let text = line.repeat(size / line.len()) + "#".repeat(size % line.len()).as_str();
+            files.insert(format!("lists/large_{number}.txt"), text.into());
+            (left, number) = (left - size, number + 1);
+        }
+        json!({ "files": files })
+    };
+    let draft = |key: &str, body: &Value| {
+        let (key, body) = (key.to_owned(), body.clone());
+        let service = &service;
+        async move { service.post_with("/admin/policies", &key, body).await }
+    };
+    let full = of_size(512 * 1024);
+    assert!(full.to_string().len() > 512 * 1024);
+    let kept = draft(&key, &full).await;
+    assert_eq!(kept.status, 200, "{}", kept.text);
+    let refused = draft(&key, &of_size(512 * 1024 + 1)).await;
+    assert!(refused.expect(400, "policy_unusable").text.contains("524289"), "{}", refused.text);
+
+    // The body's own limit, to the byte.
+    let padded = |size: usize| {
+        let body = r#"{"files": {}}"#;
+        format!("{body}{}", " ".repeat(size - body.len()))
+    };
+    let raw = async |path: &str, bearer: &str, body: String| {
+        let request = service.http().post(service.url(path)).bearer_auth(bearer);
+        service.send(request.header("content-type", "application/json").body(body)).await
+    };
+    raw("/admin/policies", &key, padded(1024 * 1024)).await.expect(400, "policy_unusable");
+    raw("/admin/policies", &key, padded(1024 * 1024 + 1)).await.expect(413, "body_too_large");
+    // Whoever may not keep a bundle is told so, and the body is not looked at.
+    raw("/admin/policies", &viewer, "nonsense".to_owned()).await.expect(403, "admin_role_insufficient");
+    raw("/admin/policies", "csk_x", "nonsense".to_owned()).await.expect(401, "invalid_admin_key");
+    raw("/admin/policies", &key, "nonsense".to_owned()).await.expect(400, "malformed_request");
+    // Everything else takes what it took.
+    let id = kept.body["id"].as_str().unwrap();
+    for path in ["simulate", "activate", "replay"] {
+        let path = format!("/admin/policies/{id}/{path}");
+        raw(&path, &key, padded(64 * 1024 + 1)).await.expect(413, "body_too_large");
+    }
+    raw("/admin/policies/shadow", &key, padded(64 * 1024 + 1)).await.expect(413, "body_too_large");
+    raw("/auth/id-token/signin", &key, padded(64 * 1024 + 1)).await.expect(413, "body_too_large");
 }
 
 #[tokio::test]
