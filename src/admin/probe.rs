@@ -120,8 +120,12 @@ pub fn propose(issuer: &str, document: &Map<String, Value>) -> Result<Proposal, 
             "it does not say that it sends email_verified: then every address counts as unverified".to_owned(),
         );
     }
-    let settings = json!({"enabled": false, "issuer": issuer, "client_ids": [], "algorithms": algorithms});
-    let Value::Object(settings) = settings else { unreachable!("the literal above is an object") };
+    let settings = Map::from_iter([
+        ("enabled".to_owned(), false.into()),
+        ("issuer".to_owned(), issuer.into()),
+        ("client_ids".to_owned(), json!([])),
+        ("algorithms".to_owned(), json!(algorithms)),
+    ]);
     Ok(Proposal { name: name_of(issuer), settings, notes })
 }
 

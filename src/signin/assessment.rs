@@ -162,8 +162,10 @@ pub fn combine(run: RuleRun) -> Assessment {
     if let Some((level, code)) = floor {
         let from = threshold(&settings, level);
         if score < from {
-            let entry = reasons.iter_mut().find(|(c, _)| *c == code);
-            entry.expect("the floor's step noted its code").1 += from - score;
+            match reasons.iter_mut().find(|(c, _)| *c == code) {
+                Some((_, points)) => *points += from - score,
+                None => reasons.push((code, from - score)),
+            }
             score = from;
         }
     }
