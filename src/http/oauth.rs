@@ -82,7 +82,7 @@ impl OAuthApi {
     /// Two grants. `urn:ietf:params:oauth:grant-type:token-exchange` (RFC 8693) takes an ID token of one of the
     /// client's providers through the same path as `POST /auth/id-token/signin`; when a second factor is asked
     /// for, the answer is 403 `mfa_required` with the challenge. `refresh_token` (RFC 6749 section 6) takes a
-    /// refresh token that this client got here. With a proof in the header `DPoP` (RFC 9449) the tokens are
+    /// refresh token that this client got here, as long as it may ask for the session's audience. With a proof in the header `DPoP` (RFC 9449) the tokens are
     /// bound to its key, and `token_type` is `DPoP`.
     #[oai(path = "/oauth/token", method = "post", tag = "Tag::OAuth", operation_id = "issueToken")]
     async fn token(

@@ -88,7 +88,7 @@ pub struct ClientSettingsShape {
     pub kind: Option<String>,
     /// The providers whose ID tokens it may exchange. Needed with the grant `token-exchange`.
     pub providers: Option<Vec<String>>,
-    /// The audiences that it may ask for, besides this server.
+    /// The audiences that it may ask for, besides this server. One that is taken away is refused at the next refresh.
     pub audiences: Option<Vec<String>>,
     /// What it may do at the token endpoint: `token-exchange`, `refresh_token`; both by default. Empty: it only
     /// asks about tokens.
