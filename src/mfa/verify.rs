@@ -169,7 +169,7 @@ impl ChallengeVerifier {
             return Err(ChallengeError::Method { method, allowed });
         }
         let passed = match method {
-            MfaMethod::Push | MfaMethod::Email | MfaMethod::Sms => {
+            MfaMethod::Push | MfaMethod::Email | MfaMethod::Sms | MfaMethod::Own(_) => {
                 self.sent_code(&attempt, method, answer.code, now).await?
             }
             MfaMethod::BackupCode => self.passing_backup_code(&attempt, answer.code),
@@ -250,7 +250,8 @@ impl ChallengeVerifier {
                 let question = Question { tenant, user, method, delivery_id, reference, code };
                 let judged = self.channels.judge(&question).await.map_err(|_| ChallengeError::Channel)?;
                 // Whoever gives no code guesses none, so asking again and again is not counted.
-                if judged == Judged::Pending && method == MfaMethod::Push && code.is_empty() {
+                let may_wait = matches!(method, MfaMethod::Push | MfaMethod::Own(_));
+                if judged == Judged::Pending && may_wait && code.is_empty() {
                     self.challenges.take_back_attempt(challenge, user.id, now).await?;
                     return Err(ChallengeError::Pending);
                 }

@@ -2,7 +2,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | [`lock`], `lock_grants`, `manifest` | reads `plugins.lock`; writes an entry for a new plugin |
+//! | [`lock`], `lock_grants`, `lock_mfa`, `manifest` | reads `plugins.lock`; writes an entry for a new plugin |
 //! | `load`, `reload` | checks a file, keeps a private copy of it, has it started; exchanges what changed |
 //! | `instance`, `host_side` | the border: handshake, calls, callbacks; all `unsafe` of the server |
 //! | `plugin`, `in_flight`, `pool`, `marker` | one plugin's permits, deadline, stuck calls and threads; who was inside |
@@ -33,6 +33,7 @@ mod keys;
 mod load;
 pub mod lock;
 mod lock_grants;
+mod lock_mfa;
 #[cfg(test)]
 mod lock_tests;
 mod manifest;
