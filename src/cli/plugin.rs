@@ -7,19 +7,24 @@ use serde_json::json;
 use super::{FINDINGS, FINE, Failure, USAGE, runtime};
 use crate::plugin_host::check::{Driven, Trial, check};
 use crate::plugin_host::lock::{lock_entry, lock_list};
-use crate::plugin_host::template::{Language, write_template};
+use crate::plugin_host::template::{Kind, Language, write_template};
 use crate::plugin_host::{PluginLoadError, Services};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Plugin {
     /// Make a folder with a plugin that builds and passes its checks at once, with all it needs.
-    #[command(after_help = "Example:\n  countersign plugin new night\n  countersign plugin new night --language c")]
+    #[command(
+        after_help = "Example:\n  countersign plugin new night\n  countersign plugin new gateway --kind mfa\n  countersign plugin new night --language c"
+    )]
     New {
         /// Its name, a-z 0-9 and -; also the folder's.
         name: String,
         /// rust or c.
         #[arg(long, default_value = "rust", value_parser = Language::find)]
         language: Language,
+        /// signal: a fact for the rules; provider: keys and claims of a provider; mfa: delivers codes. In C: signal.
+        #[arg(long, default_value = "signal", value_parser = Kind::find)]
+        kind: Kind,
     },
     /// Try a plugin in a process of its own: handshake, self-test, odd inputs, hangs, leaks.
     #[command(after_help = "Example:\n  countersign plugin check ./libnight.so --config '{\"from_hour\": 22}'")]
@@ -87,8 +92,8 @@ fn unusable(error: &PluginLoadError) -> Failure {
 impl Plugin {
     pub(super) fn run(self) -> Result<u8, Failure> {
         match self {
-            Self::New { name, language } => {
-                let made = write_template(Path::new("."), &name, language);
+            Self::New { name, language, kind } => {
+                let made = write_template(Path::new("."), &name, language, kind);
                 let made = made.map_err(|error| Failure::new(USAGE, format!("{name}: {error}")))?;
                 print!("{made}");
                 Ok(FINE)
