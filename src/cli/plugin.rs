@@ -124,14 +124,15 @@ fn list(lock: &Path, json: bool) -> Result<u8, Failure> {
     if json {
         let rows = listed.iter().map(|p| {
             json!({
-                "id": p.id, "version": p.version, "sha256": p.sha256, "isolation": p.isolation, "hooks": p.hooks,
+                "id": p.id, "version": p.version, "sha256": p.sha256, "isolation": p.isolation, "hooks": p.hooks, "mfa_method": p.mfa_method,
                 "file": p.file, "trouble": p.trouble
             })
         });
         println!("{}", json!({ "plugins": rows.collect::<Vec<_>>() }));
     } else {
         for p in &listed {
-            println!("{} {}  {}  {}", p.id, p.version, p.isolation, p.hooks.join(" "));
+            let method = p.mfa_method.as_ref().map(|method| format!("  {method}")).unwrap_or_default();
+            println!("{} {}  {}  {}{method}", p.id, p.version, p.isolation, p.hooks.join(" "));
             println!("  {}  {}", p.file.display(), p.trouble.as_deref().unwrap_or("as locked"));
         }
     }

@@ -133,6 +133,8 @@ pub struct Listed {
     pub file: PathBuf,
     /// What it is asked for.
     pub hooks: Vec<String>,
+    /// What it delivers, when it has the hooks `mfa.*`.
+    pub mfa_method: Option<String>,
     /// Where it runs.
     pub isolation: String,
     /// Why its file would not be loaded now.
@@ -160,6 +162,7 @@ pub fn lock_list(lock: &Path) -> Result<Vec<Listed>, PluginLoadError> {
             sha256: HEXLOWER.encode(&entry.sha256),
             file: entry.file,
             hooks: entry.hooks.iter().map(|h| h.name().to_owned()).collect(),
+            mfa_method: entry.mfa.as_ref().map(Offer::method),
             isolation: entry.isolation.name().to_owned(),
             trouble,
         }

@@ -28,6 +28,10 @@ pub(super) struct Offer {
 }
 
 impl Offer {
+    pub(super) fn method(&self) -> String {
+        self.channel.method.to_string()
+    }
+
     pub(super) fn is_for(&self, tenant: &TenantId) -> bool {
         self.tenants.as_ref().is_none_or(|tenants| tenants.contains(tenant))
     }

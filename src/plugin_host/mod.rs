@@ -88,6 +88,8 @@ pub struct PluginInfo {
     pub sha256: String,
     /// The hooks that it is asked for, such as `provider.enrich`.
     pub hooks: Vec<String>,
+    /// What it delivers, when it has the hooks `mfa.*`: a word of `required_mfa_methods`.
+    pub mfa_method: Option<String>,
     /// `in_process` or `process`.
     pub isolation: String,
     /// Its process, when it has one of its own that runs.
@@ -138,6 +140,7 @@ impl PluginHost {
             vendor: info.vendor,
             sha256: info.sha256,
             hooks: info.hooks,
+            mfa_method: info.mfa_method,
             isolation: info.isolation,
             process_deaths: info.process_deaths,
             in_flight: info.in_flight,

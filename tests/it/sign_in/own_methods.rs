@@ -116,6 +116,11 @@ async fn rules_name_it_and_other_tenants_do_not_see_it() {
     let challenged = challenge(&running.service).await;
     assert_eq!(challenged.challenged()["required_mfa_methods"], json!(["acme.voice"]));
 
+    let key = running.service.admin_key(crate::admin::Role::Viewer, None).await;
+    let listed = running.service.get_with("/admin/plugins", &key).await;
+    let methods: Vec<&Value> = listed.body["items"].as_array().unwrap().iter().map(|p| &p["mfa_method"]).collect();
+    assert_eq!(methods, ["email", "acme.voice"]);
+
     let running = start(&["mfa.begin"], "tenants = [\"another\"]", demand).await;
     challenge(&running.service).await.expect(403, "sign_in_denied");
 
