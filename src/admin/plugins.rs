@@ -13,6 +13,8 @@ pub struct PluginState {
     pub sha256: String,
     /// What it is asked for.
     pub hooks: Vec<String>,
+    /// What it delivers, when it has the hooks `mfa.*`: a word of `required_mfa_methods`.
+    pub mfa_method: Option<String>,
     /// `in_process` or `process`.
     pub isolation: String,
     /// Deaths of its own process since that last ran for a minute.

@@ -7,19 +7,24 @@ use serde_json::json;
 use super::{FINDINGS, FINE, Failure, USAGE, runtime};
 use crate::plugin_host::check::{Driven, Trial, check};
 use crate::plugin_host::lock::{lock_entry, lock_list};
-use crate::plugin_host::template::{Language, write_template};
+use crate::plugin_host::template::{Kind, Language, write_template};
 use crate::plugin_host::{PluginLoadError, Services};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Plugin {
     /// Make a folder with a plugin that builds and passes its checks at once, with all it needs.
-    #[command(after_help = "Example:\n  countersign plugin new night\n  countersign plugin new night --language c")]
+    #[command(
+        after_help = "Example:\n  countersign plugin new night\n  countersign plugin new gateway --kind mfa\n  countersign plugin new night --language c"
+    )]
     New {
         /// Its name, a-z 0-9 and -; also the folder's.
         name: String,
         /// rust or c.
         #[arg(long, default_value = "rust", value_parser = Language::find)]
         language: Language,
+        /// signal: a fact for the rules; provider: keys and claims of a provider; mfa: delivers codes. In C: signal.
+        #[arg(long, default_value = "signal", value_parser = Kind::find)]
+        kind: Kind,
     },
     /// Try a plugin in a process of its own: handshake, self-test, odd inputs, hangs, leaks.
     #[command(after_help = "Example:\n  countersign plugin check ./libnight.so --config '{\"from_hour\": 22}'")]
@@ -87,8 +92,8 @@ fn unusable(error: &PluginLoadError) -> Failure {
 impl Plugin {
     pub(super) fn run(self) -> Result<u8, Failure> {
         match self {
-            Self::New { name, language } => {
-                let made = write_template(Path::new("."), &name, language);
+            Self::New { name, language, kind } => {
+                let made = write_template(Path::new("."), &name, language, kind);
                 let made = made.map_err(|error| Failure::new(USAGE, format!("{name}: {error}")))?;
                 print!("{made}");
                 Ok(FINE)
@@ -119,14 +124,15 @@ fn list(lock: &Path, json: bool) -> Result<u8, Failure> {
     if json {
         let rows = listed.iter().map(|p| {
             json!({
-                "id": p.id, "version": p.version, "sha256": p.sha256, "isolation": p.isolation, "hooks": p.hooks,
+                "id": p.id, "version": p.version, "sha256": p.sha256, "isolation": p.isolation, "hooks": p.hooks, "mfa_method": p.mfa_method,
                 "file": p.file, "trouble": p.trouble
             })
         });
         println!("{}", json!({ "plugins": rows.collect::<Vec<_>>() }));
     } else {
         for p in &listed {
-            println!("{} {}  {}  {}", p.id, p.version, p.isolation, p.hooks.join(" "));
+            let method = p.mfa_method.as_ref().map(|method| format!("  {method}")).unwrap_or_default();
+            println!("{} {}  {}  {}{method}", p.id, p.version, p.isolation, p.hooks.join(" "));
             println!("  {}  {}", p.file.display(), p.trouble.as_deref().unwrap_or("as locked"));
         }
     }

@@ -219,7 +219,7 @@ fn facts_json(facts: &Facts) -> Value {
         "user.age_days": facts.user.age_days,
         "user.privileged": facts.user.privileged,
         "user.link_method": facts.user.link_method.as_str(),
-        "user.mfa_methods": facts.user.mfa_methods.iter().map(|f| f.kind).collect::<Vec<_>>(),
+        "user.mfa_methods": facts.user.mfa_methods.iter().map(|f| f.method.as_str()).collect::<Vec<_>>(),
         "history.sign_ins_total": history.sign_ins_total,
         "history.failed_attempts_1h": history.failed_attempts_1h,
         "history.failed_attempts_24h": history.failed_attempts_24h,

@@ -29,6 +29,8 @@ pub struct PluginInfo {
     pub sha256: String,
     /// What it is asked for.
     pub hooks: Vec<String>,
+    /// What it delivers, when it has the hooks `mfa.*`: a word of `required_mfa_methods`.
+    pub mfa_method: Option<String>,
     /// `in_process` or `process`.
     pub isolation: String,
     /// Deaths of its own process since that last ran for a minute.
@@ -58,6 +60,7 @@ impl From<PluginState> for PluginInfo {
             vendor: state.vendor,
             sha256: state.sha256,
             hooks: state.hooks,
+            mfa_method: state.mfa_method,
             isolation: state.isolation,
             process_deaths: state.process_deaths,
             in_flight: state.in_flight as u64,

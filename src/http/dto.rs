@@ -278,7 +278,7 @@ impl From<Outcome> for LoginResponse {
 pub struct VerifyChallengeRequest {
     /// As it came from the sign-in.
     pub challenge_token: Text,
-    /// The code. Of a push: empty, and asked again while the answer is `mfa_pending`.
+    /// The code. Of a push, and of a plugin's own method that asks the user: empty, and asked again while the answer is `mfa_pending`.
     pub code: Text,
     /// One of the challenge's `required_mfa_methods`.
     #[oai(default = "default_method")]
@@ -297,7 +297,7 @@ fn default_method() -> Text {
 pub struct SendCodeRequest {
     /// As it came from the sign-in.
     pub challenge_token: Text,
-    /// `email` or `sms`, one of the challenge's `required_mfa_methods`.
+    /// `email`, `sms`, `push` or the name of a plugin's own, one of the challenge's `required_mfa_methods`.
     pub mfa_method: Text,
     /// The `device_id` of the sign-in, when it had one.
     pub device_id: Option<Text>,

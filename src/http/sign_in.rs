@@ -205,7 +205,7 @@ impl SignInApi {
 
     /// Have a code sent for a challenge
     ///
-    /// For the methods `email`, `sms` and `push`, when they stand in the challenge's `required_mfa_methods`: a code
+    /// For the methods `email`, `sms`, `push` and those of a plugin's own name, when they stand in the challenge's `required_mfa_methods`: a code
     /// goes to the address that the user had verified before, or a device of the user's is asked to confirm, if the
     /// user has one there (else `mfa_method_not_allowed`). A new code takes the place of an earlier one.
     /// At most three messages for a challenge, 20 s apart, and ten to one user within 15 minutes.
@@ -445,8 +445,7 @@ pub(super) fn sign_in_request(
 
 fn find_method(word: &str) -> Result<MfaMethod, Problem> {
     MfaMethod::find(word).ok_or_else(|| {
-        let known: Vec<&str> = MfaMethod::ALL.iter().map(|m| m.as_str()).collect();
-        Problem::new(E::MfaMethodNotAllowed, format!("mfa_method is one of {}", known.join(", ")))
+        Problem::new(E::MfaMethodNotAllowed, format!("mfa_method is one of {}", MfaMethod::expected()))
     })
 }
 

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::MfaMethod;
 use super::ports::{AttemptRequest, AttemptStart, Deliveries, DeliveryStart, NewDelivery};
 use super::verify::{ChallengeError, parse};
+use super::{MfaMethod, Strength};
 use crate::clock::Clock;
 use crate::codes::ErrorCode;
 use crate::ids::TenantId;
@@ -40,18 +40,47 @@ pub const POLL_PAUSE: Duration = Duration::from_secs(1);
 /// Channels that deliver codes.
 #[async_trait]
 pub trait CodeChannels: Send + Sync {
-    /// Whether codes can be delivered this way; if so, whether the channel judges them itself.
-    fn find(&self, method: MfaMethod) -> Option<ChannelKind>;
+    /// What can be used in a tenant, best first, no method twice.
+    fn offered(&self, tenant: &TenantId) -> Vec<Channel>;
     /// Sends; gives what the channel calls the message, if it says.
     async fn send(&self, order: &Order<'_>) -> Result<Option<String>, ChannelError>;
     /// Asks a channel of [`ChannelKind::Judges`] whether the code is right.
     async fn judge(&self, question: &Question<'_>) -> Result<Judged, ChannelError>;
 
-    /// Channels to addresses that the profile holds verified, and to devices that the channel knows, best first.
-    fn usable(&self, profile: &Profile) -> Vec<MfaMethod> {
-        let methods = [MfaMethod::Push, MfaMethod::Email, MfaMethod::Sms].into_iter();
-        methods.filter(|m| destination(*m, profile).is_some() && self.find(*m).is_some()).collect()
+    /// The channel of a method.
+    fn find(&self, tenant: &TenantId, method: MfaMethod) -> Option<Channel> {
+        self.offered(tenant).into_iter().find(|channel| channel.method == method)
     }
+
+    /// Channels to addresses that the profile holds verified, and to people that the channel knows, best first.
+    fn usable(&self, tenant: &TenantId, profile: &Profile) -> Vec<Channel> {
+        let offered = self.offered(tenant).into_iter();
+        offered.filter(|channel| destination(channel.address, profile).is_some()).collect()
+    }
+}
+
+/// A way to reach a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Channel {
+    /// Its method.
+    pub method: MfaMethod,
+    /// How much it proves.
+    pub strength: Strength,
+    /// Who makes and compares the code.
+    pub kind: ChannelKind,
+    /// Where it goes.
+    pub address: Address,
+}
+
+/// Where a channel goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Address {
+    /// To the verified e-mail address.
+    Email,
+    /// To the verified telephone number.
+    Phone,
+    /// To wherever it knows the user.
+    Known,
 }
 
 /// Who makes and compares the code.
@@ -82,7 +111,7 @@ pub struct Order<'a> {
     pub user: &'a User,
     /// The channel.
     pub method: MfaMethod,
-    /// The verified address or number; empty for a push.
+    /// The verified address or number; empty when the channel knows where.
     pub destination: &'a str,
     /// Another for each message.
     pub delivery_id: &'a str,
@@ -200,8 +229,9 @@ impl CodeSender {
         let method = request.method;
         let (challenge, secret_hash) = parse(request.challenge_token).ok_or(ChallengeError::Unknown)?;
         let device = request.device_id.map(|d| self.pseudonyms.of(request.tenant.as_str(), "device", d));
-        let kind = self.channels.find(method);
-        let code = (kind == Some(ChannelKind::Delivers)).then(|| six_digits(&*self.entropy));
+        let channel = self.channels.find(&request.tenant, method);
+        let delivers = channel.is_some_and(|channel| channel.kind == ChannelKind::Delivers);
+        let code = delivers.then(|| six_digits(&*self.entropy));
         let sealed_code = code
             .as_ref()
             .map(|code| self.vault.seal(CODE_PURPOSE, challenge.as_bytes(), &Secret::new(code.clone())));
@@ -217,8 +247,9 @@ impl CodeSender {
             DeliveryStart::NotAllowed { allowed } => return Err(not_allowed(method, &allowed).into()),
             DeliveryStart::TooMany { retry_after_s } => return Err(SendError::TooMany { retry_after_s }),
         };
-        let destination = destination(method, &user.profile).filter(|_| kind.is_some());
-        let destination = destination.ok_or_else(|| not_allowed(method, &[]))?;
+        let reached =
+            channel.and_then(|channel| Some((channel.address, destination(channel.address, &user.profile)?)));
+        let (address, destination) = reached.ok_or_else(|| not_allowed(method, &[]))?;
         let expires_in = challenge.expires_at.since(now);
         let code = code.as_deref().and_then(|c| std::str::from_utf8(c).ok());
         let order = Order {
@@ -239,7 +270,7 @@ impl CodeSender {
             Err(ChannelError::Declined) => return Err(not_allowed(method, &[]).into()),
             Err(ChannelError::Unavailable) => return Err(SendError::Channel),
         }
-        Ok(Sent { method, destination_hint: hint(method, destination), expires_in })
+        Ok(Sent { method, destination_hint: hint(address, destination), expires_in })
     }
 }
 
@@ -273,23 +304,22 @@ fn six_digits(entropy: &dyn Entropy) -> Vec<u8> {
     }
 }
 
-/// The verified address that the method reaches; empty for a push, whose channel knows the user's devices.
-fn destination(method: MfaMethod, profile: &Profile) -> Option<&str> {
-    match method {
-        MfaMethod::Email if profile.email_verified => profile.email.as_deref(),
-        MfaMethod::Sms if profile.phone_verified => profile.phone.as_deref(),
-        MfaMethod::Push => Some(""),
-        _ => None,
+/// The verified address that is reached; empty when the channel knows where.
+fn destination(address: Address, profile: &Profile) -> Option<&str> {
+    match address {
+        Address::Email => profile.email.as_deref().filter(|_| profile.email_verified),
+        Address::Phone => profile.phone.as_deref().filter(|_| profile.phone_verified),
+        Address::Known => Some(""),
     }
 }
 
 /// Enough for its owner to recognise, and for nobody else to use.
-fn hint(method: MfaMethod, destination: &str) -> String {
+fn hint(address: Address, destination: &str) -> String {
     if destination.is_empty() {
         return String::new();
     }
     let first = destination.chars().next().map(String::from).unwrap_or_default();
-    match destination.rsplit_once('@').filter(|_| method == MfaMethod::Email) {
+    match destination.rsplit_once('@').filter(|_| address == Address::Email) {
         Some((_, domain)) => format!("{first}…@{domain}"),
         None => {
             let last: Vec<char> = destination.chars().rev().take(2).collect();
@@ -315,9 +345,9 @@ mod tests {
 
     #[test]
     fn a_hint_tells_the_owner_and_nobody_else() {
-        assert_eq!(hint(MfaMethod::Email, "ada@example.com"), "a…@example.com");
-        assert_eq!(hint(MfaMethod::Sms, "+46701234589"), "…89");
-        assert_eq!(hint(MfaMethod::Push, ""), "");
+        assert_eq!(hint(Address::Email, "ada@example.com"), "a…@example.com");
+        assert_eq!(hint(Address::Phone, "+46701234589"), "…89");
+        assert_eq!(hint(Address::Known, ""), "");
     }
 
     #[test]

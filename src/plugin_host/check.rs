@@ -147,7 +147,7 @@ fn try_out(trial: &Trial<'_>) -> Result<Tried, PluginLoadError> {
         hooks: hooks.clone(),
         bind: Vec::new(),
         isolation: Isolation::Process { memory_bytes: MEMORY_BYTES },
-        method: None,
+        mfa: None,
         grants: Grants { facts: BTreeSet::new(), claims: ClaimGrant::All, events: BTreeSet::new() },
         services: ServiceGrants::default(),
         config_json: trial.config_json.to_owned(),

@@ -1,5 +1,6 @@
 //! The ports of the core, from the hooks of plugins. Plugins are asked side by side.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,11 +10,13 @@ use serde_json::{Map, Value, json};
 
 use super::PluginHost;
 use super::hook::Hook;
+use super::lock_mfa::Offer;
 use super::plugin::{Answer, Plugin};
 use super::view::{EventKind, enrich_input, millis, security_event_input, signals_input, verify_input};
 use crate::clock::UnixTime;
+use crate::ids::TenantId;
 use crate::mfa::MfaMethod;
-use crate::mfa::delivery::{ChannelError, ChannelKind, CodeChannels, Judged, Order, Question};
+use crate::mfa::delivery::{Channel, ChannelError, CodeChannels, Judged, Order, Question};
 use crate::signin::facts::Facts;
 use crate::signin::ports::{
     Enricher, Enrichment, ForeignClaims, ForeignError, Observer, SignalSource, TokenVerifier,
@@ -131,22 +134,31 @@ fn user_of(user: &User) -> Value {
 }
 
 impl PluginHost {
-    fn channel(&self, method: MfaMethod) -> Option<Arc<Plugin>> {
+    /// The first in the order of the lock file.
+    fn channel(&self, tenant: &TenantId, method: MfaMethod) -> Option<Arc<Plugin>> {
         let plugins = self.plugins();
-        let channel = plugins.iter().find(|p| p.has(Hook::MfaBegin) && p.entry.method == Some(method));
-        channel.map(Arc::clone)
+        let offers = |offer: &Offer| offer.channel.method == method && offer.is_for(tenant);
+        plugins.iter().find(|p| p.entry.mfa.as_ref().is_some_and(offers)).map(Arc::clone)
     }
 }
 
 #[async_trait]
 impl CodeChannels for PluginHost {
-    fn find(&self, method: MfaMethod) -> Option<ChannelKind> {
-        let judges = self.channel(method)?.has(Hook::MfaVerify);
-        Some(if judges { ChannelKind::Judges } else { ChannelKind::Delivers })
+    fn offered(&self, tenant: &TenantId) -> Vec<Channel> {
+        let plugins = self.plugins();
+        let offers = plugins.iter().filter_map(|p| p.entry.mfa.as_ref()).filter(|offer| offer.is_for(tenant));
+        let mut channels: Vec<Channel> = Vec::new();
+        for offer in offers {
+            if channels.iter().all(|channel| channel.method != offer.channel.method) {
+                channels.push(offer.channel);
+            }
+        }
+        channels.sort_by_key(|channel| (Reverse(channel.strength), channel.method));
+        channels
     }
 
     async fn send(&self, order: &Order<'_>) -> Result<Option<String>, ChannelError> {
-        let plugin = self.channel(order.method).ok_or(ChannelError::Declined)?;
+        let plugin = self.channel(order.tenant, order.method).ok_or(ChannelError::Declined)?;
         let mut input = json!({
             "tenant": order.tenant.as_str(),
             "user": user_of(order.user),
@@ -172,7 +184,7 @@ impl CodeChannels for PluginHost {
     }
 
     async fn judge(&self, question: &Question<'_>) -> Result<Judged, ChannelError> {
-        let plugin = self.channel(question.method).filter(|p| p.has(Hook::MfaVerify));
+        let plugin = self.channel(question.tenant, question.method).filter(|p| p.has(Hook::MfaVerify));
         let plugin = plugin.ok_or(ChannelError::Unavailable)?;
         let input = json!({
             "tenant": question.tenant.as_str(),

@@ -10,7 +10,11 @@
 //! memory_mib = 512                    # of that process, for data
 //! hooks = ["signal.signals"]          # see `hook`
 //! bind = ["google", "acme/okta"]      # provider.* only: providers, of every tenant or of one; ["*"] for all
-//! method = "email"                    # mfa.* only: what it delivers, or "sms", or "push" with both mfa.*
+//! method = "email"                    # mfa.* only: what it delivers, or "sms", or "push" with both mfa.*, or a name
+//! #                                     of its own with a dot, "acme.voice"; then also
+//! strength = "strong"                 #   how much that proves, "weak" by default
+//! address = "phone_number"            #   or "email", verified; without it the plugin knows where to reach the user
+//! tenants = ["acme"]                  # mfa.* only: whose users may use it; those of every tenant by default
 //! deadline_ms = 250                   # for one call, waiting included
 //! max_in_flight = 8                   # calls at once; 32 by default when the plugin says it waits for I/O
 //! max_queued = 64                     # calls that wait for one of those
@@ -34,10 +38,10 @@ use super::error::PluginLoadError;
 use super::hook::Hook;
 use super::load;
 use super::lock_grants::RawGrants;
+use super::lock_mfa::{Offer, RawMfa};
 pub use super::manifest::lock_entry;
 use super::services::ServiceGrants;
 use super::view::Grants;
-use crate::mfa::MfaMethod;
 
 pub(super) const DEFAULT_DEADLINE_MS: u64 = 250;
 const DEFAULT_MAX_QUEUED: u64 = 64;
@@ -71,7 +75,7 @@ pub(super) struct Entry {
     pub(super) bind: Vec<Bind>,
     pub(super) isolation: Isolation,
     /// What an MFA plugin delivers.
-    pub(super) method: Option<MfaMethod>,
+    pub(super) mfa: Option<Offer>,
     pub(super) grants: Grants,
     pub(super) services: ServiceGrants,
     pub(super) config_json: String,
@@ -104,6 +108,9 @@ struct RawPlugin {
     isolation: Option<Spanned<String>>,
     memory_mib: Option<Spanned<u64>>,
     method: Option<Spanned<String>>,
+    strength: Option<Spanned<String>>,
+    address: Option<Spanned<String>>,
+    tenants: Option<Spanned<Vec<Spanned<String>>>>,
     hooks: Spanned<Vec<Spanned<String>>>,
     bind: Option<Spanned<Vec<Spanned<String>>>>,
     grants: Option<RawGrants>,
@@ -126,6 +133,8 @@ pub struct Listed {
     pub file: PathBuf,
     /// What it is asked for.
     pub hooks: Vec<String>,
+    /// What it delivers, when it has the hooks `mfa.*`.
+    pub mfa_method: Option<String>,
     /// Where it runs.
     pub isolation: String,
     /// Why its file would not be loaded now.
@@ -153,6 +162,7 @@ pub fn lock_list(lock: &Path) -> Result<Vec<Listed>, PluginLoadError> {
             sha256: HEXLOWER.encode(&entry.sha256),
             file: entry.file,
             hooks: entry.hooks.iter().map(|h| h.name().to_owned()).collect(),
+            mfa_method: entry.mfa.as_ref().map(Offer::method),
             isolation: entry.isolation.name().to_owned(),
             trouble,
         }
@@ -203,7 +213,8 @@ impl Place<'_> {
         let hooks = self.hooks(raw.hooks)?;
         let bound = hooks.iter().copied().find(|h| h.is_bound());
         let bind = self.bind(raw.bind, bound, &raw.id.span())?;
-        let method = self.method(raw.method, &hooks, &raw.id.span())?;
+        let (method, strength, address, tenants) = (raw.method, raw.strength, raw.address, raw.tenants);
+        let mfa = RawMfa { method, strength, address, tenants }.read(self, &hooks, &raw.id.span())?;
         let raw_grants = raw.grants.unwrap_or_default();
         if hooks.contains(&Hook::Enrich) && raw_grants.claims.is_none() {
             let what = "the hook provider.enrich needs grants.claims: name the claims that the plugin may see, \
@@ -233,7 +244,7 @@ impl Place<'_> {
             hooks,
             bind,
             isolation,
-            method,
+            mfa,
             services: raw_grants.services(self)?,
             grants: raw_grants.view(self)?,
             config_json,
@@ -271,32 +282,6 @@ impl Place<'_> {
                 let what = format!("isolation \"{other}\" is not offered; \"in_process\" and \"process\" are");
                 Err(self.error(isolation.map(|i| i.span()).unwrap_or_default(), what))
             }
-        }
-    }
-
-    fn method(
-        &self,
-        method: Option<Spanned<String>>,
-        hooks: &[Hook],
-        id: &Range<usize>,
-    ) -> Result<Option<MfaMethod>, PluginLoadError> {
-        let is_mfa = hooks.iter().any(|h| h.is_mfa());
-        let needs = "the hooks mfa.begin and mfa.verify need method: \"email\", \"sms\" or \"push\"";
-        match method {
-            None if is_mfa => Err(self.error(id.clone(), needs.to_owned())),
-            None => Ok(None),
-            Some(method) if !is_mfa => {
-                Err(self.error(method.span(), "method is for the hooks mfa.*; strike it".to_owned()))
-            }
-            Some(method) => match MfaMethod::find(method.get_ref()) {
-                Some(found @ (MfaMethod::Email | MfaMethod::Sms)) => Ok(Some(found)),
-                Some(MfaMethod::Push) if hooks.contains(&Hook::MfaVerify) => Ok(Some(MfaMethod::Push)),
-                Some(MfaMethod::Push) => {
-                    let what = "method \"push\" needs the hook mfa.verify too: there is no code to compare";
-                    Err(self.error(method.span(), what.to_owned()))
-                }
-                _ => Err(self.error(method.span(), needs.to_owned())),
-            },
         }
     }
 

@@ -78,7 +78,8 @@ pub fn lock_entry(file: &Path) -> Result<String, PluginLoadError> {
     }
     if hooks.iter().any(|h| h.is_mfa()) {
         lines.push(
-            "method = \"\"        # what it delivers: \"email\", \"sms\" or, with both hooks, \"push\"".to_owned(),
+            "method = \"\"        # what it delivers: \"email\", \"sms\", with both hooks \"push\", or \"acme.voice\", a name of its own"
+                .to_owned(),
         );
     }
     lines.push(format!("deadline_ms = {DEFAULT_DEADLINE_MS}"));

@@ -2,7 +2,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | [`lock`], `lock_grants`, `manifest` | reads `plugins.lock`; writes an entry for a new plugin |
+//! | [`lock`], `lock_grants`, `lock_mfa`, `manifest` | reads `plugins.lock`; writes an entry for a new plugin |
 //! | `load`, `reload` | checks a file, keeps a private copy of it, has it started; exchanges what changed |
 //! | `instance`, `host_side` | the border: handshake, calls, callbacks; all `unsafe` of the server |
 //! | `plugin`, `in_flight`, `pool`, `marker` | one plugin's permits, deadline, stuck calls and threads; who was inside |
@@ -33,6 +33,7 @@ mod keys;
 mod load;
 pub mod lock;
 mod lock_grants;
+mod lock_mfa;
 #[cfg(test)]
 mod lock_tests;
 mod manifest;
@@ -87,6 +88,8 @@ pub struct PluginInfo {
     pub sha256: String,
     /// The hooks that it is asked for, such as `provider.enrich`.
     pub hooks: Vec<String>,
+    /// What it delivers, when it has the hooks `mfa.*`: a word of `required_mfa_methods`.
+    pub mfa_method: Option<String>,
     /// `in_process` or `process`.
     pub isolation: String,
     /// Its process, when it has one of its own that runs.
@@ -137,6 +140,7 @@ impl PluginHost {
             vendor: info.vendor,
             sha256: info.sha256,
             hooks: info.hooks,
+            mfa_method: info.mfa_method,
             isolation: info.isolation,
             process_deaths: info.process_deaths,
             in_flight: info.in_flight,

@@ -18,6 +18,7 @@ use super::in_flight::{GRACE, InFlight};
 use super::instance::{Instance, RawReply};
 use super::load::Traits;
 use super::lock::{Bind, Entry};
+use super::lock_mfa::Offer;
 use super::marker::{Label, Marker};
 use super::pool::Pool;
 use super::process::Process;
@@ -103,6 +104,7 @@ impl Plugin {
             vendor: traits.vendor,
             sha256: HEXLOWER.encode(&entry.sha256),
             hooks: entry.hooks.iter().map(|h| h.name().to_owned()).collect(),
+            mfa_method: entry.mfa.as_ref().map(Offer::method),
             isolation: entry.isolation.name().to_owned(),
             ..PluginInfo::default()
         };

@@ -253,8 +253,8 @@ fn user(user: &UserFacts, grants: &Grants) -> Option<Value> {
     if grants.give(FactGrant::User) {
         let methods = user.mfa_methods.iter().map(|m| {
             json!({
-                "kind": m.kind,
-                "strength": m.strength,
+                "kind": m.method.as_str(),
+                "strength": m.strength.as_str(),
                 "enrolled_age_days": m.enrolled_age_days,
                 "last_used_age_days": m.last_used_age_days,
             })
@@ -318,6 +318,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::ids::{TenantId, UserId};
+    use crate::mfa::{MfaMethod, Strength};
     use crate::signin::facts::{FactorFacts, LastSignIn, LinkMethod, ProviderFacts};
 
     pub(in crate::plugin_host) fn facts() -> Facts {
@@ -352,8 +353,8 @@ pub(super) mod tests {
                 password: None,
                 channels: Vec::new(),
                 mfa_methods: vec![FactorFacts {
-                    kind: "the-factor",
-                    strength: "strong",
+                    method: MfaMethod::Totp,
+                    strength: Strength::Strong,
                     enrolled_age_days: 1,
                     last_used_age_days: None,
                 }],
@@ -401,7 +402,7 @@ pub(super) mod tests {
             (FactGrant::RequestAgent, &["the-agent", "the-browser", "the-os", "the-kind", "the-language"]),
             (FactGrant::RequestDeviceId, &["the-device"]),
             (FactGrant::Upstream, &["the-acr"]),
-            (FactGrant::User, &["the-status", "the-factor"]),
+            (FactGrant::User, &["the-status", "totp"]),
             (FactGrant::UserId, &["usr_"]),
             (FactGrant::UserGroups, &["the-group"]),
             (FactGrant::History, &["the-country"]),

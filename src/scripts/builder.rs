@@ -106,10 +106,7 @@ fn methods(at: Position, list: Array) -> Result<Vec<MfaMethod>, Box<EvalAltResul
         list.into_iter().map(|word: Dynamic| MfaMethod::find(&word.into_immutable_string().ok()?)).collect();
     match found {
         Some(found) if !found.is_empty() => Ok(found),
-        _ => {
-            let known: Vec<&str> = MfaMethod::ALL.iter().map(|m| m.as_str()).collect();
-            refuse(at, format!("methods are a list of {}", known.join(", ")))
-        }
+        _ => refuse(at, format!("methods are a list of {}", MfaMethod::expected())),
     }
 }
 

@@ -8,6 +8,7 @@ use toml::Value;
 
 use crate::clock::UnixTime;
 use crate::ids::{TenantId, UserId};
+use crate::mfa::MfaMethod;
 use crate::signin::facts::{
     DeviceMatch, FactorFacts, Facts, GeoQuality, HistoryFacts, LinkMethod, Location, NetworkKind, ProviderFacts,
     RequestFacts, Travel, UpstreamFacts, UserFacts,
@@ -65,8 +66,8 @@ pub(super) fn ordinary(tenant: &TenantId) -> Facts {
             privileged: false,
             password: None,
             mfa_methods: vec![FactorFacts {
-                kind: "totp",
-                strength: "strong",
+                method: MfaMethod::Totp,
+                strength: MfaMethod::Totp.strength(),
                 enrolled_age_days: 300,
                 last_used_age_days: Some(3),
             }],
@@ -245,10 +246,10 @@ fn factors(words: &[String]) -> Option<Vec<FactorFacts>> {
     words
         .iter()
         .map(|word| {
-            let method = crate::mfa::MfaMethod::find(word)?;
+            let method = MfaMethod::ALL.into_iter().find(|m| m.as_str() == word)?;
             Some(FactorFacts {
-                kind: method.as_str(),
-                strength: method.strength().as_str(),
+                method,
+                strength: method.strength(),
                 enrolled_age_days: 100,
                 last_used_age_days: None,
             })

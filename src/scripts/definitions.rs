@@ -261,6 +261,7 @@ mod tests {
     use super::super::facts;
     use super::*;
     use crate::clock::UnixTime;
+    use crate::mfa::{MfaMethod, Strength};
     use crate::signin::facts::{FactorFacts, LastSignIn};
 
     #[test]
@@ -322,8 +323,12 @@ mod tests {
             factors: Vec::new(),
             level: "low".into(),
         };
-        let factor =
-            FactorFacts { kind: "totp", strength: "strong", enrolled_age_days: 1, last_used_age_days: Some(1) };
+        let factor = FactorFacts {
+            method: MfaMethod::Totp,
+            strength: Strength::Strong,
+            enrolled_age_days: 1,
+            last_used_age_days: Some(1),
+        };
         for (path, map) in
             [("history.last_sign_in", facts::last_sign_in(&last)), ("user.mfa_methods", facts::factor(&factor))]
         {

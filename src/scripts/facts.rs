@@ -367,8 +367,8 @@ pub(super) const MEMBERS: &[(&str, &[(&str, &str)])] = &[
 
 pub(super) fn factor(factor: &FactorFacts) -> Dynamic {
     let mut map = rhai::Map::new();
-    map.insert("kind".into(), factor.kind.into());
-    map.insert("strength".into(), factor.strength.into());
+    map.insert("kind".into(), factor.method.as_str().into());
+    map.insert("strength".into(), factor.strength.as_str().into());
     map.insert("enrolled_age_days".into(), factor.enrolled_age_days.into());
     map.insert("last_used_age_days".into(), known(factor.last_used_age_days));
     map.into()

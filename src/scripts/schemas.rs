@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::definitions::case_facts;
 use super::settings::RESERVED_REASONS;
 use crate::mfa::MfaMethod;
+use crate::mfa::method::{OWN_METHOD_BYTES, OwnMethod};
 use crate::signin::likelihood::COUNTED_SIGN_INS;
 
 const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
@@ -188,7 +189,8 @@ fn test_file() -> Value {
             "description": "What differs from an ordinary sign-in.",
         },
         "claims": {"type": "object", "description": "The claims of a mapping case."},
-        "factor": words(&methods, "The second factor that was passed, for fn token."),
+        "factor": {"anyOf": [{"enum": methods}, {"pattern": OwnMethod::PATTERN, "maxLength": OWN_METHOD_BYTES}],
+                   "type": "string", "description": "The second factor that was passed, for fn token."},
         "audiences": texts("d.audiences, for fn token."),
         "expect": object("What must come of it", expect, &[]),
     });
@@ -225,6 +227,9 @@ mod tests {
                 "minimum" => value.as_f64().is_none_or(|n| n >= rule.as_f64().unwrap()),
                 "maximum" => value.as_f64().is_none_or(|n| n <= rule.as_f64().unwrap()),
                 "pattern" => value.as_str().is_none_or(|text| matches(rule.as_str().unwrap(), text)),
+                "maxLength" => {
+                    value.as_str().is_none_or(|text| text.chars().count() as u64 <= rule.as_u64().unwrap())
+                }
                 "anyOf" => rule.as_array().unwrap().iter().any(|one| faults(one, value, at).is_empty()),
                 "not" => !faults(rule, value, at).is_empty(),
                 "required" => value.as_object().is_none_or(|map| {
@@ -260,7 +265,7 @@ mod tests {
         found
     }
 
-    /// The four patterns that there are.
+    /// The patterns that there are.
     fn matches(pattern: &str, text: &str) -> bool {
         let of = |most: usize, more: &str| {
             let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || more.contains(c);
@@ -269,6 +274,7 @@ mod tests {
         match pattern {
             CODE => of(48, "_"),
             TENANT => of(64, "_-"),
+            OwnMethod::PATTERN => matches!(MfaMethod::find(text), Some(MfaMethod::Own(_))),
             "^claims\\." => text.starts_with("claims."),
             "^signals\\.plugin\\." => text.starts_with("signals.plugin."),
             other => panic!("{other}"),
@@ -412,9 +418,16 @@ mod tests {
             "[[case]]\nname = \"x\"\nexpect = {}\nset = { \"user.privileged\" = \"unknown\" }",
             "[[case]]\nname = \"x\"\nexpect = {}\nset = { \"signals.plugin.x\" = 1 }",
             "[[case]]\nname = \"x\"\nexpect = {}\nfactor = \"smoke\"",
+            "[[case]]\nname = \"x\"\nexpect = {}\nfactor = \"acme.\"",
         ] {
             assert!(!judge(&test_file(), wrong).is_empty(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_factor_may_be_a_plugins_own() {
+        let own = "[[case]]\nname = \"x\"\nexpect = {}\nfactor = \"acme.voice\"";
+        assert_eq!(judge(&test_file(), own), Vec::<String>::new());
     }
 
     #[test]

@@ -120,7 +120,7 @@ pub(super) fn register(calls: &mut Calls<'_>) {
             "The methods of the local second factors that were used, such as totp.",
             |d: &mut Decided| {
                 d.0.asked_for_factor.store(true, Relaxed);
-                words(d.0.input.factor.map(MfaMethod::as_str).into_iter())
+                words(d.0.input.factor.iter().map(MfaMethod::as_str))
             },
         )
         .get(

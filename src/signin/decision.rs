@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::assessment::{AssessedSignIn, Assessment};
-use super::facts::{Facts, LinkMethod};
+use super::facts::{ChannelFacts, Facts, LinkMethod};
 use super::identity::UserKind;
 use super::rules::{Level, LevelAction, Unenrolled};
 use crate::ids::FactorId;
@@ -128,7 +128,7 @@ struct Who<'a> {
     auth_time_age_s: Option<i64>,
     on_trusted_device: bool,
     factors: &'a [Factor],
-    channels: &'a [MfaMethod],
+    channels: &'a [ChannelFacts],
 }
 
 /// What is asked for whatever the rules say. Nothing but a factor of the user meets it.
@@ -210,7 +210,7 @@ fn outcome(assessment: &Assessment, floor: &Floor, who: &Who<'_>) -> Decision {
     let strength = demand.strength.max(level_strength).max(floor_strength);
     let mut methods = usable(who.factors, demand.methods.as_deref(), strength);
     if methods.is_empty() && settings.unenrolled == Unenrolled::KnownChannel {
-        methods = that_do(who.channels.iter().copied(), demand.methods.as_deref(), strength);
+        methods = that_do(who.channels.iter().map(|c| (c.method, c.strength)), demand.methods.as_deref(), strength);
     }
     if methods.is_empty() {
         return Decision::Deny(match settings.unenrolled {
@@ -225,17 +225,19 @@ fn usable(factors: &[Factor], named: Option<&[MfaMethod]>, strength: Option<Stre
     let enrolled = |method: &MfaMethod| factors.iter().any(|f| f.method == *method);
     // Backup codes stand in for a factor that is out of reach; alone they are none.
     let alone = factors.iter().all(|f| f.method == MfaMethod::BackupCode);
-    that_do(MfaMethod::SUPPORTED.into_iter().filter(|m| !alone && enrolled(m)), named, strength)
+    let can = MfaMethod::SUPPORTED.into_iter().filter(|m| !alone && enrolled(m));
+    that_do(can.map(|m| (m, m.strength())), named, strength)
 }
 
 fn that_do(
-    methods: impl Iterator<Item = MfaMethod>,
+    methods: impl Iterator<Item = (MfaMethod, Strength)>,
     named: Option<&[MfaMethod]>,
     strength: Option<Strength>,
 ) -> Vec<MfaMethod> {
     methods
-        .filter(|m| named.is_none_or(|list| list.contains(m)))
-        .filter(|m| strength.is_none_or(|s| m.strength() >= s))
+        .filter(|(method, _)| named.is_none_or(|list| list.contains(method)))
+        .filter(|(_, proves)| strength.is_none_or(|needed| *proves >= needed))
+        .map(|(method, _)| method)
         .collect()
 }
 
@@ -268,8 +270,12 @@ pub fn decide_again(assessment: &Assessment, facts: &Facts) -> Decision {
         .user
         .mfa_methods
         .iter()
-        .filter_map(|f| MfaMethod::find(f.kind))
-        .map(|method| Factor { id: FactorId::from_bytes([0; 16]), method, enrolled_at: at, last_used_at: None })
+        .map(|f| Factor {
+            id: FactorId::from_bytes([0; 16]),
+            method: f.method,
+            enrolled_at: at,
+            last_used_at: None,
+        })
         .collect();
     by_facts(assessment, facts, &factors)
 }
@@ -484,7 +490,7 @@ mod tests {
 
     #[test]
     fn a_known_channel_serves_a_user_without_a_factor_when_the_tenant_says_so() {
-        let email = [MfaMethod::Email];
+        let email = [ChannelFacts { method: MfaMethod::Email, strength: Strength::Weak }];
         for (unenrolled, effects, factors, expected) in [
             (Unenrolled::KnownChannel, vec![Effect::RequireMfa(None)], vec![], Some(MfaMethod::Email)),
             (Unenrolled::KnownChannel, vec![Effect::RequireMfa(None)], totp(), Some(MfaMethod::Totp)),
@@ -499,6 +505,22 @@ mod tests {
                 _ => Vec::new(),
             };
             assert_eq!(methods, Vec::from_iter(expected), "{unenrolled:?}");
+        }
+    }
+
+    #[test]
+    fn a_channel_proves_as_much_as_its_facts_say() {
+        let own = MfaMethod::find("acme.voice").unwrap();
+        for (strength, demanded, asked) in [
+            (Strength::Weak, Strength::Strong, false),
+            (Strength::Strong, Strength::Strong, true),
+            (Strength::Strong, Strength::PhishingResistant, false),
+        ] {
+            let settings = PolicySettings { unenrolled: Unenrolled::KnownChannel, ..PolicySettings::default() };
+            let a = assessment(settings, vec![Effect::RequireStrength(demanded)]);
+            let who = Who { channels: &[ChannelFacts { method: own, strength }], ..person(false, Some(0), &[]) };
+            let decision = outcome(&a, &Floor::default(), &who);
+            assert_eq!(decision.action() == "mfa", asked, "{strength:?} for {demanded:?}");
         }
     }
 }

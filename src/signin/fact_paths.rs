@@ -75,7 +75,7 @@ paths! {
     "user.privileged" => |f| json!(f.user.privileged),
     "user.link_method" => |f| json!(f.user.link_method.as_str()),
     "user.has_password" => |f| json!(f.user.password.is_some()),
-    "user.mfa_methods" => |f| json!(f.user.mfa_methods.iter().map(|m| m.kind).collect::<Vec<_>>()),
+    "user.mfa_methods" => |f| json!(f.user.mfa_methods.iter().map(|m| m.method.as_str()).collect::<Vec<_>>()),
     "history.sign_ins_total" => |f| json!(f.history.sign_ins_total),
     "history.sign_ins_30d" => |f| json!(f.history.sign_ins_30d),
     "history.failed_attempts_1h" => |f| json!(f.history.failed_attempts_1h),

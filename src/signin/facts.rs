@@ -13,7 +13,7 @@ use super::identity::UserKind;
 use super::likelihood::Likelihood;
 use crate::clock::UnixTime;
 use crate::ids::{TenantId, UserId};
-use crate::mfa::MfaMethod;
+use crate::mfa::{MfaMethod, Strength};
 use crate::people::passwords::PasswordState;
 
 /// Everything that the rules may look at.
@@ -253,14 +253,23 @@ impl LinkMethod {
 /// A factor, as rules see it.
 #[derive(Debug, Clone)]
 pub struct FactorFacts {
-    /// `totp`, `webauthn`, …
-    pub kind: &'static str,
-    /// `phishing_resistant`, `strong` or `weak`.
-    pub strength: &'static str,
+    /// What it is.
+    pub method: MfaMethod,
+    /// How much it proves.
+    pub strength: Strength,
     /// Whole days since enrolment.
     pub enrolled_age_days: i64,
     /// Whole days since its last use.
     pub last_used_age_days: Option<i64>,
+}
+
+/// A channel that reaches the user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChannelFacts {
+    /// What it is.
+    pub method: MfaMethod,
+    /// How much it proves.
+    pub strength: Strength,
 }
 
 /// The local user, as rules see it.
@@ -287,7 +296,7 @@ pub struct UserFacts {
     /// Usable factors.
     pub mfa_methods: Vec<FactorFacts>,
     /// Channels to addresses that were verified before this sign-in.
-    pub channels: Vec<MfaMethod>,
+    pub channels: Vec<ChannelFacts>,
     /// How the identity came to the user.
     pub link_method: LinkMethod,
 }

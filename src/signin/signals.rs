@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 
 use super::agent;
 use super::facts::{
-    FactorFacts, Facts, HistoryFacts, LinkMethod, Location, ProviderFacts, RequestFacts, UpstreamFacts, UserFacts,
+    ChannelFacts, FactorFacts, Facts, HistoryFacts, LinkMethod, Location, ProviderFacts, RequestFacts,
+    UpstreamFacts, UserFacts,
 };
 use super::history::ContextPrint;
 use super::likelihood::{Likelihood, LikelihoodMode, likelihood};
@@ -123,15 +124,18 @@ pub async fn gather(
             .factors
             .iter()
             .map(|f| FactorFacts {
-                kind: f.method.as_str(),
-                strength: f.method.strength().as_str(),
+                method: f.method,
+                strength: f.method.strength(),
                 enrolled_age_days: days(f.enrolled_at),
                 last_used_age_days: f.last_used_at.map(days),
             })
             .collect(),
         channels: match resolved.link_method() {
             LinkMethod::Provisioned => Vec::new(),
-            _ => world.channels.usable(&known.user.profile),
+            _ => {
+                let usable = world.channels.usable(&provider.tenant, &known.user.profile);
+                usable.iter().map(|c| ChannelFacts { method: c.method, strength: c.strength }).collect()
+            }
         },
         link_method: resolved.link_method(),
     };

@@ -12,7 +12,7 @@ use crate::mfa::MfaMethod;
 use crate::mfa::backup::CodeHash;
 use crate::mfa::ports::StoredFactor;
 
-const METHOD: &str = MfaMethod::BackupCode.as_str();
+const METHOD: &str = MfaMethod::BackupCode.word();
 
 /// `false`: the user has no other confirmed factor.
 pub(super) async fn put(

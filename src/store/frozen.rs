@@ -13,12 +13,12 @@ use serde_json::{Map, Value};
 
 use crate::clock::UnixTime;
 use crate::ids::{TenantId, UserId};
-use crate::mfa::MfaMethod;
+use crate::mfa::{MfaMethod, Strength};
 use crate::people::passwords::PasswordState;
 use crate::policy::explain::Trace;
 use crate::signin::facts::{
-    DeviceMatch, FactorFacts, Facts, GeoQuality, HistoryFacts, LastSignIn, LinkMethod, Location, NetworkKind,
-    ProviderFacts, RequestFacts, Travel, UpstreamFacts, UserFacts,
+    ChannelFacts, DeviceMatch, FactorFacts, Facts, GeoQuality, HistoryFacts, LastSignIn, LinkMethod, Location,
+    NetworkKind, ProviderFacts, RequestFacts, Travel, UpstreamFacts, UserFacts,
 };
 use crate::signin::history::{ContextPrint, Pseudonym, Pseudonyms};
 use crate::signin::identity::UserKind;
@@ -157,6 +157,20 @@ fn word<T: Copy>(all: &[T], number: u8) -> T {
     all.get(usize::from(number)).copied().unwrap_or(all[0])
 }
 
+/// `email`; with its strength where the method alone does not tell: `acme.voice:strong`.
+fn channel_word(channel: &ChannelFacts) -> String {
+    let ChannelFacts { method, strength } = channel;
+    if *strength == method.strength() { method.to_string() } else { format!("{method}:{}", strength.as_str()) }
+}
+
+fn find_channel(word: &str) -> Option<ChannelFacts> {
+    let (method, strength) =
+        word.split_once(':').map_or((word, None), |(method, strength)| (method, Some(strength)));
+    let method = MfaMethod::find(method)?;
+    let strength = strength.map_or(Some(method.strength()), Strength::find)?;
+    Some(ChannelFacts { method, strength })
+}
+
 fn stand_in(pseudonym: Pseudonym) -> Arc<str> {
     format!("withheld:{}", data_encoding::HEXLOWER.encode(&pseudonym)).into()
 }
@@ -225,11 +239,11 @@ impl FrozenFacts {
                 factors: user
                     .mfa_methods
                     .iter()
-                    .map(|f| (f.kind.to_owned(), f.enrolled_age_days, f.last_used_age_days))
+                    .map(|f| (f.method.to_string(), f.enrolled_age_days, f.last_used_age_days))
                     .collect(),
                 link: number(&LINKS, &user.link_method),
                 password: user.password.map(|p| (p.changed_at.as_millis(), p.must_change)),
-                channels: user.channels.iter().map(|m| m.as_str().to_owned()).collect(),
+                channels: user.channels.iter().map(channel_word).collect(),
             },
             history: FrozenHistory {
                 total: h.sign_ins_total,
@@ -265,8 +279,7 @@ impl FrozenFacts {
         let Self { upstream: u, request: r, user, history: h, .. } = self;
         let factors = user.factors.into_iter().filter_map(|(kind, enrolled_age_days, last_used_age_days)| {
             let method = MfaMethod::find(&kind)?;
-            let (kind, strength) = (method.as_str(), method.strength().as_str());
-            Some(FactorFacts { kind, strength, enrolled_age_days, last_used_age_days })
+            Some(FactorFacts { method, strength: method.strength(), enrolled_age_days, last_used_age_days })
         });
         Some(Facts {
             tenant,
@@ -315,7 +328,7 @@ impl FrozenFacts {
                 groups: user.groups,
                 privileged: user.privileged,
                 mfa_methods: factors.collect(),
-                channels: user.channels.iter().filter_map(|word| MfaMethod::find(word)).collect(),
+                channels: user.channels.iter().filter_map(|word| find_channel(word)).collect(),
                 link_method: word(&LINKS, user.link),
                 password: user
                     .password
@@ -349,5 +362,25 @@ impl FrozenFacts {
             },
             plugin_signals: self.plugins,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_keeps_its_strength() {
+        for (word, strength, text) in [
+            ("email", Strength::Weak, "email"),
+            ("push", Strength::Strong, "push"),
+            ("acme.voice", Strength::Weak, "acme.voice"),
+            ("acme.voice", Strength::Strong, "acme.voice:strong"),
+        ] {
+            let channel = ChannelFacts { method: MfaMethod::find(word).unwrap(), strength };
+            assert_eq!(channel_word(&channel), text);
+            assert_eq!(find_channel(text), Some(channel));
+        }
+        assert_eq!(find_channel("acme.voice:mighty"), None);
     }
 }

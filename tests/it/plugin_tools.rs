@@ -111,7 +111,38 @@ fn new_refuses_names_that_are_none_and_folders_that_are_there() {
     }
     assert_eq!(new("dusk").status.code(), Some(0));
     assert_eq!(new("dusk").status.code(), Some(2));
+    let mut other = program();
+    other.args(["plugin", "new", "night", "--language", "c", "--kind", "mfa"]);
+    let other = other.current_dir(dir.path()).output().unwrap();
+    assert!(other.status.code() == Some(2) && text(&other).contains("a signal only"), "{}", text(&other));
+    assert!(!dir.path().join("night").exists());
 }
+
+#[test]
+fn what_new_makes_builds_and_passes_whatever_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, switches, build, library) in [
+        ("time-int-name", ["--language", "c"], "sh time-int-name/build.sh", "time-int-name/libtime-int-name.so"),
+        ("of-keys", ["--kind", "provider"], CARGO, "of-keys/target/debug/libof_keys.so"),
+        ("of-codes", ["--kind", "mfa"], CARGO, "of-codes/target/debug/libof_codes.so"),
+    ] {
+        let made = program().args(["plugin", "new", name]).args(switches).current_dir(dir.path()).output().unwrap();
+        assert!(made.status.success(), "{}", text(&made));
+        let built = Command::new("sh")
+            .args(["-euc", &build.replace("NAME", name)])
+            .current_dir(dir.path())
+            .env("CARGO_BUILD_BUILD_DIR", target_dir().join("readme"))
+            .env("CARGO_NET_OFFLINE", "true")
+            .env_remove("CARGO_TARGET_DIR")
+            .output()
+            .unwrap();
+        assert!(built.status.success(), "{}", text(&built));
+        let checked = program().args(["plugin", "check", library]).current_dir(dir.path()).output().unwrap();
+        assert!(checked.status.success(), "{}", text(&checked));
+    }
+}
+
+const CARGO: &str = "cd NAME && cargo test && cargo build";
 
 /// The shell blocks of a section of the README.
 fn commands(section: &str) -> String {

@@ -9,7 +9,8 @@
 //! config = { endpoints = { "*" = { url = "https://hooks.example.com/codes", secrets = ["mfa_webhook"] } } }
 //! ```
 //!
-//! For a push it needs both hooks, `["mfa.begin", "mfa.verify"]`, and `method = "push"`; see below.
+//! For a push it needs both hooks, `["mfa.begin", "mfa.verify"]`, and `method = "push"`; see below. With a name of your own,
+//! such as `method = "acme.voice"`, it hands over codes with the first hook alone, and asks as for a push with both.
 //!
 //! `endpoints` is by tenant, `"*"` for all others; a tenant without one is declined. A secret is the text
 //! `whsec_` and 24 to 64 bytes in base64; with two, each request carries two signatures, so that the receiver can
@@ -31,8 +32,8 @@
 //! 422 when there is none. Each time that the application asks what came of it, the endpoint gets
 //!
 //! ```json
-//! {"type": "mfa.push_status", "timestamp": "…", "data": {"tenant": "default", "user_id": "usr_…", "delivery_id": "…",
-//!  "reference": "…", "code": ""}}
+//! {"type": "mfa.push_status", "timestamp": "…", "data": {"tenant": "default", "user_id": "usr_…", "method": "push",
+//!  "delivery_id": "…", "reference": "…", "code": ""}}
 //! ```
 //!
 //! and answers with 200 and `{"status": "approved"}`, `"denied"` or `"pending"`. `delivery_id` is the `webhook-id` of the push, `reference` what
@@ -174,6 +175,7 @@ impl Webhook {
             "data": {
                 "tenant": request.tenant,
                 "user_id": request.user.id,
+                "method": request.method,
                 "delivery_id": request.delivery_id,
                 "reference": request.reference,
                 "code": request.code,
@@ -193,14 +195,19 @@ impl Webhook {
     }
 }
 
+/// Methods of which there may be no code: a push, and those of a name of their own.
+fn is_question(method: &str) -> bool {
+    method == "push" || method.contains('.')
+}
+
 fn rfc3339(unix_s: i64) -> String {
     Timestamp::from_second(unix_s).map(|t| t.to_string()).unwrap_or_default()
 }
 
 impl MfaVerifier for Webhook {
     fn verify(&self, call: &Call<'_>, request: MfaVerify) -> Outcome {
-        if request.method != "push" {
-            return Outcome::Invalid("only a push is judged here; strike the hook mfa.verify".to_owned());
+        if !is_question(&request.method) {
+            return Outcome::Invalid("codes are not judged here; strike the hook mfa.verify".to_owned());
         }
         // Whoever has no endpoint any more has nobody who could confirm.
         let Some(endpoint) = self.endpoint(&request.tenant) else { return Outcome::Reject("denied".to_owned()) };
@@ -212,11 +219,9 @@ impl MfaVerifier for Webhook {
 impl Mfa for Webhook {
     fn begin(&self, call: &Call<'_>, request: MfaBegin) -> Outcome {
         let Some(endpoint) = self.endpoint(&request.tenant) else { return Outcome::Declined };
-        let is_push = request.method == "push";
-        if request.code.is_some() == is_push {
-            return Outcome::Invalid(
-                "a push has no code, and all else needs one: strike the hook mfa.verify".to_owned(),
-            );
+        let is_push = request.code.is_none();
+        if is_push && !is_question(&request.method) {
+            return Outcome::Invalid("e-mail and text messages need a code: strike the hook mfa.verify".to_owned());
         }
         let now_s = || call.host().now_unix_ms().map(|ms| ms.div_euclid(1_000));
         let begun = match now_s() {
@@ -235,9 +240,11 @@ impl Mfa for Webhook {
                 "expires_in_s": request.expires_in_s,
             }
         });
-        if let Some(code) = &request.code {
+        if !request.destination.is_empty() {
             body["data"]["destination"] = request.destination.into();
-            body["data"]["code"] = code.as_str().into();
+        }
+        if let Some(code) = request.code {
+            body["data"]["code"] = code.into();
         }
         let mut pause = FIRST_PAUSE;
         let mut why = String::new();

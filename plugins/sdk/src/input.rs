@@ -160,9 +160,10 @@ pub struct MfaBegin {
     pub tenant: String,
     /// The user.
     pub user: UserRef,
-    /// `email`, `sms` or `push`.
+    /// `email`, `sms`, `push`, or the name of the plugin's own that the lock gives, such as `acme.voice`.
     pub method: String,
-    /// The verified address or number; empty for a push: the plugin knows the devices of the user.
+    /// The verified address or number; empty for a push and a method without `address` in the lock: the plugin knows
+    /// where to reach the user.
     #[serde(default)]
     pub destination: String,
     /// One for each message that is to be sent: an idempotency key.
@@ -183,7 +184,7 @@ pub struct MfaVerify {
     pub tenant: String,
     /// The user.
     pub user: UserRef,
-    /// `email`, `sms` or `push`.
+    /// As in [`MfaBegin`].
     pub method: String,
     /// As in [`MfaBegin`].
     pub delivery_id: String,

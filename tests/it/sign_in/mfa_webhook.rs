@@ -32,9 +32,9 @@ pub struct Received {
 #[derive(Clone, Default)]
 pub struct Receiver {
     received: Arc<Mutex<Vec<Received>>>,
-    statuses: Arc<Mutex<VecDeque<u16>>>,
+    pub statuses: Arc<Mutex<VecDeque<u16>>>,
     /// Bodies of answers; empty ones when there is none left.
-    answers: Arc<Mutex<VecDeque<String>>>,
+    pub answers: Arc<Mutex<VecDeque<String>>>,
 }
 
 impl Endpoint for Receiver {

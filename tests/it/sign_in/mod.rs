@@ -8,6 +8,7 @@ mod linking;
 mod located_pem;
 mod mfa_webhook;
 mod outages;
+mod own_methods;
 mod plugin_ports;
 mod plugins;
 mod provider_plugins;

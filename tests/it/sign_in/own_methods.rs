@@ -1,0 +1,134 @@
+//! MFA methods that plugins bring under names of their own.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use data_encoding::{BASE64, BASE64URL_NOPAD};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::mfa_webhook::{KEY, Receiver, webhook};
+use super::plugin_ports::{challenge, channel, lines, send};
+use crate::support::plugins::Bench;
+use crate::support::service::{Answer, Service, Setup};
+
+struct Running {
+    service: Service,
+    /// Messages by e-mail.
+    outbox: PathBuf,
+    /// What went to the endpoint of the plugin with a method of its own.
+    receiver: Receiver,
+    _kept: (Bench, TempDir),
+}
+
+/// A user with a verified address and number, a channel by e-mail, and one with a name of its own.
+async fn start(hooks: &[&str], lock: &str, demand: &str) -> Running {
+    let (bench, receiver) = (Bench::new(), Receiver::default());
+    bench.secret("mfa_webhook", &format!("whsec_{}", BASE64.encode(KEY)));
+    let (email, outbox) = channel(&bench, &["mfa.begin"], "");
+    let own = webhook(&bench, &receiver.clone().start().await, "acme.voice", hooks).with(lock);
+    let bench = bench.lock(&email).lock(&own);
+    let script = format!(
+        "fn assess(s, risk) {{ if s.history.sign_ins_total > 0 {{ {demand} }} }}\n\
+         fn token(s, d, token) {{ token.claim(\"how\", d.factors_used); }}"
+    );
+    let policies = TempDir::new().unwrap();
+    let mut setup = Setup::with_policies(policies.path(), &[("risk/default.rhai", &script)]);
+    setup.plugins_lock = Some(bench.write());
+    let service = Service::start_with(setup).await;
+    let token = service.issuer.token().claim("email", "ada@example.com").claim("email_verified", true);
+    let token = token.claim("phone_number", "+46701234567").claim("phone_number_verified", true);
+    service.sign_in(&token.sign()).await.signed_in();
+    Running { service, outbox, receiver, _kept: (bench, policies) }
+}
+
+impl Running {
+    fn received(&self) -> Vec<Value> {
+        self.receiver.received().iter().map(|r| serde_json::from_str(&r.body).unwrap()).collect()
+    }
+
+    fn will_answer(&self, answer: Value) {
+        self.receiver.answers.lock().unwrap().push_back(answer.to_string());
+    }
+
+    async fn verify(&self, challenge: &Value, method: &str, code: &str) -> Answer {
+        let body = json!({"challenge_token": challenge, "mfa_method": method, "code": code});
+        self.service.post("/auth/mfa/verify-challenge", body).await
+    }
+}
+
+fn claims_of(answer: &Answer) -> Value {
+    let access = answer.signed_in()["access_token"].as_str().unwrap().to_owned();
+    let claims = BASE64URL_NOPAD.decode(access.split('.').nth(1).unwrap().as_bytes()).unwrap();
+    serde_json::from_slice(&claims).unwrap()
+}
+
+#[tokio::test]
+async fn a_code_by_a_method_with_a_name_of_its_own_gives_tokens_that_say_so() {
+    let lock = "address = \"phone_number\"";
+    let running = start(&["mfa.begin"], lock, "risk.require_mfa(\"new_device\");").await;
+    let challenged = challenge(&running.service).await;
+    let body = challenged.challenged();
+    assert_eq!(body["required_mfa_methods"], json!(["email", "acme.voice"]), "weak unless the lock says otherwise");
+    let token = &body["challenge_token"];
+    running.verify(token, "acme.voice", "000000").await.expect(400, "invalid_mfa_code");
+    let sent = send(&running.service, token, "acme.voice").await;
+    assert_eq!(sent.status, 200, "{}", sent.text);
+    assert_eq!((&sent.body["mfa_method"], &sent.body["destination"]), (&json!("acme.voice"), &json!("…67")));
+    let message = running.received().remove(0);
+    let data = &message["data"];
+    assert_eq!((&message["type"], &data["method"]), (&json!("mfa.code"), &json!("acme.voice")));
+    assert_eq!(data["destination"], "+46701234567");
+    assert!(lines(&running.outbox).is_empty(), "nothing went by e-mail");
+    let code = data["code"].as_str().unwrap();
+    running.verify(token, "email", code).await.expect(400, "invalid_mfa_code");
+    running.verify(token, "acme.other", code).await.expect(400, "mfa_method_not_allowed");
+    let claims = claims_of(&running.verify(token, "acme.voice", code).await);
+    assert_eq!(claims["how"], json!(["acme.voice"]));
+    let amr: Vec<&str> = claims["amr"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert!(amr.contains(&"mca") && amr.contains(&"mfa"), "{amr:?}");
+}
+
+#[tokio::test]
+async fn a_strong_one_is_asked_where_a_rule_wants_strength_and_waits_without_counting() {
+    let both = ["mfa.begin", "mfa.verify"];
+    let running = start(&both, "strength = \"strong\"", "risk.require_strength(\"strong\", \"new_device\");").await;
+    let challenged = challenge(&running.service).await;
+    let body = challenged.challenged();
+    assert_eq!(body["required_mfa_methods"], json!(["acme.voice"]));
+    let token = &body["challenge_token"];
+    running.will_answer(json!({"reference": "p-1"}));
+    let sent = send(&running.service, token, "acme.voice").await;
+    assert_eq!((sent.status, &sent.body["destination"]), (200, &json!("")), "{}", sent.text);
+    for _ in 0..7 {
+        running.will_answer(json!({"status": "pending"}));
+        running.verify(token, "acme.voice", "").await.expect(400, "mfa_pending");
+        running.verify(token, "acme.voice", "").await.expect(400, "mfa_pending");
+        running.service.clock.advance(Duration::from_secs(1));
+    }
+    assert_eq!(running.received().len(), 8, "the service is asked once a second");
+    running.will_answer(json!({"status": "approved"}));
+    running.verify(token, "acme.voice", "").await.signed_in();
+    let question = running.received().remove(0);
+    assert_eq!((question["data"].get("code"), question["data"].get("destination")), (None, None));
+}
+
+#[tokio::test]
+async fn rules_name_it_and_other_tenants_do_not_see_it() {
+    let demand = "risk.require_mfa(\"new_device\", [\"acme.voice\", \"totp\"]);";
+    let running = start(&["mfa.begin"], "tenants = [\"default\"]", demand).await;
+    let challenged = challenge(&running.service).await;
+    assert_eq!(challenged.challenged()["required_mfa_methods"], json!(["acme.voice"]));
+
+    let key = running.service.admin_key(crate::admin::Role::Viewer, None).await;
+    let listed = running.service.get_with("/admin/plugins", &key).await;
+    let methods: Vec<&Value> = listed.body["items"].as_array().unwrap().iter().map(|p| &p["mfa_method"]).collect();
+    assert_eq!(methods, ["email", "acme.voice"]);
+
+    let running = start(&["mfa.begin"], "tenants = [\"another\"]", demand).await;
+    challenge(&running.service).await.expect(403, "sign_in_denied");
+
+    let running = start(&["mfa.begin"], "tenants = [\"another\"]", "risk.require_mfa(\"new_device\");").await;
+    let token = challenge(&running.service).await.challenged()["challenge_token"].clone();
+    send(&running.service, &token, "acme.voice").await.expect(400, "mfa_method_not_allowed");
+}
