@@ -86,7 +86,8 @@ pub struct ClientSettings(pub Map<String, Value>);
 pub struct ClientSettingsShape {
     /// `web` (default) and `machine` run on a server and have a secret; `spa` and `native` cannot keep one.
     pub kind: Option<String>,
-    /// The providers whose ID tokens it may exchange. Needed with the grant `token-exchange`.
+    /// The providers whose ID tokens it may exchange. Needed with the grant `token-exchange`. The sessions through one that
+    /// is taken away are refused.
     pub providers: Option<Vec<String>>,
     /// The audiences that it may ask for, besides this server. One that is taken away is refused at the next refresh.
     pub audiences: Option<Vec<String>>,

@@ -161,7 +161,9 @@ impl ChallengeVerifier {
         let request = AttemptRequest { tenant, challenge, secret_hash, device, method, in_force, now };
         // Whoever gives no code guesses none: asking whether the user has answered is not counted as an attempt.
         let polled = match method {
-            MfaMethod::Push | MfaMethod::Own(_) if answer.code.trim().is_empty() => self.poll(request.clone()).await?,
+            MfaMethod::Push | MfaMethod::Own(_) if answer.code.trim().is_empty() => {
+                self.poll(request.clone()).await?
+            }
             _ => None,
         };
         let is_poll = polled.is_some();
@@ -256,7 +258,8 @@ impl ChallengeVerifier {
         let found = self.deliveries.find_delivery(challenge, method).await?;
         let Some(Delivery { delivery_id, sealed_code, reference }) = found else { return Ok(None) };
         let code = code.trim();
-        let is_poll = matches!(method, MfaMethod::Push | MfaMethod::Own(_)) && code.is_empty() && sealed_code.is_none();
+        let is_poll =
+            matches!(method, MfaMethod::Push | MfaMethod::Own(_)) && code.is_empty() && sealed_code.is_none();
         let right = match sealed_code {
             Some(sealed) => {
                 let sent = self.vault.open(CODE_PURPOSE, challenge.as_bytes(), &sealed);

@@ -48,10 +48,11 @@ impl InForce {
         self.has_client(grant) && self.lets_audience(grant)
     }
 
-    /// Whether the registered client of a session or challenge, if it belongs to one, is there.
+    /// Whether the registered client of a session or challenge, if it belongs to one, is there, and may still use the
+    /// provider that it came through.
     #[must_use]
     pub fn has_client(&self, grant: &Grant) -> bool {
-        grant.client.is_none() || self.client_of(grant).is_some()
+        grant.client.is_none() || self.client_of(grant).is_some_and(|client| client.may_use(&grant.provider))
     }
 
     /// Whether every audience that access tokens of a session or challenge may have is this server, or one that its

@@ -154,6 +154,21 @@ async fn an_audience_that_was_taken_away_is_served_at_no_refresh() {
     assert_eq!(put(&["https://old.example", "https://new.example"]).await.status, 200);
     let again = desk.refresh("shop", &secret, refresh).await;
     assert_eq!(again.status, 200, "{}", again.text);
+
+    // Nor through a provider that is not the client's any more.
+    let settings = |grants: &[&str], providers: &[&str]| json!({"providers": providers, "audiences": [old, new], "grants": grants});
+    let (access, refresh) = (text(&again, "access_token"), text(&again, "refresh_token"));
+    assert_eq!(desk.introspect("watch", &watcher, access).await.body["active"], true);
+    for (grants, providers, status) in
+        [(&["refresh_token"][..], &[][..], 400), (&["refresh_token", "token-exchange"], &["acme"], 200)]
+    {
+        desk.service.clock.advance(Duration::from_millis(5));
+        let put = desk.service.put_with("/admin/clients/shop", &desk.editor, settings(grants, providers)).await;
+        assert_eq!(put.status, 200, "{}", put.text);
+        assert_eq!(desk.introspect("watch", &watcher, access).await.body["active"], status == 200);
+        let answer = desk.refresh("shop", &secret, refresh).await;
+        assert_eq!(answer.status, status, "{}", answer.text);
+    }
 }
 
 #[tokio::test]
