@@ -1,6 +1,7 @@
 //! All integration tests in one binary: each further one would link the whole server again.
 
 mod admin;
+mod apart;
 mod cli;
 mod cli_tools;
 mod crash;

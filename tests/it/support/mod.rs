@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod issuer;
 pub mod plugins;
+pub mod program;
 pub mod service;
 pub mod sessions;
 pub mod wire;

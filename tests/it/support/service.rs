@@ -274,15 +274,7 @@ impl Service {
 
     /// Sends any request, and checks the answer against the document.
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
-        let request = request.build().unwrap();
-        let (method, path) = (request.method().as_str().to_lowercase(), request.url().path().to_owned());
-        let response = self.client.execute(request).await.unwrap();
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let text = response.text().await.unwrap();
-        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
-        let answer = Answer { status, headers, text, body };
-        check_documented(&method, &path, &answer, self.test_mode);
-        answer
+        ask(&self.client, request, self.test_mode).await
     }
 
     pub async fn post(&self, path: &str, body: Value) -> Answer {
@@ -334,7 +326,21 @@ impl Service {
     }
 }
 
-fn configuration(dir: &Path, issuer: &TestIssuer, setup: &Setup) -> String {
+/// Sends a request, and checks the answer against the document.
+pub(super) async fn ask(client: &reqwest::Client, request: reqwest::RequestBuilder, test_mode: bool) -> Answer {
+    let request = request.build().unwrap();
+    let (method, path) = (request.method().as_str().to_lowercase(), request.url().path().to_owned());
+    let response = client.execute(request).await.unwrap();
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let text = response.text().await.unwrap();
+    let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+    let answer = Answer { status, headers, text, body };
+    check_documented(&method, &path, &answer, test_mode);
+    answer
+}
+
+/// What a server of such a setup reads, with its data in this directory.
+pub(super) fn configuration(dir: &Path, issuer: &TestIssuer, setup: &Setup) -> String {
     let path = |name: &str| dir.join(name).display().to_string();
     let plugins = setup.plugins_lock.as_ref().map_or(String::new(), |lock| {
         let secrets = lock.with_file_name("secrets");
