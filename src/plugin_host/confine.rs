@@ -1,11 +1,27 @@
 //! What a plugin's own process gives up before the library is loaded.
 
 use std::io;
+use std::os::fd::RawFd;
 
 use nix::sys::resource::{Resource, setrlimit};
+use nix::unistd::close;
 
 /// Files, sockets and pipes that it may hold.
 const FILES: u64 = 256;
+
+/// Closes what whoever started the server left open for it, a socket or a file with a secret: that passes on to each
+/// process that the server starts. Standard input, output and error stay. Must be called before this process opens
+/// anything of its own.
+pub(super) fn close_inherited() {
+    let listed = std::fs::read_dir("/dev/fd").map(|open| {
+        let numbers = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        numbers.collect::<Vec<RawFd>>()
+    });
+    // The one that listed them is closed by now, and a number that is not open does no harm.
+    for number in listed.unwrap_or_else(|_| (0..1024).collect()).into_iter().filter(|number| *number > 2) {
+        let _ = close(number);
+    }
+}
 
 /// Limits this process for good: further memory for data, no core file, few descriptors, nothing written to disk,
 /// no new privileges, and no network where the system lets it give that up. Must be called while the
