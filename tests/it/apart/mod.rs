@@ -1,7 +1,9 @@
 //! The shipped plugins in processes of their own, under the built program: what they are for works the same, and
 //! their deaths are noticed by whoever needs them alone.
 
+mod codes;
 mod events;
+mod push;
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::plugins::{Bench, Entry};
 use crate::support::program::{Program, signal};
-use crate::support::service::Setup;
+use crate::support::service::{Answer, Setup};
 
 /// In the lock file.
 const APART: &str = "isolation = \"process\"";
@@ -26,4 +28,18 @@ async fn die(program: &Program, nth: usize) -> (u32, Duration) {
     let (pid, since) = (program.plugin_pid().expect("it runs"), Instant::now());
     signal(pid, Signal::SIGKILL);
     (program.until_another_than(pid, nth).await, since.elapsed())
+}
+
+/// A process that hears of the request and gets no further, until it is killed: what the request is answered with then.
+async fn killed_inside(program: &Program, request: impl Future<Output = Answer>) -> Answer {
+    let pid = program.plugin_pid().expect("it runs");
+    signal(pid, Signal::SIGSTOP);
+    let since = Instant::now();
+    let kill = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        signal(pid, Signal::SIGKILL);
+    };
+    let (answer, ()) = tokio::join!(request, kill);
+    assert!(since.elapsed() < Duration::from_secs(9), "it waited for the deadline although nobody would answer");
+    answer
 }

@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Something in the environment of the server that is nobody else's business.
 pub const CANARY: &str = "canary-in-the-environment";
 
+/// A file that whoever starts the server leaves open for it.
+pub const HANDED_OVER: &str = "handed-over";
+
 /// A server with one provider, `acme`, that a test issuer stands behind; its clock is the machine's.
 pub struct Program {
     server: Child,
@@ -47,8 +50,13 @@ impl Program {
         let config = dir.path().join("countersign.toml");
         std::fs::write(&config, configuration(dir.path(), &issuer, &setup)).unwrap();
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let server = Command::new(env!("CARGO_BIN_EXE_countersign"))
-            .args(["serve", "--log-json", "--listen", "127.0.0.1:0", "--config"])
+        let handed_over = dir.path().join(HANDED_OVER);
+        std::fs::write(&handed_over, "of no use to a plugin").unwrap();
+        // The shell becomes the server.
+        let server = Command::new("sh")
+            .args(["-c", "exec 9< \"$0\" && exec \"$@\""])
+            .arg(&handed_over)
+            .args([env!("CARGO_BIN_EXE_countersign"), "serve", "--log-json", "--listen", "127.0.0.1:0", "--config"])
             .arg(&config)
             .env("DATABASE_PASSWORD", CANARY)
             .stdout(Stdio::null())
@@ -57,9 +65,17 @@ impl Program {
             .unwrap();
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
         let mut program = Self { server, issuer, dir, base: String::new(), client };
-        until("the server listens", async || !program.logged("listening").is_empty()).await;
-        let line = program.logged("listening").remove(0);
-        program.base = format!("http://{}", line["address"].as_str().unwrap());
+        let since = Instant::now();
+        while program.base.is_empty() {
+            assert!(
+                program.server.try_wait().unwrap().is_none() && since.elapsed() < PATIENCE,
+                "it does not start"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            if let Some(line) = program.logged("listening").first() {
+                program.base = format!("http://{}", line["address"].as_str().unwrap());
+            }
+        }
         program
     }
 
