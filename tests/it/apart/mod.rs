@@ -3,6 +3,7 @@
 
 mod codes;
 mod events;
+mod providers;
 mod push;
 
 use std::time::{Duration, Instant};
