@@ -3,6 +3,7 @@
 
 mod codes;
 mod events;
+mod exchange;
 mod providers;
 mod push;
 
