@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -80,30 +81,39 @@ impl Link {
 pub(super) struct Gone;
 
 impl Process {
-    /// Starts the process and the thread that looks after it. Blocks.
+    /// Starts the thread that looks after the process, and the process from there: it ends with the thread that
+    /// started it (`PR_SET_PDEATHSIG` of prctl(2)), and the caller's may be one of a pool. Blocks.
     ///
     /// # Errors
     /// When the process cannot be started, or the plugin refuses.
     pub(super) fn start(spec: Spec, services: Arc<Granted>) -> Result<(Arc<Self>, Started), Fault> {
-        let (link, reader, started) = spawn(&spec, &services)?;
-        if !started.has_no_network {
-            tracing::warn!(
-                plugin.id = %spec.plugin,
-                "this system does not let a plugin's process give up the network; its requests are not confined"
-            );
-        }
+        let name = format!("plugin {}", spec.plugin);
         let process = Arc::new(Self {
             spec,
             services,
-            link: Mutex::new(Some(Arc::clone(&link))),
+            link: Mutex::default(),
             deaths: AtomicU32::new(0),
             closed: AtomicBool::new(false),
         });
-        let (weak, name) = (Arc::downgrade(&process), format!("plugin {}", process.spec.plugin));
-        std::thread::Builder::new()
-            .name(name)
-            .spawn(move || look_after(&weak, link, reader))
-            .map_err(Fault::NoThread)?;
+        let (tell, told) = sync_channel(1);
+        let (begun, weak) = (Arc::clone(&process), Arc::downgrade(&process));
+        let life = move || match spawn(&begun.spec, &begun.services) {
+            Ok((link, reader, started)) => {
+                *locked(&begun.link) = Some(Arc::clone(&link));
+                drop(begun);
+                let _ = tell.send(Ok(started));
+                look_after(&weak, link, reader);
+            }
+            Err(fault) => drop(tell.send(Err(fault))),
+        };
+        std::thread::Builder::new().name(name).spawn(life).map_err(Fault::NoThread)?;
+        let started = told.recv().map_err(|_| Fault::Ended("its thread ended".to_owned()))??;
+        if !started.has_no_network {
+            tracing::warn!(
+                plugin.id = %process.spec.plugin,
+                "this system does not let a plugin's process give up the network; its requests are not confined"
+            );
+        }
         Ok((process, started))
     }
 

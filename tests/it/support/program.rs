@@ -38,7 +38,10 @@ impl Drop for Program {
         let _ = self.server.kill();
         let _ = self.server.wait();
         if std::thread::panicking() {
-            eprintln!("{}", self.log());
+            let log = self.log();
+            log.lines()
+                .filter(|line| !line.contains("\"message\":\"sign-in\""))
+                .for_each(|line| eprintln!("{line}"));
         }
     }
 }
