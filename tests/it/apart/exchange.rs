@@ -121,3 +121,15 @@ async fn fifty_exchanges_of_a_process_lose_no_sign_in_and_leave_nothing_behind()
 async fn fifty_exchanges_in_the_server_lose_no_sign_in_and_leave_their_mappings_alone() {
     exchanged_under_load("in_process", Some(f64::from(RELOADS))).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_told_to_read_the_file_while_it_starts_goes_on_starting() {
+    let bench = Bench::new();
+    let entry = bench.office_hours();
+    let bench = bench.lock(&entry);
+    let program = Program::begin(Setup { plugins_lock: Some(bench.write()), ..Setup::default() }).await;
+    until("it has loaded the plugin", async || !program.logged("plugin loaded").is_empty()).await;
+    program.hang_up();
+    let program = program.ready().await;
+    program.sign_in(&program.issuer.token().sign()).await.signed_in();
+}

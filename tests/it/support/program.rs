@@ -48,6 +48,11 @@ impl Drop for Program {
 
 impl Program {
     pub async fn start(setup: Setup) -> Self {
+        Self::begin(setup).await.ready().await
+    }
+
+    /// Starts it and does not wait until it listens.
+    pub async fn begin(setup: Setup) -> Self {
         let dir = TempDir::new().unwrap();
         let issuer = TestIssuer::start(TestClock::real()).await;
         let config = dir.path().join("countersign.toml");
@@ -67,19 +72,21 @@ impl Program {
             .spawn()
             .unwrap();
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
-        let mut program = Self { server, issuer, dir, base: String::new(), client };
+        Self { server, issuer, dir, base: String::new(), client }
+    }
+
+    /// Waits until it listens.
+    pub async fn ready(mut self) -> Self {
         let since = Instant::now();
-        while program.base.is_empty() {
-            assert!(
-                program.server.try_wait().unwrap().is_none() && since.elapsed() < PATIENCE,
-                "it does not start"
-            );
+        while self.base.is_empty() {
+            assert!(self.server.try_wait().unwrap().is_none(), "it has ended");
+            assert!(since.elapsed() < PATIENCE, "it does not start");
             tokio::time::sleep(Duration::from_millis(10)).await;
-            if let Some(line) = program.logged("listening").first() {
-                program.base = format!("http://{}", line["address"].as_str().unwrap());
+            if let Some(line) = self.logged("listening").first() {
+                self.base = format!("http://{}", line["address"].as_str().unwrap());
             }
         }
-        program
+        self
     }
 
     /// What the server wrote.
