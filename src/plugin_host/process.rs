@@ -32,8 +32,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// After so long the earlier deaths are forgotten.
 const HEALTHY: Duration = Duration::from_secs(60);
-/// Requests of one plugin that the server works on at once.
-const SERVICES_AT_ONCE: usize = 8;
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -211,7 +209,7 @@ fn handshake(
     let start = serde_json::to_vec(&spec.start).map_err(|e| Fault::Ended(e.to_string()))?;
     wire::write(&link.writer, Kind::Start, 0, &[&start]).map_err(failed)?;
     let until = Instant::now() + spec.start_limit;
-    let workers = Pool::new(&spec.plugin, SERVICES_AT_ONCE);
+    let workers = workers(spec);
     loop {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -236,16 +234,22 @@ fn how_it_ended(link: &Link) -> String {
     locked(&link.child).wait().map_or_else(|e| e.to_string(), |status| status.to_string())
 }
 
+/// For what a process asks: as many as calls, for each may wait for one answer.
+fn workers(spec: &Spec) -> Pool {
+    Pool::new(&spec.plugin, spec.start.threads)
+}
+
 /// What a process asks of the server, in any of its ages.
 fn serve(services: &Arc<Granted>, link: &Arc<Link>, workers: &Pool, frame: Frame) {
     match frame.kind {
         Kind::Service => {
             let (services, link) = (Arc::clone(services), Arc::clone(link));
+            let received = Instant::now();
             workers.submit(Box::new(move || {
                 let Some((service, rest)) = frame.body.split_first() else { return };
                 let Some(service) = Service::find(*service) else { return };
                 let Some((left_ms, input)) = wire::split_u32(rest) else { return };
-                let deadline = Instant::now() + Duration::from_millis(left_ms.min(30_000).into());
+                let deadline = received + Duration::from_millis(left_ms.min(30_000).into());
                 let (status, value) = services.ask(service, input, deadline);
                 if wire::write(&link.writer, Kind::Served, frame.number, &[&status.to_le_bytes(), &value]).is_err()
                 {
@@ -271,9 +275,9 @@ fn serve(services: &Arc<Granted>, link: &Arc<Link>, workers: &Pool, frame: Frame
 fn look_after(process: &Weak<Process>, mut link: Arc<Link>, mut reader: UnixStream) {
     loop {
         if let Some(alive) = process.upgrade() {
-            let services = Arc::clone(&alive.services);
+            let (services, workers) = (Arc::clone(&alive.services), workers(&alive.spec));
             drop(alive);
-            follow(&services, &link, &mut reader);
+            follow(&services, &link, &mut reader, &workers);
         }
         link.kill();
         let ended = how_it_ended(&link);
@@ -286,11 +290,10 @@ fn look_after(process: &Weak<Process>, mut link: Arc<Link>, mut reader: UnixStre
     }
 }
 
-fn follow(services: &Arc<Granted>, link: &Arc<Link>, reader: &mut UnixStream) {
-    let workers = Pool::new("services", SERVICES_AT_ONCE);
+fn follow(services: &Arc<Granted>, link: &Arc<Link>, reader: &mut UnixStream, workers: &Pool) {
     while let Ok(Some(frame)) = wire::read(reader) {
         if frame.kind != Kind::Reply {
-            serve(services, link, &workers, frame);
+            serve(services, link, workers, frame);
             continue;
         }
         let Some(waiting) = locked(&link.waiting).remove(&frame.number) else { continue };

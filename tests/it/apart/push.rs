@@ -1,5 +1,9 @@
 //! A question to a device of the user's, by `mfa-webhook` with both hooks.
 
+use std::sync::atomic::Ordering;
+
+use futures_util::future::join_all;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -109,14 +113,14 @@ async fn a_process_that_is_killed_while_the_endpoint_answers_is_a_channel_out_of
     let world = World::start().await;
     let challenge = world.challenge("one").await;
     let pid = world.program.plugin_pid().expect("it runs");
-    world.receiver.holds.store(true, std::sync::atomic::Ordering::SeqCst);
+    world.receiver.holds.store(true, Ordering::SeqCst);
     let kill = async {
         until("the push has left", async || !world.receiver.received().is_empty()).await;
-        signal(pid, nix::sys::signal::Signal::SIGKILL);
+        signal(pid, Signal::SIGKILL);
     };
     let (answer, ()) = tokio::join!(world.send(&challenge), kill);
     answer.expect(503, "channel_unavailable");
-    world.receiver.holds.store(false, std::sync::atomic::Ordering::SeqCst);
+    world.receiver.holds.store(false, Ordering::SeqCst);
     world.program.until_another_than(pid, 1).await;
     // It was counted, and the next message of the challenge has to wait; another challenge has its own.
     world.send(&challenge).await.expect(429, "too_many_messages");
@@ -124,4 +128,25 @@ async fn a_process_that_is_killed_while_the_endpoint_answers_is_a_channel_out_of
     assert_eq!(world.send(&another).await.status, 200);
     world.says("approved");
     world.confirm(&another).await.signed_in();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_takes_its_time_is_asked_for_everybody_at_once() {
+    const USERS: usize = 24;
+    let world = World::start().await;
+    let challenges = join_all((0..USERS).map(|n| {
+        let world = &world;
+        async move { world.challenge(&format!("user-{n}")).await }
+    }))
+    .await;
+    world.receiver.holds.store(true, Ordering::SeqCst);
+    let release = async {
+        until("all have left", async || world.receiver.received().len() >= USERS).await;
+        world.receiver.holds.store(false, Ordering::SeqCst);
+    };
+    let (answers, ()) = tokio::join!(join_all(challenges.iter().map(|c| world.send(c))), release);
+    for answer in answers {
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+    assert_eq!(world.receiver.received().len(), USERS, "none had to be tried again");
 }
