@@ -30,6 +30,7 @@ use crate::secret::{Entropy, SystemEntropy};
 /// When standard input is none, or the server says something else than it should.
 pub fn run() -> io::Result<()> {
     confine::close_inherited();
+    confine::outlive_signals()?;
     let mut socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let Some(Frame { kind: Kind::Start, body, .. }) = wire::read(&mut socket)? else {
         return Err(io::Error::other("this command is for the server alone: it starts plugins with it"));

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::RawFd;
 
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::close;
 
 /// Files, sockets and pipes that it may hold.
@@ -21,6 +22,17 @@ pub(super) fn close_inherited() {
     for number in listed.unwrap_or_else(|_| (0..1024).collect()).into_iter().filter(|number| *number > 2) {
         let _ = close(number);
     }
+}
+
+/// Leaves the signals that end a server to the server: a terminal sends them to its whole group and systemd to all
+/// of a unit, while requests still run that need this process. The server ends it when they are done. Must be called
+/// while the process has one thread: the others do as the one that started them.
+///
+/// # Errors
+/// When the system refuses.
+pub(super) fn outlive_signals() -> io::Result<()> {
+    let ending: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
+    Ok(ending.thread_block()?)
 }
 
 /// Limits this process for good: further memory for data, no core file, few descriptors, nothing written to disk,
@@ -57,7 +69,7 @@ fn leave_network() -> bool {
     use nix::sched::{CloneFlags, unshare};
     use nix::sys::prctl;
     // When the server dies without a word, so does this process.
-    let _ = prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+    let _ = prctl::set_pdeathsig(Signal::SIGKILL);
     let _ = prctl::set_dumpable(false);
     let own_user = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET;
     let gone = unshare(own_user).or_else(|_| unshare(CloneFlags::CLONE_NEWNET)).is_ok();

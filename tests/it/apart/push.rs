@@ -1,5 +1,6 @@
 //! A question to a device of the user's, by `mfa-webhook` with both hooks.
 
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use futures_util::future::join_all;
@@ -10,15 +11,20 @@ use tempfile::TempDir;
 use super::{APART, killed_inside, start};
 use crate::sign_in::mfa_webhook::{KEY, Receiver, is_signed, webhook};
 use crate::sign_in::plugin_ports::DEMAND;
-use crate::support::plugins::Bench;
+use crate::support::plugins::{Bench, Entry};
 use crate::support::program::{Program, signal, until};
 use crate::support::service::{Answer, Setup};
 
 struct World {
     program: Program,
     receiver: Receiver,
-    _bench: Bench,
+    url: String,
+    bench: Bench,
     _policies: TempDir,
+}
+
+fn entry(bench: &Bench, url: &str) -> Entry {
+    webhook(bench, url, "push", &["mfa.begin", "mfa.verify"]).with(APART)
 }
 
 impl World {
@@ -27,11 +33,11 @@ impl World {
         let bench = Bench::new();
         bench.secret("mfa_webhook", &format!("whsec_{}", data_encoding::BASE64.encode(KEY)));
         let url = receiver.clone().start().await;
-        let entry = webhook(&bench, &url, "push", &["mfa.begin", "mfa.verify"]).with(APART);
+        let entry = entry(&bench, &url);
         let policies = TempDir::new().unwrap();
         let setup = Setup::with_policies(policies.path(), &[("risk/_default.rhai", DEMAND)]);
         let (program, bench) = start(bench, &entry, setup).await;
-        Self { program, receiver, _bench: bench, _policies: policies }
+        Self { program, receiver, url, bench, _policies: policies }
     }
 
     /// A challenge of a user who had signed in before.
@@ -149,4 +155,53 @@ async fn an_endpoint_that_takes_its_time_is_asked_for_everybody_at_once() {
         assert_eq!(answer.status, 200, "{}", answer.text);
     }
     assert_eq!(world.receiver.received().len(), USERS, "none had to be tried again");
+}
+
+/// A terminal sends what ends a program to its whole group, systemd to all of a unit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_that_ends_the_server_leaves_the_process_to_what_still_runs() {
+    for ending in [Signal::SIGTERM, Signal::SIGINT] {
+        let world = World::start().await;
+        let challenge = world.challenge("one").await;
+        let pid = world.program.plugin_pid().expect("it runs");
+        world.receiver.holds.store(true, Ordering::SeqCst);
+        let end = async {
+            until("the push has left", async || !world.receiver.received().is_empty()).await;
+            world.program.signal_group(ending);
+            let told = "stopping: running requests may finish";
+            until("the server stops", async || !world.program.logged(told).is_empty()).await;
+            world.receiver.holds.store(false, Ordering::SeqCst);
+        };
+        let (sent, ()) = tokio::join!(world.send(&challenge), end);
+        assert_eq!(sent.status, 200, "{ending} {}", sent.text);
+        assert!(world.program.ended().await.success());
+        until("the process is gone", async || !Path::new(&format!("/proc/{pid}/stat")).exists()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_is_exchanged_answers_what_it_was_asked_and_ends() {
+    let mut world = World::start().await;
+    let challenge = world.challenge("one").await;
+    let pid = world.program.plugin_pid().expect("it runs");
+    let next = entry(&world.bench, &world.url).with("max_queued = 65");
+    world.receiver.holds.store(true, Ordering::SeqCst);
+    let bench = &mut world.bench;
+    let (program, receiver) = (&world.program, &world.receiver);
+    let exchange = async {
+        until("the push has left", async || !receiver.received().is_empty()).await;
+        bench.relock(&next);
+        program.hang_up();
+        until("it is exchanged", async || !program.logged("plugins exchanged").is_empty()).await;
+        assert_eq!(program.children().len(), 2);
+        receiver.holds.store(false, Ordering::SeqCst);
+    };
+    let body = json!({"challenge_token": challenge, "mfa_method": "push"});
+    let (sent, ()) = tokio::join!(program.post("/auth/mfa/challenge", body), exchange);
+    assert_eq!(sent.status, 200, "{}", sent.text);
+    world.says("approved");
+    world.confirm(&challenge).await.signed_in();
+    until("the old one is gone", async || world.program.children().len() == 1).await;
+    assert_ne!(world.program.plugin_pid(), Some(pid));
+    assert_eq!(world.program.metric("countersign_plugin_process_deaths_total").await, None);
 }

@@ -2,11 +2,12 @@
 //! standard error in a file.
 
 use std::collections::BTreeSet;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -67,6 +68,7 @@ impl Program {
             .args([env!("CARGO_BIN_EXE_countersign"), "serve", "--log-json", "--listen", "127.0.0.1:0", "--config"])
             .arg(&config)
             .env("DATABASE_PASSWORD", CANARY)
+            .process_group(0)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -169,6 +171,22 @@ impl Program {
     /// Has the lock file read now.
     pub fn hang_up(&self) {
         signal(self.pid(), Signal::SIGHUP);
+    }
+
+    /// As a terminal or a supervisor ends everything that belongs to the server.
+    pub fn signal_group(&self, signal: Signal) {
+        killpg(Pid::from_raw(i32::try_from(self.pid()).unwrap()), signal).unwrap();
+    }
+
+    /// Waits until the server has ended; gives its status.
+    pub async fn ended(mut self) -> ExitStatus {
+        let mut status = None;
+        until("it ends", async || {
+            status = self.server.try_wait().unwrap();
+            status.is_some()
+        })
+        .await;
+        status.expect("it has ended")
     }
 
     /// The children of the server, with those that wait to be reaped.
