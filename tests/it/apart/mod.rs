@@ -6,6 +6,7 @@ mod events;
 mod exchange;
 mod providers;
 mod push;
+mod secured;
 
 use std::time::{Duration, Instant};
 

@@ -7,4 +7,5 @@ pub mod plugins;
 pub mod program;
 pub mod service;
 pub mod sessions;
+pub mod tls;
 pub mod wire;

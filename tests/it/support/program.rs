@@ -68,6 +68,7 @@ impl Program {
             .args([env!("CARGO_BIN_EXE_countersign"), "serve", "--log-json", "--listen", "127.0.0.1:0", "--config"])
             .arg(&config)
             .env("DATABASE_PASSWORD", CANARY)
+            .envs(setup.trusted.map(|file| ("SSL_CERT_FILE", file)))
             .process_group(0)
             .stdout(Stdio::null())
             .stderr(log)

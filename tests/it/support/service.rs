@@ -111,6 +111,8 @@ pub struct Setup {
     pub policies_config: String,
     pub plugins_lock: Option<PathBuf>,
     pub base_path: String,
+    /// Certificates that a program of its own trusts. Then nothing is fetched without TLS, nor from loopback.
+    pub trusted: Option<PathBuf>,
 }
 
 impl Default for Setup {
@@ -125,6 +127,7 @@ impl Default for Setup {
             policies_config: String::new(),
             plugins_lock: None,
             base_path: String::new(),
+            trusted: None,
         }
     }
 }
@@ -350,7 +353,7 @@ pub(super) fn configuration(dir: &Path, issuer: &TestIssuer, setup: &Setup) -> S
         r#"
 [server]
 public_url = "http://127.0.0.1:8080"
-allow_insecure_issuers = true
+allow_insecure_issuers = {}
 base_path = {:?}
 {}
 [limits]
@@ -378,6 +381,7 @@ client_ids = ["{}", "app-ios"]
 algorithms = ["RS256", "PS256", "ES256", "ES384", "EdDSA"]
 {}
 "#,
+        setup.trusted.is_none(),
         setup.base_path,
         setup.server,
         setup.limits,
@@ -387,7 +391,7 @@ algorithms = ["RS256", "PS256", "ES256", "ES384", "EdDSA"]
         setup.policies_config,
         setup.tenant,
         setup.more_config,
-        issuer.url,
+        if setup.trusted.is_some() { issuer.url.replace("http:", "https:") } else { issuer.url.clone() },
         TestIssuer::CLIENT,
         setup.provider,
     )
