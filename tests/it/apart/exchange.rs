@@ -1,14 +1,18 @@
 //! Plugins exchanged under sign-ins, by SIGHUP and by the file alone, in both isolations: nobody notices, and nothing
 //! is left behind.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use super::{APART, start};
 use crate::support::plugins::{Bench, Entry};
-use crate::support::program::{Program, until};
+use crate::support::program::{Program, signal, until};
 use crate::support::service::Setup;
 
 const ID: &str = "countersign.office_hours";
@@ -16,6 +20,8 @@ const RELOADS: u32 = 50;
 /// So many of them wait for the server to look at the file.
 const UNTOLD: u32 = 5;
 const WORKERS: usize = 4;
+/// Neither this nor the rules run so long that the clock is looked at: what is counted is lost by exchanges alone.
+const MAPPING: (&str, &str) = ("mapping/default.rhai", "fn map(s, out) { out.locale(s.claims.str(\"locale\")); }");
 
 /// What a server holds of its plugins.
 #[derive(Debug)]
@@ -49,21 +55,30 @@ async fn sign_in(program: Arc<Program>, worker: usize, stop: Arc<AtomicBool>) ->
     (signed_in, others)
 }
 
+/// The example in C: a few bytes after its end make another file of it, which does the same.
+struct Versions(Vec<u8>);
+
+impl Versions {
+    fn new(bench: &Bench) -> Self {
+        Self(std::fs::read(&bench.office_hours().file).unwrap())
+    }
+
+    fn entry(&self, bench: &Bench, n: u32, isolation: &str) -> Entry {
+        let bytes = [&self.0[..], &n.to_le_bytes()].concat();
+        let entry = bench.install_bytes(&bytes, "office.so").id(ID);
+        entry.with(&format!("isolation = \"{isolation}\"\ndeadline_ms = 30000\nmax_queued = 4096"))
+    }
+}
+
 async fn exchanged_under_load(isolation: &str, mappings: Option<f64>) {
     let rules = r#"fn assess(s, risk) {
         if s.signals.plugin["countersign.office_hours"] == () { risk.deny("new_network"); }
     }"#;
     let mut bench = Bench::new();
-    let built = std::fs::read(&bench.office_hours().file).unwrap();
-    // A few bytes after the end make another file of it, which does the same.
-    let entry = |bench: &Bench, n: u32| -> Entry {
-        let bytes = [&built[..], &n.to_le_bytes()].concat();
-        let entry = bench.install_bytes(&bytes, "office.so").id(ID);
-        entry.with(&format!("isolation = \"{isolation}\"\ndeadline_ms = 30000\nmax_queued = 4096"))
-    };
-    let first = entry(&bench, 0);
+    let versions = Versions::new(&bench);
+    let first = versions.entry(&bench, 0, isolation);
     let policies = TempDir::new().unwrap();
-    let setup = Setup::with_policies(policies.path(), &[("risk/_default.rhai", rules)]);
+    let setup = Setup::with_policies(policies.path(), &[("risk/_default.rhai", rules), MAPPING]);
     bench.relock(&first);
     let setup = Setup { plugins_lock: Some(bench.path("plugins.lock")), ..setup };
     let program = Arc::new(Program::start(setup).await);
@@ -75,7 +90,7 @@ async fn exchanged_under_load(isolation: &str, mappings: Option<f64>) {
     let before = held(&program);
 
     for n in 1..=RELOADS {
-        let next = entry(&bench, n);
+        let next = versions.entry(&bench, n, isolation);
         bench.relock(&next);
         if n % (RELOADS / UNTOLD) != 1 {
             program.hang_up();
@@ -132,4 +147,58 @@ async fn a_server_that_is_told_to_read_the_file_while_it_starts_goes_on_starting
     program.hang_up();
     let program = program.ready().await;
     program.sign_in(&program.issuer.token().sign()).await.signed_in();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_killed_takes_its_processes_along_even_one_that_hangs() {
+    for hangs in [false, true] {
+        let bench = Bench::new();
+        let entry = bench.office_hours().with(APART);
+        let (program, _bench) = start(bench, &entry, Setup::default()).await;
+        let (server, pid) = (program.pid(), program.plugin_pid().expect("it runs"));
+        if hangs {
+            signal(pid, Signal::SIGSTOP);
+        }
+        signal(server, Signal::SIGKILL);
+        assert!(!program.ended().await.success());
+        until("the process is gone", async || !Path::new(&format!("/proc/{pid}/stat")).exists()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exchanges_and_deaths_at_once_leave_one_process_and_sign_ins_that_need_none_go_on() {
+    let mut bench = Bench::new();
+    let versions = Versions::new(&bench);
+    let first = versions.entry(&bench, 0, "process");
+    bench.relock(&first);
+    let policies = TempDir::new().unwrap();
+    let setup = Setup::with_policies(policies.path(), &[("risk/_default.rhai", "fn assess(s, risk) {}"), MAPPING]);
+    let setup = Setup { plugins_lock: Some(bench.path("plugins.lock")), ..setup };
+    let program = Arc::new(Program::start(setup).await);
+    let admin_key = program.admin_key();
+    let stop = Arc::new(AtomicBool::new(false));
+    let load = tokio::spawn(sign_in(Arc::clone(&program), 0, Arc::clone(&stop)));
+    for n in 1..=20 {
+        let next = versions.entry(&bench, n, "process");
+        bench.relock(&next);
+        program.hang_up();
+        // Somewhere in its start, its life, or its end.
+        tokio::time::sleep(Duration::from_millis(u64::from(n) * 13 % 70)).await;
+        for child in program.children() {
+            // It may have gone meanwhile.
+            let _ = nix::sys::signal::kill(Pid::from_raw(i32::try_from(child).unwrap()), Signal::SIGKILL);
+        }
+    }
+    let last = versions.entry(&bench, 21, "process");
+    bench.relock(&last);
+    program.hang_up();
+    until("the last one runs alone", async || {
+        let shown = program.plugin(&admin_key).await;
+        shown["sha256"] == *last.sha256 && shown.get("trouble").is_none() && program.children().len() == 1
+    })
+    .await;
+    stop.store(true, Ordering::Relaxed);
+    let (signed_in, others) = load.await.unwrap();
+    assert_eq!(others, Vec::<String>::new());
+    assert!(signed_in > 10, "there was load");
 }
