@@ -157,7 +157,7 @@ async fn an_endpoint_that_takes_its_time_is_asked_for_everybody_at_once() {
     assert_eq!(world.receiver.received().len(), USERS, "none had to be tried again");
 }
 
-/// A terminal sends what ends a program to its whole group, systemd to all of a unit.
+/// A terminal sends what ends a program to its whole group, systemd to every process of a unit.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_that_ends_the_server_leaves_the_process_to_what_still_runs() {
     for ending in [Signal::SIGTERM, Signal::SIGINT] {
@@ -167,7 +167,8 @@ async fn a_signal_that_ends_the_server_leaves_the_process_to_what_still_runs() {
         world.receiver.holds.store(true, Ordering::SeqCst);
         let end = async {
             until("the push has left", async || !world.receiver.received().is_empty()).await;
-            world.program.signal_group(ending);
+            signal(pid, ending);
+            signal(world.program.pid(), ending);
             let told = "stopping: running requests may finish";
             until("the server stops", async || !world.program.logged(told).is_empty()).await;
             world.receiver.holds.store(false, Ordering::SeqCst);

@@ -2,12 +2,11 @@
 //! standard error in a file.
 
 use std::collections::BTreeSet;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -69,7 +68,6 @@ impl Program {
             .arg(&config)
             .env("DATABASE_PASSWORD", CANARY)
             .envs(setup.trusted.map(|file| ("SSL_CERT_FILE", file)))
-            .process_group(0)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -172,11 +170,6 @@ impl Program {
     /// Has the lock file read now.
     pub fn hang_up(&self) {
         signal(self.pid(), Signal::SIGHUP);
-    }
-
-    /// As a terminal or a supervisor ends everything that belongs to the server.
-    pub fn signal_group(&self, signal: Signal) {
-        killpg(Pid::from_raw(i32::try_from(self.pid()).unwrap()), signal).unwrap();
     }
 
     /// Waits until the server has ended; gives its status.
