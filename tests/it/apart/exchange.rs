@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::{APART, start};
 use crate::support::plugins::{Bench, Entry};
-use crate::support::program::{Program, signal, until};
+use crate::support::program::{Program, freeze, signal, until};
 use crate::support::service::Setup;
 
 const ID: &str = "countersign.office_hours";
@@ -157,7 +157,7 @@ async fn a_server_that_is_killed_takes_its_processes_along_even_one_that_hangs()
         let (program, _bench) = start(bench, &entry, Setup::default()).await;
         let (server, pid) = (program.pid(), program.plugin_pid().expect("it runs"));
         if hangs {
-            signal(pid, Signal::SIGSTOP);
+            freeze(pid).await;
         }
         signal(server, Signal::SIGKILL);
         assert!(!program.ended().await.success());

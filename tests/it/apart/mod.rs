@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::support::plugins::{Bench, Entry};
-use crate::support::program::{Program, signal};
+use crate::support::program::{Program, freeze, signal};
 use crate::support::service::{Answer, Setup};
 
 /// In the lock file.
@@ -36,7 +36,7 @@ async fn die(program: &Program, nth: usize) -> (u32, Duration) {
 /// A process that hears of the request and gets no further, until it is killed: what the request is answered with then.
 async fn killed_inside(program: &Program, request: impl Future<Output = Answer>) -> Answer {
     let pid = program.plugin_pid().expect("it runs");
-    signal(pid, Signal::SIGSTOP);
+    freeze(pid).await;
     let since = Instant::now();
     let kill = async {
         tokio::time::sleep(Duration::from_millis(500)).await;

@@ -234,6 +234,16 @@ pub fn signal(pid: u32, signal: Signal) {
     kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
 }
 
+/// Stops a process, and waits until none of its threads goes on: they do for a moment.
+pub async fn freeze(pid: u32) {
+    signal(pid, Signal::SIGSTOP);
+    let is_stopped = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+    };
+    until("it has stopped", async || is_stopped()).await;
+}
+
 /// What the descriptors of a process lead to.
 ///
 /// # Errors
