@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use super::plugin::{Answer, Failure, Plugin, Runner, judge};
 use super::process::{Process, Spec};
 use super::sample;
 use super::schema;
-use super::services::{Granted, HostServices, Service, ServiceGrants, Services};
+use super::services::{Granted, HostServices, Service, ServiceGrants, Services, printable};
 use super::view::{ClaimGrant, Grants};
 use super::wire::{Start, Started};
 
@@ -28,6 +28,9 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 /// Generous: what is looked for is a hang.
 const CALL_LIMIT: Duration = Duration::from_secs(2);
 const MEMORY_BYTES: u64 = 1 << 30;
+const LINE_LIMIT_BYTES: usize = 2048;
+/// Lines about the answer to one input.
+const FAULTS_SHOWN: usize = 20;
 /// Calls before memory is looked at first, and those of a round after it: ten thousand in all.
 const WARM_UP: usize = 1_000;
 const ROUNDS: usize = 3;
@@ -43,11 +46,16 @@ pub struct CheckReport {
 
 impl CheckReport {
     fn fine(&mut self, what: impl Into<String>) {
-        self.lines.push((true, what.into()));
+        self.add(true, &what.into());
     }
 
     fn finding(&mut self, what: impl Into<String>) {
-        self.lines.push((false, what.into()));
+        self.add(false, &what.into());
+    }
+
+    /// Names that a plugin gave stand in some of them, and the report goes to a terminal.
+    fn add(&mut self, fine: bool, what: &str) {
+        self.lines.push((fine, printable(what.as_bytes(), LINE_LIMIT_BYTES)));
     }
 
     /// Whether nothing was found.
@@ -117,23 +125,44 @@ fn begin(
     Process::start(Spec { program, plugin, start, start_limit: START_LIMIT }, services)
 }
 
-/// Starts the plugin with every hook of its manifest.
-fn try_out(trial: &Trial<'_>) -> Result<Tried, PluginLoadError> {
+/// What a plugin says of itself, in a process of its own and without an instance.
+pub(super) struct Described {
+    /// Absolute.
+    pub(super) file: PathBuf,
+    pub(super) sha256: [u8; 32],
+    pub(super) started: Started,
+    copy: PathBuf,
+    store: tempfile::TempDir,
+}
+
+impl Described {
+    fn refused(&self, fault: HandshakeFault) -> PluginLoadError {
+        refused(&self.file, &self.sha256, fault)
+    }
+}
+
+fn refused(file: &Path, sha256: &[u8; 32], fault: HandshakeFault) -> PluginLoadError {
+    let (file, sha256) = (file.to_owned(), HEXLOWER.encode(sha256));
+    PluginLoadError::Refused { id: "?".to_owned(), file, sha256, fault: Box::new(fault) }
+}
+
+pub(super) fn describe_file(trial: &Trial<'_>) -> Result<Described, PluginLoadError> {
     let file = std::path::absolute(trial.file).unwrap_or_else(|_| trial.file.to_owned());
     let (bytes, sha256) = load::read_checked(&file)?;
     let io = |source| PluginLoadError::Io { path: file.clone(), what: "no copy can be kept", source };
     let store = tempfile::tempdir().map_err(io)?;
     let copy = load::keep_copy(store.path(), &bytes, &sha256)?;
-    let refused = |fault| PluginLoadError::Refused {
-        id: "?".to_owned(),
-        file: file.clone(),
-        sha256: HEXLOWER.encode(&sha256),
-        fault: Box::new(fault),
-    };
-    let (_, described) = begin(trial, &copy, true, &[], &[]).map_err(refused)?;
-    let manifest = Manifest::parse(described.manifest.as_deref());
+    let (_, started) = begin(trial, &copy, true, &[], &[]).map_err(|fault| refused(&file, &sha256, fault))?;
+    Ok(Described { file, sha256, started, copy, store })
+}
+
+/// Starts the plugin with every hook of its manifest.
+fn try_out(trial: &Trial<'_>) -> Result<Tried, PluginLoadError> {
+    let described = describe_file(trial)?;
+    let manifest = Manifest::parse(described.started.manifest.as_deref());
     let hooks: Vec<Hook> = manifest.hooks.iter().filter_map(|name| Hook::find(name)).collect();
-    let (process, started) = begin(trial, &copy, false, &hooks, &manifest.requests.secrets).map_err(refused)?;
+    let begun = begin(trial, &described.copy, false, &hooks, &manifest.requests.secrets);
+    let (process, started) = begun.map_err(|fault| described.refused(fault))?;
     let traits = Traits {
         vendor: started.vendor.clone(),
         is_thread_safe: started.is_thread_safe,
@@ -142,8 +171,8 @@ fn try_out(trial: &Trial<'_>) -> Result<Tried, PluginLoadError> {
     let entry = Entry {
         id: started.id.clone(),
         version: started.version.clone(),
-        sha256,
-        file,
+        sha256: described.sha256,
+        file: described.file,
         hooks: hooks.clone(),
         bind: Vec::new(),
         isolation: Isolation::Process { memory_bytes: MEMORY_BYTES },
@@ -156,7 +185,7 @@ fn try_out(trial: &Trial<'_>) -> Result<Tried, PluginLoadError> {
         max_queued: 64,
     };
     let plugin = Plugin::new(entry, Runner::Apart(Arc::clone(&process)), traits);
-    Ok(Tried { plugin, process, started, hooks, _store: store })
+    Ok(Tried { plugin, process, started, hooks, _store: described.store })
 }
 
 impl Tried {
@@ -264,7 +293,7 @@ fn check_schema(reply: &RawReply, hook: Hook, report: &mut CheckReport) {
     if faults.is_empty() {
         report.fine(format!("{name}: the answer fits plugins/schemas/{name}.out.json"));
     }
-    for fault in faults {
+    for fault in faults.iter().take(FAULTS_SHOWN) {
         report.finding(format!("{name}: the answer does not fit plugins/schemas/{name}.out.json at {fault}"));
     }
 }

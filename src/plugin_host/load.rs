@@ -29,7 +29,7 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 const GROUP_AND_WORLD_WRITABLE: u32 = 0o022;
 
 /// Opens without waiting: a pipe in the place of a file would keep the server until somebody writes to it.
-fn open(path: &Path) -> io::Result<File> {
+pub(super) fn open(path: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)
 }
 
@@ -154,8 +154,18 @@ pub(super) fn load_for_command(entry: Entry, services: &Services) -> Result<Plug
     load(entry, &Ground { store: store.path(), services, marker: &marker })
 }
 
+/// Whether the file is the one that the lock names.
+pub(super) fn check(entry: &Entry) -> Result<(), PluginLoadError> {
+    read_locked(entry).map(drop)
+}
+
 /// The private copy of the file that the lock names.
-pub(super) fn check_and_copy(entry: &Entry, store: &Path) -> Result<PathBuf, PluginLoadError> {
+fn check_and_copy(entry: &Entry, store: &Path) -> Result<PathBuf, PluginLoadError> {
+    keep_copy(store, &read_locked(entry)?, &entry.sha256)
+}
+
+/// The bytes of the file that the lock names.
+fn read_locked(entry: &Entry) -> Result<Vec<u8>, PluginLoadError> {
     let (bytes, found) = read_checked(&entry.file)?;
     if found != entry.sha256 {
         return Err(PluginLoadError::WrongHash {
@@ -165,7 +175,7 @@ pub(super) fn check_and_copy(entry: &Entry, store: &Path) -> Result<PathBuf, Plu
             found: HEXLOWER.encode(&found),
         });
     }
-    keep_copy(store, &bytes, &found)
+    Ok(bytes)
 }
 
 /// What a plugin says of itself beyond its name.

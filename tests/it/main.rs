@@ -12,6 +12,7 @@ mod openapi;
 mod people;
 mod plugin_abi;
 mod plugin_crash;
+mod plugin_hostile;
 mod plugin_life;
 mod plugin_memory;
 mod plugin_process;
