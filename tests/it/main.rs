@@ -16,6 +16,7 @@ mod plugin_hostile;
 mod plugin_life;
 mod plugin_memory;
 mod plugin_process;
+mod plugin_reload;
 mod plugin_tools;
 mod policies;
 mod policy_defs;

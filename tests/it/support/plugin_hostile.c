@@ -2,6 +2,7 @@
 #include "countersign_plugin.h"
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -279,6 +280,35 @@ MAYBE_UNUSED static cs_status label(const cs_call *call, cs_sink *out) {
   return answer(out, "{\"done\":true}");
 }
 
+/* Leaves a byte in a file. */
+#ifdef NOTE_FILE
+MAYBE_UNUSED static cs_status note(const cs_call *call, cs_sink *out) {
+  FILE *f = fopen(NOTE_FILE, "a");
+  (void)call, (void)out;
+  if (f == NULL) return CS_INTERNAL;
+  (void)fputc('x', f);
+  fclose(f);
+  return CS_OK;
+}
+#endif
+
+/* Ends the process as if all were well. */
+MAYBE_UNUSED static cs_status leave(const cs_call *call, cs_sink *out) {
+  (void)call, (void)out;
+  exit(0);
+}
+
+/* Is inside for two seconds; destroy must not come before its end. */
+static atomic_int inside;
+
+MAYBE_UNUSED static cs_status slow(const cs_call *call, cs_sink *out) {
+  (void)call;
+  atomic_fetch_add(&inside, 1);
+  sleep(2);
+  atomic_fetch_sub(&inside, 1);
+  return answer(out, "{}");
+}
+
 /* A few bytes that this plugin was built to answer. */
 #ifdef ANSWER
 static cs_status fixed(const cs_call *call, cs_sink *out) {
@@ -296,6 +326,9 @@ MAYBE_UNUSED static cs_status nothing(const cs_call *call, cs_sink *out) {
 
 #ifndef ACT
 #define ACT nothing
+#endif
+#ifndef HOOK
+#define HOOK "signal.signals"
 #endif
 
 static cs_status signals(void *self, const cs_call *call, cs_str in, cs_sink *out) {
@@ -320,6 +353,10 @@ static cs_status create(const cs_host *given, cs_str config, void **self, cs_sin
 
 static void destroy(void *self) {
   (void)self;
+  if (atomic_load(&inside) != 0) abort();
+#if defined(NOTE_FILE) && defined(NOTE_END)
+  (void)note(NULL, NULL);
+#endif
 #ifdef LIVE_ON
   {
     pthread_t other;
@@ -330,8 +367,10 @@ static void destroy(void *self) {
 
 static const void *get_extension(void *self, const char *id) {
   static const cs_ext_signal SIGNAL = {sizeof(cs_ext_signal), signals};
-  static const cs_ext_meta META = {sizeof(cs_ext_meta), "{\"hooks\":[\"signal.signals\"],\"requests\":{}}", NULL};
+  static const cs_ext_meta META = {sizeof(cs_ext_meta), "{\"hooks\":[\"" HOOK "\"],\"requests\":{}}", NULL};
+  static const cs_ext_provider KEYS = {sizeof(cs_ext_provider), signals, NULL, NULL};
   (void)self;
+  if (strcmp(id, CS_EXT_PROVIDER) == 0) return &KEYS;
   if (strcmp(id, CS_EXT_SIGNAL) == 0) return &SIGNAL;
   return strcmp(id, CS_EXT_META) == 0 ? &META : NULL;
 }
