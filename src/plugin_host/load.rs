@@ -42,13 +42,22 @@ fn others_can_write(of: &Metadata) -> bool {
     of.mode() & GROUP_AND_WORLD_WRITABLE != 0
 }
 
-/// The text of the lock file, which others must not be able to change. It may be a symbolic link.
+/// The text of the lock file, which others must not be able to change, nor to put another in its place. It may be a
+/// symbolic link.
 pub(super) fn read_lock_text(lock: &Path) -> Result<String, PluginLoadError> {
     let mut file = open(lock).map_err(io_error(lock, "the plugin lock cannot be opened"))?;
     let metadata = file.metadata().map_err(io_error(lock, "the plugin lock cannot be looked at"))?;
     if !metadata.is_file() || others_can_write(&metadata) {
         let what = "the plugin lock must be a file that neither group nor others can write; chmod go-w";
         return Err(PluginLoadError::Unsafe { path: lock.to_owned(), what });
+    }
+    let place = fs::canonicalize(lock).map_err(io_error(lock, "the plugin lock cannot be found"))?;
+    let directory = place.parent().unwrap_or(Path::new("/"));
+    let around =
+        fs::metadata(directory).map_err(io_error(directory, "the lock's directory cannot be looked at"))?;
+    if others_can_write(&around) {
+        let what = "group or others can write the directory of the plugin lock; chmod go-w";
+        return Err(PluginLoadError::Unsafe { path: directory.to_owned(), what });
     }
     let mut text = String::new();
     file.read_to_string(&mut text).map_err(io_error(lock, "the plugin lock cannot be read"))?;

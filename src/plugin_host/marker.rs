@@ -233,6 +233,20 @@ mod tests {
     }
 
     #[test]
+    fn servers_that_start_at_once_in_one_directory_keep_their_marks() {
+        let store = tempfile::tempdir().unwrap();
+        let open = || {
+            std::thread::scope(|scope| {
+                let starts: Vec<_> =
+                    (0..16).map(|_| scope.spawn(|| Marker::open(store.path(), at(1)).unwrap().0)).collect();
+                starts.into_iter().map(|start| start.join().unwrap()).collect::<Vec<_>>()
+            })
+        };
+        let markers = open();
+        assert!(markers.iter().all(|marker| marker.path.exists()));
+    }
+
+    #[test]
     fn a_server_that_ends_in_order_leaves_no_suspect() {
         let store = tempfile::tempdir().unwrap();
         for s in [1, 2, 3] {

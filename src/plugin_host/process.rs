@@ -80,6 +80,7 @@ struct Link {
     /// Requests that are held.
     asked: AtomicUsize,
     child: Mutex<Living>,
+    pid: u32,
     since: Instant,
 }
 
@@ -94,7 +95,7 @@ impl Link {
     fn kill(&self) {
         let mut living = locked(&self.child);
         if !living.is_reaped {
-            if let Ok(group) = i32::try_from(living.child.id()) {
+            if let Ok(group) = i32::try_from(self.pid) {
                 let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
             }
             let _ = living.child.kill();
@@ -235,7 +236,7 @@ impl Process {
 
     /// Its process, while it runs.
     pub(super) fn pid(&self) -> Option<u32> {
-        locked(&self.link).as_ref().map(|link| locked(&link.child).child.id())
+        locked(&self.link).as_ref().map(|link| link.pid)
     }
 
     /// How often it died since it last ran for a minute.
@@ -278,6 +279,7 @@ fn spawn(spec: &Spec, services: &Arc<Granted>) -> Result<(Arc<Link>, UnixStream,
         waiting: Mutex::default(),
         next: AtomicU64::new(1),
         asked: AtomicUsize::new(0),
+        pid: child.id(),
         child: Mutex::new(Living { child, is_reaped: false }),
         since: Instant::now(),
     });

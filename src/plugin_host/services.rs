@@ -20,6 +20,8 @@ use crate::secret::{Entropy, SystemEntropy};
 
 /// The longest that one request of a plugin may take.
 pub(super) const FETCH_LIMIT: Duration = Duration::from_secs(3);
+/// The longest that a plugin waits for its store.
+const STORE_LIMIT: Duration = Duration::from_secs(3);
 const REQUEST_BODY_LIMIT_BYTES: usize = 256 << 10;
 const SECRET_LIMIT_BYTES: u64 = 64 << 10;
 const KEY_LIMIT_BYTES: usize = 128;
@@ -74,13 +76,13 @@ pub trait PluginHttp: Send + Sync {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KvUnavailable;
 
-/// Small values of plugins, shared by the nodes of one store. Blocks.
+/// Small values of plugins, shared by the nodes of one store. Blocks, for `limit` at most.
 pub trait PluginKv: Send + Sync {
     /// The value, unless it has expired.
     ///
     /// # Errors
     /// When the store does not answer.
-    fn get(&self, plugin: &str, key: &[u8]) -> Result<Option<Vec<u8>>, KvUnavailable>;
+    fn get(&self, plugin: &str, key: &[u8], limit: Duration) -> Result<Option<Vec<u8>>, KvUnavailable>;
     /// Keeps the value; `None` removes the key. `false`: the plugin would hold more than `limit_bytes`.
     ///
     /// # Errors
@@ -91,6 +93,7 @@ pub trait PluginKv: Send + Sync {
         key: &[u8],
         value: Option<(&[u8], Duration)>,
         limit_bytes: u64,
+        limit: Duration,
     ) -> Result<bool, KvUnavailable>;
 }
 
@@ -220,16 +223,14 @@ impl Granted {
         Self { plugin: plugin.to_owned(), grants, services, series: Mutex::default(), lines }
     }
 
-    fn fetch(&self, input: &[u8], deadline: Instant) -> (CsStatus, Vec<u8>) {
+    fn fetch(&self, input: &[u8], left: Duration) -> (CsStatus, Vec<u8>) {
         let Some(http) = &self.services.http else { return (CS_REJECT, Vec::new()) };
         let Ok(request) = serde_json::from_slice::<HttpRequest>(input) else { return (CS_INVALID, Vec::new()) };
         if request.body.as_ref().is_some_and(|b| b.len() > REQUEST_BODY_LIMIT_BYTES) {
             return (CS_INVALID, Vec::new());
         }
-        let left = deadline.saturating_duration_since(Instant::now()).min(FETCH_LIMIT);
         let begun = Instant::now();
-        let answer =
-            if left.is_zero() { Err(FetchFault::Timeout) } else { http.fetch(&self.grants.fetch, request, left) };
+        let answer = http.fetch(&self.grants.fetch, request, left.min(FETCH_LIMIT));
         let (status, outcome, answer) = match answer {
             Ok(response) => (CS_OK, "ok", serde_json::to_vec(&response).unwrap_or_default()),
             Err(FetchFault::Invalid) => (CS_INVALID, "invalid", Vec::new()),
@@ -247,19 +248,19 @@ impl Granted {
         (status, answer)
     }
 
-    fn kv_get(&self, key: &[u8]) -> (CsStatus, Vec<u8>) {
+    fn kv_get(&self, key: &[u8], left: Duration) -> (CsStatus, Vec<u8>) {
         let Some(kv) = &self.services.kv else { return (CS_REJECT, Vec::new()) };
         if !(1..=KEY_LIMIT_BYTES).contains(&key.len()) {
             return (CS_INVALID, Vec::new());
         }
-        match kv.get(&self.plugin, key) {
+        match kv.get(&self.plugin, key, left.min(STORE_LIMIT)) {
             Ok(Some(value)) => (CS_OK, value),
             Ok(None) => (CS_DECLINED, Vec::new()),
             Err(KvUnavailable) => (CS_UNAVAILABLE, Vec::new()),
         }
     }
 
-    fn kv_set(&self, input: &[u8]) -> CsStatus {
+    fn kv_set(&self, input: &[u8], left: Duration) -> CsStatus {
         let Some(kv) = &self.services.kv else { return CS_REJECT };
         let Some((key, value, ttl_s)) = unpack_kv_set(input) else { return CS_INVALID };
         if !(1..=KEY_LIMIT_BYTES).contains(&key.len()) || value.len() > VALUE_LIMIT_BYTES {
@@ -269,7 +270,7 @@ impl Granted {
             return CS_INVALID;
         }
         let value = (!value.is_empty()).then(|| (value, Duration::from_secs(ttl_s.into())));
-        match kv.set(&self.plugin, key, value, self.grants.kv_bytes) {
+        match kv.set(&self.plugin, key, value, self.grants.kv_bytes, left.min(STORE_LIMIT)) {
             Ok(true) => CS_OK,
             Ok(false) => CS_REJECT,
             Err(KvUnavailable) => CS_UNAVAILABLE,
@@ -310,13 +311,14 @@ impl HostServices for Granted {
             return (CS_REJECT, Vec::new());
         }
         // Nobody waits for the call any more: what it would change is not expected.
-        if deadline <= Instant::now() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
             return (CS_TIMEOUT, Vec::new());
         }
         match service {
-            Service::Fetch => self.fetch(input, deadline),
-            Service::KvGet => self.kv_get(input),
-            Service::KvSet => (self.kv_set(input), Vec::new()),
+            Service::Fetch => self.fetch(input, left),
+            Service::KvGet => self.kv_get(input, left),
+            Service::KvSet => (self.kv_set(input, left), Vec::new()),
             Service::Secret => self.secret(input),
         }
     }

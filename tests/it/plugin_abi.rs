@@ -284,6 +284,8 @@ fn files_and_directories_that_others_can_write_are_refused() {
         .unwrap()
         .to_string();
     assert!(refusal.contains("plugin lock must be a file"), "{refusal}");
+    fs::set_permissions(bench.path(""), Permissions::from_mode(0o777)).unwrap();
+    assert!(bench.refusal().contains("directory of the plugin lock"));
 }
 
 #[test]

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use countersign::plugin_host::{KvUnavailable, PluginHost, PluginKv, Services};
-use countersign::signin::ports::SignalSource;
+use countersign::signin::ports::{Enricher, SignalSource};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::plugins::{Bench, Entry, facts};
+use crate::support::plugins::{Bench, Entry, facts, provider};
 use crate::support::service::{Service, Setup};
 
 const ID: &str = "test.fixture";
@@ -150,6 +150,12 @@ async fn a_process_gets_a_configuration_that_is_larger_than_a_socket_holds() {
     assert_eq!(signal(&bench.lock(&entry).must_load()).await, Some(json!({})));
 }
 
+/// Starts the plugin with a store of the test's.
+fn with_store(bench: &Bench, kv: Arc<dyn PluginKv>) -> PluginHost {
+    let services = Services { kv: Some(kv), ..bench.services() };
+    PluginHost::load(&bench.write(), &bench.path("store"), services).unwrap()
+}
+
 /// A store that gives nothing until it is told to.
 struct Slow {
     asked: AtomicUsize,
@@ -157,13 +163,21 @@ struct Slow {
 }
 
 impl PluginKv for Slow {
-    fn get(&self, _plugin: &str, _key: &[u8]) -> Result<Option<Vec<u8>>, KvUnavailable> {
+    fn get(&self, _plugin: &str, _key: &[u8], _limit: Duration) -> Result<Option<Vec<u8>>, KvUnavailable> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         drop(self.gate.lock());
         Ok(None)
     }
 
-    fn set(&self, _: &str, _: &[u8], _: Option<(&[u8], Duration)>, _: u64) -> Result<bool, KvUnavailable> {
+    fn set(
+        &self,
+        _: &str,
+        _: &[u8],
+        _: Option<(&[u8], Duration)>,
+        _: u64,
+        _: Duration,
+    ) -> Result<bool, KvUnavailable> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
         Ok(true)
     }
 }
@@ -176,8 +190,7 @@ async fn requests_without_end_do_not_heap_up_in_the_server() {
     let slow = Arc::new(Slow { asked: AtomicUsize::new(0), gate: std::sync::Mutex::new(()) });
     let shut = slow.gate.lock().unwrap();
     let kv: Arc<dyn PluginKv> = Arc::<Slow>::clone(&slow);
-    let services = Services { kv: Some(kv), ..bench.services() };
-    let host = PluginHost::load(&bench.write(), &bench.path("store"), services).unwrap();
+    let host = with_store(&bench, kv);
     assert_eq!(signal(&host).await, Some(json!({ "done": true })), "the process is not ended for it");
     drop(shut);
     until("what waited is worked off", async || {
@@ -294,4 +307,80 @@ async fn a_process_outlives_the_thread_that_asked_for_it() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(is_alive(pid.into()) && host.describe()[0].pid == Some(pid));
     assert_eq!(signal(&host).await, Some(json!({})));
+}
+
+#[tokio::test]
+async fn nothing_is_kept_for_a_call_that_is_past_its_deadline() {
+    for isolation in ["in_process", "process"] {
+        let bench = Bench::new();
+        let entry = bench.hostile(&["-DACT=keep_late"]).with("deadline_ms = 300\ngrants = { kv_kib = 1 }");
+        let bench = bench.lock(&entry.with(&format!("isolation = \"{isolation}\"")));
+        let store = Arc::new(Slow { asked: AtomicUsize::new(0), gate: std::sync::Mutex::new(()) });
+        let kv: Arc<dyn PluginKv> = Arc::<Slow>::clone(&store);
+        let host = with_store(&bench, kv);
+        let (begun, mut seen) = (Instant::now(), None);
+        while seen.is_none() && begun.elapsed() < PATIENCE {
+            // It answers within the grace, on a machine that is not too busy.
+            seen = signal(&host).await;
+        }
+        assert_eq!(seen, Some(json!({ "status": 4 })), "{isolation}");
+        assert_eq!(store.asked.load(Ordering::SeqCst), 0, "{isolation}");
+    }
+}
+
+#[tokio::test]
+async fn all_calls_inside_fail_at_once_when_the_process_dies() {
+    let bench = Bench::new();
+    let entry = bench.misbehaving("signals = \"hang\", hang_ms = 60000").id("countersign.misbehaving");
+    let entry = entry.with("isolation = \"process\"\ndeadline_ms = 30000\nmax_in_flight = 64");
+    let bench = bench.lock(&entry);
+    let host = bench.must_load();
+    let pid = host.describe()[0].pid.unwrap();
+    let facts = facts("192.0.2.7");
+    let calls = futures_util::future::join_all((0..64).map(|_| host.signals(&facts)));
+    let death = async {
+        until("all are inside", async || host.describe()[0].in_flight == 64).await;
+        assert!(std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+    };
+    let begun = Instant::now();
+    let (answers, ()) = futures_util::future::join(calls, death).await;
+    assert!(answers.iter().all(|a| a["countersign.misbehaving"].is_none()));
+    assert!(begun.elapsed() < Duration::from_secs(25), "they waited for their deadline");
+    until("nothing is inside any more", async || host.describe()[0].in_flight == 0).await;
+}
+
+#[tokio::test]
+async fn who_does_not_wait_any_more_has_no_place_in_the_queue() {
+    let bench = Bench::new();
+    let entry = bench.misbehaving("signals = \"hang\", hang_ms = 1500");
+    let bench = bench.lock(&entry.with("deadline_ms = 20000\nmax_in_flight = 1\nmax_queued = 2"));
+    let host = Arc::new(bench.must_load());
+    let ask = || {
+        let host = Arc::clone(&host);
+        tokio::spawn(
+            async move { host.signals(&facts("192.0.2.7")).await.remove("countersign.misbehaving").flatten() },
+        )
+    };
+    let begun = Instant::now();
+    let first = ask();
+    until("it is inside", async || host.describe()[0].in_flight == 1).await;
+    let gone = [ask(), ask()];
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for caller in gone {
+        caller.abort();
+        assert!(caller.await.is_err());
+    }
+    let last = ask();
+    assert!(first.await.unwrap().is_some() && last.await.unwrap().is_some());
+    assert!(begun.elapsed() < Duration::from_secs(20), "four calls of 1.5 s and more would have run one by one");
+}
+
+#[tokio::test]
+async fn a_refusal_stands_without_its_code() {
+    let bench = Bench::new();
+    let entry = bench.misbehaving("enrich = \"reject_hugely\"").hooks(&["provider.enrich"]);
+    let entry = entry.with("bind = [\"google\"]\ngrants = { claims = [] }\ndeadline_ms = 10000");
+    let host = bench.lock(&entry).must_load();
+    let enrichment = host.enrich(&provider("google"), &facts("192.0.2.7").claims).await;
+    assert_eq!(enrichment.rejected, Some(("countersign.misbehaving".to_owned(), "rejected".to_owned())));
 }

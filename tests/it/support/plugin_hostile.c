@@ -264,6 +264,18 @@ MAYBE_UNUSED static cs_status nonsense(const cs_call *call, cs_sink *out) {
   return answer(out, "{\"second\":true}");
 }
 
+/* Keeps something when the time is over. */
+MAYBE_UNUSED static cs_status keep_late(const cs_call *call, cs_sink *out) {
+  const cs_host_kv *kv = host->get_extension(host->ctx, CS_HOST_KV);
+  char told[64];
+  if (kv == NULL) return CS_INTERNAL;
+  while (host->remaining_ms(call) > 0) usleep(1000);
+  /* The last millisecond is told as none. */
+  usleep(2000);
+  (void)snprintf(told, sizeof told, "{\"status\":%d}", (int)kv->set(host->ctx, call, text_of("k"), text_of("v"), 60));
+  return answer(out, told);
+}
+
 /* Lines without end, outside of any call. */
 MAYBE_UNUSED static cs_status log_often(const cs_call *call, cs_sink *out) {
   int n;
