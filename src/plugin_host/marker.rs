@@ -24,6 +24,7 @@ const PLACES: usize = 256;
 const PLACE_BYTES: usize = 160;
 const RUNNING: &str = "running-";
 const DEATHS_FILE: &str = "deaths";
+const TURN_FILE: &str = "starting";
 /// More than the deaths of five minutes take.
 const DEATHS_LIMIT_BYTES: u64 = 256 << 10;
 
@@ -64,14 +65,14 @@ impl Marker {
     /// # Errors
     /// When the directory cannot be read or written.
     pub(super) fn open(store: &Path, now: UnixTime) -> io::Result<(Arc<Self>, Vec<Death>)> {
+        // One server at a time: two that start at once would count a death twice.
+        let turn = File::options().create(true).truncate(false).write(true).open(store.join(TURN_FILE))?;
+        turn.lock()?;
         let deaths = gather(store, now)?;
-        let mut file = tempfile::NamedTempFile::new_in(store)?;
+        let mut file = tempfile::Builder::new().prefix(RUNNING).tempfile_in(store)?;
         file.write_all(&[0; PLACES * PLACE_BYTES])?;
-        // Locked before it has its name: another server that starts now takes a free one for that of a dead process.
-        file.as_file().lock()?;
-        let own = file.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let path = store.join(format!("{RUNNING}{own}"));
-        let file = file.persist_noclobber(&path).map_err(|e| e.error)?;
+        let (file, path) = file.keep().map_err(|e| e.error)?;
+        file.lock()?;
         let places = SharedPages::map(&file, PLACES * PLACE_BYTES)?;
         let free = (0..PLACES).rev().collect();
         Ok((Arc::new(Self { _file: file, path, places, free: Mutex::new(free) }), deaths))
@@ -242,8 +243,10 @@ mod tests {
                 starts.into_iter().map(|start| start.join().unwrap()).collect::<Vec<_>>()
             })
         };
+        die(store.path(), 1, &[("a", Hook::Signals)]);
         let markers = open();
         assert!(markers.iter().all(|marker| marker.path.exists()));
+        assert_eq!(Marker::open(store.path(), at(1)).unwrap().1.len(), 1, "a death is one death");
     }
 
     #[test]
