@@ -15,6 +15,7 @@ use super::hook::Hook;
 use super::instance::RawReply;
 use super::load::{self, Traits};
 use super::lock::{Entry, Isolation};
+use super::lock_grants::is_secret_name;
 use super::manifest::Manifest;
 use super::plugin::{Answer, Failure, Plugin, Runner, judge};
 use super::process::{Process, Spec};
@@ -99,6 +100,7 @@ struct Tried {
     process: Arc<Process>,
     started: Started,
     hooks: Vec<Hook>,
+    unknown_hooks: Vec<String>,
     _store: tempfile::TempDir,
 }
 
@@ -109,7 +111,8 @@ fn begin(
     hooks: &[Hook],
     secrets: &[String],
 ) -> Result<(Arc<Process>, Started), HandshakeFault> {
-    let grants = ServiceGrants { secrets: secrets.iter().cloned().collect(), ..ServiceGrants::default() };
+    let secrets = secrets.iter().filter(|name| is_secret_name(name)).cloned().collect();
+    let grants = ServiceGrants { secrets, ..ServiceGrants::default() };
     let plugin = trial.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let services = Arc::new(Granted::new(&plugin, grants, trial.services.clone()));
     let start = Start {
@@ -187,7 +190,8 @@ fn try_out(trial: &Trial<'_>) -> Result<Tried, PluginLoadError> {
         max_queued: 64,
     };
     let plugin = Plugin::new(entry, Runner::Apart(Arc::clone(&process)), traits);
-    Ok(Tried { plugin, process, started, hooks, _store: described.store })
+    let unknown_hooks = manifest.hooks.into_iter().filter(|name| Hook::find(name).is_none()).collect();
+    Ok(Tried { plugin, process, started, hooks, unknown_hooks, _store: described.store })
 }
 
 impl Tried {
@@ -221,6 +225,9 @@ pub async fn check(trial: &Trial<'_>) -> Result<CheckReport, PluginLoadError> {
     report.fine(format!("{id} {version} by {vendor}: handshake, self-test and create"));
     if !super::lock::is_plugin_id(id) {
         report.finding(format!("its id \"{id}\" cannot stand in a lock: 1 to 64 of a-z 0-9 . _ -, a letter first"));
+    }
+    for hook in &tried.unknown_hooks {
+        report.finding(format!("its manifest names the hook \"{hook}\", which is none"));
     }
     if tried.hooks.is_empty() {
         report.finding("its manifest names no hook, so nothing more can be tried; add cs_ext_meta");

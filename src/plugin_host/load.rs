@@ -3,11 +3,12 @@
 //! The hash is taken of the very bytes that are copied, and the copy is what is loaded; a library's
 //! constructors run when it is loaded, so nothing may be loaded before the hash was compared.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, Metadata, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
@@ -123,7 +124,26 @@ pub(super) fn prepare_store(store: &Path) -> Result<PathBuf, PluginLoadError> {
 /// Writes the private copy, named by its hash. One that is there already is replaced whole, never
 /// written into: it may be mapped.
 pub(super) fn keep_copy(store: &Path, bytes: &[u8], hash: &[u8; 32]) -> Result<PathBuf, PluginLoadError> {
-    let copy = store.join(format!("{}.so", HEXLOWER.encode(hash)));
+    write_copy(store.join(format!("{}.so", HEXLOWER.encode(hash))), store, bytes)
+}
+
+/// The same for a library that is loaded into this process. The loader gives the mapping that it has for a path, with
+/// what an instance may have left in the library's variables; so each time after the first has a path of its own.
+fn keep_own_copy(store: &Path, bytes: &[u8], hash: &[u8; 32]) -> Result<PathBuf, PluginLoadError> {
+    static LOADED: Mutex<BTreeMap<[u8; 32], u32>> = Mutex::new(BTreeMap::new());
+    let times = {
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = loaded.entry(*hash).or_default();
+        *times += 1;
+        *times
+    };
+    if times == 1 {
+        return keep_copy(store, bytes, hash);
+    }
+    write_copy(store.join(format!("{}-{times}.so", HEXLOWER.encode(hash))), store, bytes)
+}
+
+fn write_copy(copy: PathBuf, store: &Path, bytes: &[u8]) -> Result<PathBuf, PluginLoadError> {
     let write = || {
         let mut file = tempfile::NamedTempFile::new_in(store)?;
         file.write_all(bytes)?;
@@ -170,7 +190,11 @@ pub(super) fn check(entry: &Entry) -> Result<(), PluginLoadError> {
 
 /// The private copy of the file that the lock names.
 fn check_and_copy(entry: &Entry, store: &Path) -> Result<PathBuf, PluginLoadError> {
-    keep_copy(store, &read_locked(entry)?, &entry.sha256)
+    let bytes = read_locked(entry)?;
+    match entry.isolation {
+        Isolation::InProcess => keep_own_copy(store, &bytes, &entry.sha256),
+        Isolation::Process { .. } => keep_copy(store, &bytes, &entry.sha256),
+    }
 }
 
 /// The bytes of the file that the lock names.

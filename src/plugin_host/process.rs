@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak, mpsc};
 use std::time::{Duration, Instant};
 
 use countersign_plugin_sdk::abi::{CS_INVALID, CS_UNAVAILABLE};
@@ -93,8 +93,13 @@ struct Living {
 impl Link {
     /// Ends the process and what it started, and hangs up: somebody else may hold the other end of the line.
     fn kill(&self) {
-        let mut living = locked(&self.child);
-        if !living.is_reaped {
+        // Held by whoever ends it: then it is done.
+        let living = match self.child.try_lock() {
+            Ok(living) => Some(living),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        if let Some(mut living) = living.filter(|living| !living.is_reaped) {
             if let Ok(group) = i32::try_from(self.pid) {
                 let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
             }

@@ -118,14 +118,13 @@ pub(super) fn read(from: &mut impl Read) -> io::Result<Option<Frame>> {
     if let Err(error) = from.read_exact(&mut head) {
         return if error.kind() == io::ErrorKind::UnexpectedEof { Ok(None) } else { Err(error) };
     }
-    let (length, rest) = head.split_first_chunk::<4>().expect("the head is longer");
-    let (kind, number) = rest.split_first().expect("the head is longer");
-    let length = u32::from_le_bytes(*length) as usize;
-    let kind = Kind::ALL.into_iter().find(|k| *k as u8 == *kind);
+    let [a, b, c, d, kind, number @ ..] = head;
+    let length = u32::from_le_bytes([a, b, c, d]) as usize;
+    let kind = Kind::ALL.into_iter().find(|k| *k as u8 == kind);
     let (Some(kind), true) = (kind, length <= BODY_LIMIT_BYTES) else {
         return Err(io::ErrorKind::InvalidData.into());
     };
-    let number = u64::from_le_bytes(number.try_into().expect("eight bytes are left"));
+    let number = u64::from_le_bytes(number);
     let mut body = vec![0; length];
     from.read_exact(&mut body)?;
     Ok(Some(Frame { kind, number, body }))

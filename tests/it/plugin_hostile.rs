@@ -1,7 +1,7 @@
 //! Plugins that attack their host, in its process as far as it can defend itself, and in one of their own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use countersign::plugin_host::{KvUnavailable, PluginHost, PluginKv, Services};
@@ -146,7 +146,8 @@ fn a_process_that_hangs_up_or_dawdles_while_it_starts_does_not_hold_the_server()
 #[tokio::test]
 async fn a_process_gets_a_configuration_that_is_larger_than_a_socket_holds() {
     let bench = Bench::new();
-    let entry = apart(&bench, &[], 10_000).with(&format!("config = {{ pad = \"{}\" }}", "x".repeat(3 << 20)));
+    let entry =
+        apart(&bench, &["-DANY_CONFIG"], 10_000).with(&format!("config = {{ pad = \"{}\" }}", "x".repeat(3 << 20)));
     assert_eq!(signal(&bench.lock(&entry).must_load()).await, Some(json!({})));
 }
 
@@ -156,16 +157,19 @@ fn with_store(bench: &Bench, kv: Arc<dyn PluginKv>) -> PluginHost {
     PluginHost::load(&bench.write(), &bench.path("store"), services).unwrap()
 }
 
-/// A store that gives nothing until it is told to.
+/// A store that gives nothing while it is shut.
+#[derive(Default)]
 struct Slow {
     asked: AtomicUsize,
-    gate: std::sync::Mutex<()>,
+    is_shut: AtomicBool,
 }
 
 impl PluginKv for Slow {
     fn get(&self, _plugin: &str, _key: &[u8], _limit: Duration) -> Result<Option<Vec<u8>>, KvUnavailable> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        drop(self.gate.lock());
+        while self.is_shut.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         Ok(None)
     }
 
@@ -187,12 +191,11 @@ async fn requests_without_end_do_not_heap_up_in_the_server() {
     let bench = Bench::new();
     let entry = apart(&bench, &["-DACT=flood"], 20_000).with("grants = { kv_kib = 1 }");
     let bench = bench.lock(&entry);
-    let slow = Arc::new(Slow { asked: AtomicUsize::new(0), gate: std::sync::Mutex::new(()) });
-    let shut = slow.gate.lock().unwrap();
+    let slow = Arc::new(Slow { is_shut: AtomicBool::new(true), ..Slow::default() });
     let kv: Arc<dyn PluginKv> = Arc::<Slow>::clone(&slow);
     let host = with_store(&bench, kv);
     assert_eq!(signal(&host).await, Some(json!({ "done": true })), "the process is not ended for it");
-    drop(shut);
+    slow.is_shut.store(false, Ordering::SeqCst);
     until("what waited is worked off", async || {
         let asked = slow.asked.load(Ordering::SeqCst);
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -315,7 +318,7 @@ async fn nothing_is_kept_for_a_call_that_is_past_its_deadline() {
         let bench = Bench::new();
         let entry = bench.hostile(&["-DACT=keep_late"]).with("deadline_ms = 300\ngrants = { kv_kib = 1 }");
         let bench = bench.lock(&entry.with(&format!("isolation = \"{isolation}\"")));
-        let store = Arc::new(Slow { asked: AtomicUsize::new(0), gate: std::sync::Mutex::new(()) });
+        let store = Arc::new(Slow::default());
         let kv: Arc<dyn PluginKv> = Arc::<Slow>::clone(&store);
         let host = with_store(&bench, kv);
         let (begun, mut seen) = (Instant::now(), None);

@@ -169,6 +169,26 @@ async fn a_plugin_that_hangs_while_it_starts_changes_nothing_and_is_destroyed_wh
 }
 
 #[tokio::test]
+async fn a_new_configuration_that_is_refused_does_not_reach_the_running_plugin() {
+    let mut bench = Bench::new();
+    let entry = |bench: &Bench, pad: usize| {
+        let entry = bench.hostile(&["-DACT=tell_config"]).with("deadline_ms = 10000");
+        entry.with(&format!("config = {{ pad = \"{}\" }}", "x".repeat(pad)))
+    };
+    let (first, refused, next) = (entry(&bench, 1), entry(&bench, 2000), entry(&bench, 3));
+    assert_eq!(first.sha256, refused.sha256, "the same library");
+    bench.relock(&first);
+    let host = bench.must_load();
+    let told = signal(&host, ID).await;
+    bench.relock(&refused);
+    assert!(host.reload().is_err());
+    assert_eq!(signal(&host, ID).await, told);
+    bench.relock(&next);
+    assert!(host.reload().is_ok());
+    assert_ne!(signal(&host, ID).await, told);
+}
+
+#[tokio::test]
 async fn an_exchanged_plugin_is_destroyed_after_its_last_call_and_not_before() {
     let mut bench = Bench::new();
     let file = bench.path("destroyed");
@@ -187,11 +207,10 @@ async fn an_exchanged_plugin_is_destroyed_after_its_last_call_and_not_before() {
 #[test]
 fn a_copy_with_another_content_is_written_anew() {
     let bench = Bench::new();
-    let entry = bench.office_hours();
+    let entry = bench.office_hours().with("isolation = \"process\"");
     let bench = bench.lock(&entry);
     drop(bench.must_load());
     let copy = bench.path("store").join(format!("{}.so", entry.sha256));
-    // Not written into: it is mapped.
     fs::remove_file(&copy).unwrap();
     fs::write(&copy, "another").unwrap();
     drop(bench.must_load());

@@ -100,6 +100,9 @@ fn files_that_attack_the_commands_are_findings_and_messages() {
     assert_eq!(code, Some(1), "{report}");
     assert!(report.contains("/pem/ [2J") && !report.contains('\u{1b}'), "{report:?}");
 
+    let (_, report) = check(&bench.hostile(&["-DHOOK=\"signal.signal\""]).file, "{}");
+    assert!(report.contains("the hook \"signal.signal\", which is none"), "{report}");
+
     let pipe = bench.path("lib/pipe.so");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     for file in [Path::new("/dev/zero"), &pipe, &bench.path("lib")] {
