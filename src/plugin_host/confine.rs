@@ -9,6 +9,9 @@ use nix::unistd::close;
 
 /// Files, sockets and pipes that it may hold.
 const FILES: u64 = 256;
+/// Threads and processes that it may have, its own among them.
+#[cfg(target_os = "linux")]
+const TASKS: u64 = 256;
 
 /// Closes what whoever started the server left open for it, a socket or a file with a secret: that passes on to each
 /// process that the server starts. Standard input, output and error stay. Must be called before this process opens
@@ -36,10 +39,11 @@ pub(super) fn outlive_signals() -> io::Result<()> {
 }
 
 /// Limits this process for good: further memory for data, no core file, few descriptors, nothing written to disk,
-/// no new privileges, and no network where the system lets it give that up. Must be called while the
-/// process has one thread. Tells whether the network is gone.
+/// no new privileges, and no network and few processes where the system lets it give that up. Must be called while
+/// the process has one thread. Tells whether the network is gone.
 ///
-/// Not given up: reading files that the server's user can read. Run the server as a user of its own.
+/// Not given up: what else the server's user can do, such as reading files, sending signals, and connecting to
+/// sockets that have a name in the file system. Run the server as a user of its own.
 ///
 /// # Errors
 /// When a limit cannot be set.
@@ -71,8 +75,12 @@ fn leave_network() -> bool {
     // When the server dies without a word, so does this process.
     let _ = prctl::set_pdeathsig(Signal::SIGKILL);
     let _ = prctl::set_dumpable(false);
-    let own_user = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET;
-    let gone = unshare(own_user).or_else(|_| unshare(CloneFlags::CLONE_NEWNET)).is_ok();
+    let has_own_users = unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET).is_ok();
+    if has_own_users {
+        // Among the users of the system the limit would count what else the server's user runs.
+        let _ = setrlimit(Resource::RLIMIT_NPROC, TASKS, TASKS);
+    }
+    let gone = has_own_users || unshare(CloneFlags::CLONE_NEWNET).is_ok();
     let _ = prctl::set_no_new_privs();
     gone
 }

@@ -35,7 +35,7 @@ use super::hook::Hook;
 use super::load;
 use super::lock_grants::RawGrants;
 pub use super::manifest::lock_entry;
-use super::services::ServiceGrants;
+use super::services::{ServiceGrants, printable};
 use super::view::Grants;
 use crate::mfa::MfaMethod;
 
@@ -186,6 +186,7 @@ pub(super) struct Place<'a> {
 impl Place<'_> {
     pub(super) fn error(&self, span: Range<usize>, what: String) -> PluginLoadError {
         let before = self.text.get(..span.start).unwrap_or(self.text);
+        let what = printable(what.as_bytes(), what.len());
         PluginLoadError::Lock { lock: self.lock.to_owned(), line: before.matches('\n').count() + 1, what }
     }
 

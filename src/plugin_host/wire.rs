@@ -6,6 +6,9 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use super::instance::{MANIFEST_LIMIT_BYTES, TEXT_LIMIT_BYTES};
+use super::services::printable;
+
 /// More than any answer, request or configuration needs.
 const BODY_LIMIT_BYTES: usize = 4 << 20;
 const HEAD_BYTES: usize = 13;
@@ -79,6 +82,16 @@ pub(super) struct Started {
     pub(super) has_no_network: bool,
 }
 
+impl Started {
+    /// What a process says of itself, made fit for lists and terminals: it may be another program by now.
+    pub(super) fn read(body: &[u8]) -> serde_json::Result<Self> {
+        let told: Self = serde_json::from_slice(body)?;
+        let word = |text: &str| printable(text.as_bytes(), TEXT_LIMIT_BYTES);
+        let manifest = told.manifest.filter(|text| text.len() <= MANIFEST_LIMIT_BYTES);
+        Ok(Self { id: word(&told.id), version: word(&told.version), vendor: word(&told.vendor), manifest, ..told })
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Frame {
     pub(super) kind: Kind,
@@ -105,14 +118,13 @@ pub(super) fn read(from: &mut impl Read) -> io::Result<Option<Frame>> {
     if let Err(error) = from.read_exact(&mut head) {
         return if error.kind() == io::ErrorKind::UnexpectedEof { Ok(None) } else { Err(error) };
     }
-    let (length, rest) = head.split_first_chunk::<4>().expect("the head is longer");
-    let (kind, number) = rest.split_first().expect("the head is longer");
-    let length = u32::from_le_bytes(*length) as usize;
-    let kind = Kind::ALL.into_iter().find(|k| *k as u8 == *kind);
+    let [a, b, c, d, kind, number @ ..] = head;
+    let length = u32::from_le_bytes([a, b, c, d]) as usize;
+    let kind = Kind::ALL.into_iter().find(|k| *k as u8 == kind);
     let (Some(kind), true) = (kind, length <= BODY_LIMIT_BYTES) else {
         return Err(io::ErrorKind::InvalidData.into());
     };
-    let number = u64::from_le_bytes(number.try_into().expect("eight bytes are left"));
+    let number = u64::from_le_bytes(number);
     let mut body = vec![0; length];
     from.read_exact(&mut body)?;
     Ok(Some(Frame { kind, number, body }))

@@ -141,3 +141,20 @@ async fn a_plugin_that_was_killed_is_started_again_and_its_provider_works_again(
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_ends_with_a_server_that_was_killed() {
+    let mut world = World::start("ok").await;
+    let pid = world.plugin_pid().expect("a process of the plugin");
+    world.server.0.kill().unwrap();
+    world.server.0.wait().unwrap();
+    let begun = Instant::now();
+    let lives = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.trim_start().starts_with('Z'))
+    };
+    while lives() {
+        assert!(begun.elapsed() < PATIENCE, "it outlives its server");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
