@@ -17,9 +17,6 @@ use crate::plugin_host::{
 use crate::secret::Entropy;
 use crate::store::Store;
 
-/// How long a plugin waits for the store.
-const STORE_LIMIT: Duration = Duration::from_secs(3);
-
 /// Must be called within the runtime: plugins' threads wait on it.
 pub(super) fn services(
     settings: &Settings,
@@ -110,9 +107,9 @@ struct StoreKv {
 }
 
 impl PluginKv for StoreKv {
-    fn get(&self, plugin: &str, key: &[u8]) -> Result<Option<Vec<u8>>, KvUnavailable> {
+    fn get(&self, plugin: &str, key: &[u8], limit: Duration) -> Result<Option<Vec<u8>>, KvUnavailable> {
         let asked = self.store.plugin_value(plugin, key, self.clock.now());
-        let answer = self.runtime.block_on(async { tokio::time::timeout(STORE_LIMIT, asked).await });
+        let answer = self.runtime.block_on(async { tokio::time::timeout(limit, asked).await });
         answer.ok().and_then(Result::ok).ok_or(KvUnavailable)
     }
 
@@ -122,11 +119,12 @@ impl PluginKv for StoreKv {
         key: &[u8],
         value: Option<(&[u8], Duration)>,
         limit_bytes: u64,
+        limit: Duration,
     ) -> Result<bool, KvUnavailable> {
         let now = self.clock.now();
         let value = value.map(|(value, ttl)| (value.to_vec(), now.plus(ttl)));
         let asked = self.store.set_plugin_value(plugin, key, value, limit_bytes, now);
-        let answer = self.runtime.block_on(async { tokio::time::timeout(STORE_LIMIT, asked).await });
+        let answer = self.runtime.block_on(async { tokio::time::timeout(limit, asked).await });
         answer.ok().and_then(Result::ok).ok_or(KvUnavailable)
     }
 }

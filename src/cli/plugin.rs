@@ -109,7 +109,7 @@ impl Plugin {
                 Ok(if report.passed() { FINE } else { FINDINGS })
             }
             Self::Lock { file } => {
-                print!("{}", lock_entry(&file).map_err(|e| unusable(&e))?);
+                print!("{}", lock_entry(&file, Services::default()).map_err(|e| unusable(&e))?);
                 Ok(FINE)
             }
             Self::List { lock, json } => list(&lock, json),

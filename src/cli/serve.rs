@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{ConfigFile, FINE, Failure, UNREACHABLE, runtime};
@@ -49,12 +49,16 @@ impl Serve {
         };
         let address = listener.local_addr().unwrap_or(settings.server.listen);
         let development = self.dev.then_some(Development { address });
+        // From here on: before that, SIGHUP ends a process.
+        let hangups = signal(SignalKind::hangup());
         let app = App::start(settings, development).await?;
         tracing::info!(address = %address, policy.id = %app.policies().policy_id(), "listening");
         if self.dev {
             print!("{}", banner(address));
         }
-        reload_on_hangup(std::sync::Arc::clone(app.plugins()));
+        if let Ok(hangups) = hangups {
+            reload_on_hangup(hangups, std::sync::Arc::clone(app.plugins()));
+        }
         app.serve(listener, stop_signal()).await;
         Ok(FINE)
     }
@@ -79,10 +83,9 @@ async fn stop_signal() {
 }
 
 /// SIGHUP: the lock file of the plugins is read now, and not within the second.
-fn reload_on_hangup(plugins: std::sync::Arc<crate::plugin_host::PluginHost>) {
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+fn reload_on_hangup(mut hangups: Signal, plugins: std::sync::Arc<crate::plugin_host::PluginHost>) {
     tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
+        while hangups.recv().await.is_some() {
             let plugins = std::sync::Arc::clone(&plugins);
             let reloaded = tokio::task::spawn_blocking(move || plugins.reload()).await;
             if let Ok(Err(error)) = reloaded {

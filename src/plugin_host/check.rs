@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,12 +15,13 @@ use super::hook::Hook;
 use super::instance::RawReply;
 use super::load::{self, Traits};
 use super::lock::{Entry, Isolation};
+use super::lock_grants::is_secret_name;
 use super::manifest::Manifest;
 use super::plugin::{Answer, Failure, Plugin, Runner, judge};
 use super::process::{Process, Spec};
 use super::sample;
 use super::schema;
-use super::services::{Granted, HostServices, Service, ServiceGrants, Services};
+use super::services::{Granted, HostServices, Service, ServiceGrants, Services, printable};
 use super::view::{ClaimGrant, Grants};
 use super::wire::{Start, Started};
 
@@ -28,10 +29,15 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 /// Generous: what is looked for is a hang.
 const CALL_LIMIT: Duration = Duration::from_secs(2);
 const MEMORY_BYTES: u64 = 1 << 30;
+const LINE_LIMIT_BYTES: usize = 2048;
+/// Lines about the answer to one input.
+const FAULTS_SHOWN: usize = 20;
 /// Calls before memory is looked at first, and those of a round after it: ten thousand in all.
 const WARM_UP: usize = 1_000;
 const ROUNDS: usize = 3;
 const ROUND_CALLS: usize = 3_000;
+/// A plugin that waits in each call is not waited for longer.
+const LEAK_LIMIT: Duration = Duration::from_secs(60);
 /// What a round may keep. An allocator needs some room.
 const GROWTH_BYTES: u64 = (4 << 20) / ROUNDS as u64;
 
@@ -43,11 +49,16 @@ pub struct CheckReport {
 
 impl CheckReport {
     fn fine(&mut self, what: impl Into<String>) {
-        self.lines.push((true, what.into()));
+        self.add(true, &what.into());
     }
 
     fn finding(&mut self, what: impl Into<String>) {
-        self.lines.push((false, what.into()));
+        self.add(false, &what.into());
+    }
+
+    /// Names that a plugin gave stand in some of them, and the report goes to a terminal.
+    fn add(&mut self, fine: bool, what: &str) {
+        self.lines.push((fine, printable(what.as_bytes(), LINE_LIMIT_BYTES)));
     }
 
     /// Whether nothing was found.
@@ -89,6 +100,7 @@ struct Tried {
     process: Arc<Process>,
     started: Started,
     hooks: Vec<Hook>,
+    unknown_hooks: Vec<String>,
     _store: tempfile::TempDir,
 }
 
@@ -99,7 +111,8 @@ fn begin(
     hooks: &[Hook],
     secrets: &[String],
 ) -> Result<(Arc<Process>, Started), HandshakeFault> {
-    let grants = ServiceGrants { secrets: secrets.iter().cloned().collect(), ..ServiceGrants::default() };
+    let secrets = secrets.iter().filter(|name| is_secret_name(name)).cloned().collect();
+    let grants = ServiceGrants { secrets, ..ServiceGrants::default() };
     let plugin = trial.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let services = Arc::new(Granted::new(&plugin, grants, trial.services.clone()));
     let start = Start {
@@ -117,23 +130,44 @@ fn begin(
     Process::start(Spec { program, plugin, start, start_limit: START_LIMIT }, services)
 }
 
-/// Starts the plugin with every hook of its manifest.
-fn try_out(trial: &Trial<'_>) -> Result<Tried, PluginLoadError> {
+/// What a plugin says of itself, in a process of its own and without an instance.
+pub(super) struct Described {
+    /// Absolute.
+    pub(super) file: PathBuf,
+    pub(super) sha256: [u8; 32],
+    pub(super) started: Started,
+    copy: PathBuf,
+    store: tempfile::TempDir,
+}
+
+impl Described {
+    fn refused(&self, fault: HandshakeFault) -> PluginLoadError {
+        refused(&self.file, &self.sha256, fault)
+    }
+}
+
+fn refused(file: &Path, sha256: &[u8; 32], fault: HandshakeFault) -> PluginLoadError {
+    let (file, sha256) = (file.to_owned(), HEXLOWER.encode(sha256));
+    PluginLoadError::Refused { id: "?".to_owned(), file, sha256, fault: Box::new(fault) }
+}
+
+pub(super) fn describe_file(trial: &Trial<'_>) -> Result<Described, PluginLoadError> {
     let file = std::path::absolute(trial.file).unwrap_or_else(|_| trial.file.to_owned());
     let (bytes, sha256) = load::read_checked(&file)?;
     let io = |source| PluginLoadError::Io { path: file.clone(), what: "no copy can be kept", source };
     let store = tempfile::tempdir().map_err(io)?;
     let copy = load::keep_copy(store.path(), &bytes, &sha256)?;
-    let refused = |fault| PluginLoadError::Refused {
-        id: "?".to_owned(),
-        file: file.clone(),
-        sha256: HEXLOWER.encode(&sha256),
-        fault: Box::new(fault),
-    };
-    let (_, described) = begin(trial, &copy, true, &[], &[]).map_err(refused)?;
-    let manifest = Manifest::parse(described.manifest.as_deref());
+    let (_, started) = begin(trial, &copy, true, &[], &[]).map_err(|fault| refused(&file, &sha256, fault))?;
+    Ok(Described { file, sha256, started, copy, store })
+}
+
+/// Starts the plugin with every hook of its manifest.
+fn try_out(trial: &Trial<'_>) -> Result<Tried, PluginLoadError> {
+    let described = describe_file(trial)?;
+    let manifest = Manifest::parse(described.started.manifest.as_deref());
     let hooks: Vec<Hook> = manifest.hooks.iter().filter_map(|name| Hook::find(name)).collect();
-    let (process, started) = begin(trial, &copy, false, &hooks, &manifest.requests.secrets).map_err(refused)?;
+    let begun = begin(trial, &described.copy, false, &hooks, &manifest.requests.secrets);
+    let (process, started) = begun.map_err(|fault| described.refused(fault))?;
     let traits = Traits {
         vendor: started.vendor.clone(),
         is_thread_safe: started.is_thread_safe,
@@ -142,8 +176,8 @@ fn try_out(trial: &Trial<'_>) -> Result<Tried, PluginLoadError> {
     let entry = Entry {
         id: started.id.clone(),
         version: started.version.clone(),
-        sha256,
-        file,
+        sha256: described.sha256,
+        file: described.file,
         hooks: hooks.clone(),
         bind: Vec::new(),
         isolation: Isolation::Process { memory_bytes: MEMORY_BYTES },
@@ -156,7 +190,8 @@ fn try_out(trial: &Trial<'_>) -> Result<Tried, PluginLoadError> {
         max_queued: 64,
     };
     let plugin = Plugin::new(entry, Runner::Apart(Arc::clone(&process)), traits);
-    Ok(Tried { plugin, process, started, hooks, _store: store })
+    let unknown_hooks = manifest.hooks.into_iter().filter(|name| Hook::find(name).is_none()).collect();
+    Ok(Tried { plugin, process, started, hooks, unknown_hooks, _store: described.store })
 }
 
 impl Tried {
@@ -190,6 +225,9 @@ pub async fn check(trial: &Trial<'_>) -> Result<CheckReport, PluginLoadError> {
     report.fine(format!("{id} {version} by {vendor}: handshake, self-test and create"));
     if !super::lock::is_plugin_id(id) {
         report.finding(format!("its id \"{id}\" cannot stand in a lock: 1 to 64 of a-z 0-9 . _ -, a letter first"));
+    }
+    for hook in &tried.unknown_hooks {
+        report.finding(format!("its manifest names the hook \"{hook}\", which is none"));
     }
     if tried.hooks.is_empty() {
         report.finding("its manifest names no hook, so nothing more can be tried; add cs_ext_meta");
@@ -264,7 +302,7 @@ fn check_schema(reply: &RawReply, hook: Hook, report: &mut CheckReport) {
     if faults.is_empty() {
         report.fine(format!("{name}: the answer fits plugins/schemas/{name}.out.json"));
     }
-    for fault in faults {
+    for fault in faults.iter().take(FAULTS_SHOWN) {
         report.finding(format!("{name}: the answer does not fit plugins/schemas/{name}.out.json at {fault}"));
     }
 }
@@ -272,16 +310,21 @@ fn check_schema(reply: &RawReply, hook: Hook, report: &mut CheckReport) {
 async fn check_leak(tried: &Tried, hook: Hook, input: &[u8], report: &mut CheckReport) {
     let name = hook.name();
     let mut made = 0;
-    if let Err(failure) = call_often(tried, hook, input, WARM_UP, &mut made).await {
+    let until = Instant::now() + LEAK_LIMIT;
+    if let Err(failure) = call_often(tried, hook, input, WARM_UP, &mut made, until).await {
         return report.finding(format!("{name}: call {made} gives no answer: {}", failure.as_str()));
     }
     let mut grown = [0; ROUNDS];
     for kept in &mut grown {
         let before = tried.held_bytes();
-        if let Err(failure) = call_often(tried, hook, input, ROUND_CALLS, &mut made).await {
+        if let Err(failure) = call_often(tried, hook, input, ROUND_CALLS, &mut made, until).await {
             return report.finding(format!("{name}: call {made} gives no answer: {}", failure.as_str()));
         }
         *kept = tried.held_bytes().saturating_sub(before);
+    }
+    if made < WARM_UP + ROUNDS * ROUND_CALLS {
+        let limit = LEAK_LIMIT.as_secs();
+        return report.fine(format!("{name}: {made} calls in {limit} s, too few to tell whether it leaks"));
     }
     // What leaks grows in every round; what an allocator takes once does not.
     let leaks = grown.iter().all(|bytes| *bytes > GROWTH_BYTES);
@@ -296,8 +339,12 @@ async fn call_often(
     input: &[u8],
     times: usize,
     made: &mut usize,
+    until: Instant,
 ) -> Result<(), Failure> {
     for _ in 0..times {
+        if Instant::now() >= until {
+            break;
+        }
         tried.call(hook, input).await?;
         *made += 1;
     }

@@ -2,6 +2,7 @@
 //! library, and answers.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -29,7 +30,11 @@ use crate::secret::{Entropy, SystemEntropy};
 /// # Errors
 /// When standard input is none, or the server says something else than it should.
 pub fn run() -> io::Result<()> {
+    confine::close_inherited();
+    confine::outlive_signals()?;
     let mut socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    // A library that reads standard input must not take what the server says.
+    nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
     let Some(Frame { kind: Kind::Start, body, .. }) = wire::read(&mut socket)? else {
         return Err(io::Error::other("this command is for the server alone: it starts plugins with it"));
     };

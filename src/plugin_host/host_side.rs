@@ -1,11 +1,13 @@
 //! The other side of `cs_host`, `cs_sink` and `cs_call`: what a plugin calls. With `instance`, the only
 //! place of the server with `unsafe`.
 
+use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_void};
 use std::mem::size_of;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use countersign_plugin_sdk::abi::{
@@ -13,19 +15,16 @@ use countersign_plugin_sdk::abi::{
     CsHostHttp, CsHostKv, CsSink, CsStatus, CsStr, CsTake,
 };
 
-use super::services::{HostServices, Service, pack_kv_set};
+use super::services::{HostServices, INPUT_LIMIT_BYTES, LOG_LIMIT_BYTES, Service, pack_kv_set, printable};
 
 /// The most that `put` takes.
 const SINK_LIMIT_BYTES: usize = 1 << 20;
-/// The most that a service takes.
-const INPUT_LIMIT_BYTES: usize = 1 << 20;
-const LOG_LIMIT_BYTES: usize = 2048;
 const LOG_LINES_PER_CALL: u32 = 32;
 /// The time of a request outside of a call.
 const WITHOUT_CALL: Duration = Duration::from_secs(10);
 const RANDOM_LIMIT_BYTES: usize = 1 << 16;
 
-/// The other side of `cs_sink`.
+/// What `put` was given.
 #[derive(Default)]
 pub(super) struct Sink {
     pub(super) bytes: Vec<u8>,
@@ -33,10 +32,6 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    pub(super) fn as_raw(&mut self) -> *mut CsSink {
-        (&raw mut *self).cast()
-    }
-
     /// `{"message": "…"}`, or whatever text was put, made fit for a log line.
     pub(super) fn message(&self) -> String {
         let told = serde_json::from_slice::<serde_json::Value>(&self.bytes).ok();
@@ -46,20 +41,39 @@ impl Sink {
     }
 }
 
-/// The other side of `cs_call`.
-pub(super) struct CallSide {
+/// A call that runs on this thread.
+struct Running {
+    number: usize,
     deadline: Instant,
-    log_lines: AtomicU32,
+    log_lines: u32,
+    sink: Sink,
 }
 
-impl CallSide {
-    pub(super) const fn new(deadline: Instant) -> Self {
-        Self { deadline, log_lines: AtomicU32::new(0) }
-    }
+thread_local! {
+    static RUNNING: RefCell<Option<Running>> = const { RefCell::new(None) };
+}
 
-    pub(super) fn as_raw(&self) -> *const CsCall {
-        (&raw const *self).cast()
-    }
+/// Runs `work` as a call, and gives what was put.
+///
+/// `cs_call` and `cs_sink` are both the number of the call and no address. So one that is used after the call
+/// returned, or on another thread, is known and refused, and writes nothing anywhere.
+pub(super) fn within<T>(deadline: Instant, work: impl FnOnce(*const CsCall, *mut CsSink) -> T) -> (T, Sink) {
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let outer = RUNNING.replace(Some(Running { number, deadline, log_lines: 0, sink: Sink::default() }));
+    let done = work(ptr::without_provenance(number), ptr::without_provenance_mut(number));
+    let sink = RUNNING.replace(outer).map(|running| running.sink).unwrap_or_default();
+    (done, sink)
+}
+
+/// The call with this number, if it is the one that runs on this thread.
+fn running<T>(number: usize, with: impl FnOnce(&mut Running) -> T) -> Option<T> {
+    let find = |cell: &RefCell<Option<Running>>| {
+        let mut cell = cell.try_borrow_mut().ok()?;
+        cell.as_mut().filter(|running| running.number == number).map(with)
+    };
+    // A thread that ends may have lost it already.
+    RUNNING.try_with(find).ok().flatten()
 }
 
 /// The other side of `cs_host.ctx`.
@@ -74,7 +88,7 @@ impl HostSide {
         let table = CsHost {
             size: size_of_u32::<CsHost>(),
             abi_minor: CS_ABI_MINOR,
-            ctx: std::ptr::null_mut(),
+            ctx: ptr::null_mut(),
             put: Some(put),
             get_extension: Some(get_extension),
             remaining_ms: Some(remaining_ms),
@@ -96,27 +110,30 @@ unsafe fn side<'a>(ctx: *mut c_void) -> Option<&'a HostSide> {
     unsafe { ctx.cast::<HostSide>().as_ref() }
 }
 
-/// # Safety
-/// `call` is null or was made by [`CallSide::as_raw`] for a call that has not returned.
-unsafe fn deadline_of(call: *const CsCall) -> Instant {
-    // SAFETY: the caller vouches for it.
-    let call = unsafe { call.cast::<CallSide>().as_ref() };
-    call.map_or_else(|| Instant::now() + WITHOUT_CALL, |c| c.deadline)
+/// When a request must be done; `None` for a call that does not run here.
+fn deadline_of(call: *const CsCall) -> Option<Instant> {
+    if call.is_null() {
+        return Some(Instant::now() + WITHOUT_CALL);
+    }
+    running(call.addr(), |call| call.deadline)
 }
 
 /// `cs_host.put`.
 unsafe extern "C" fn put(sink: *mut CsSink, json: CsStr) -> CsStatus {
-    // SAFETY: a sink is only ever made by `Sink::as_raw`, for the running call; null is refused.
-    let Some(sink) = (unsafe { sink.cast::<Sink>().as_mut() }) else { return CS_INVALID };
-    if json.len > SINK_LIMIT_BYTES {
-        sink.overflowed = true;
-        sink.bytes = Vec::new();
-        return CS_INVALID;
-    }
-    // SAFETY: the plugin vouches for pointer and length of what it gives.
-    let Some(json) = (unsafe { borrow(json) }) else { return CS_INVALID };
-    sink.bytes = json.to_vec();
-    CS_OK
+    // SAFETY: the plugin vouches for pointer and length of what it gives; one that is too long is not read.
+    let json = if json.len > SINK_LIMIT_BYTES { None } else { Some(unsafe { borrow(json) }) };
+    let written = running(sink.addr(), |call| match json {
+        Some(Some(json)) => {
+            call.sink.bytes = json.to_vec();
+            CS_OK
+        }
+        Some(None) => CS_INVALID,
+        None => {
+            call.sink = Sink { bytes: Vec::new(), overflowed: true };
+            CS_INVALID
+        }
+    });
+    written.unwrap_or(CS_INVALID)
 }
 
 /// `cs_host.get_extension`.
@@ -131,34 +148,33 @@ unsafe extern "C" fn get_extension(ctx: *mut c_void, id: *const c_char) -> *cons
         count: Some(count),
     };
     if id.is_null() {
-        return std::ptr::null();
+        return ptr::null();
     }
     // SAFETY: the plugin vouches for a text that ends with NUL; `ctx` is ours.
-    let (Some(side), id) = (unsafe { (side(ctx), CStr::from_ptr(id)) }) else { return std::ptr::null() };
+    let (Some(side), id) = (unsafe { (side(ctx), CStr::from_ptr(id)) }) else { return ptr::null() };
     match id.to_bytes_with_nul() {
         CS_HOST_HTTP if side.services.offers(Service::Fetch) => (&raw const HTTP).cast(),
         CS_HOST_KV if side.services.offers(Service::KvGet) => (&raw const KV).cast(),
         CS_HOST_ENV => (&raw const ENV).cast(),
-        _ => std::ptr::null(),
+        _ => ptr::null(),
     }
 }
 
-/// `cs_host.remaining_ms`; without a call there is no time.
+/// `cs_host.remaining_ms`; without a call that runs here there is no time.
 unsafe extern "C" fn remaining_ms(call: *const CsCall) -> i64 {
-    // SAFETY: a call is only ever made by `CallSide::as_raw`, and not used after it returned.
-    let Some(call) = (unsafe { call.cast::<CallSide>().as_ref() }) else { return 0 };
-    let left = call.deadline.saturating_duration_since(Instant::now());
-    i64::try_from(left.as_millis()).unwrap_or(i64::MAX)
+    let left = running(call.addr(), |call| call.deadline.saturating_duration_since(Instant::now()));
+    i64::try_from(left.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
 }
 
 /// `cs_host.log`.
 unsafe extern "C" fn log(ctx: *mut c_void, call: *const CsCall, level: u32, msg: CsStr, fields_json: CsStr) {
     // SAFETY: `ctx` is the leaked `HostSide`; null is ignored.
     let Some(side) = (unsafe { side(ctx) }) else { return };
-    // SAFETY: as in `remaining_ms`.
-    if let Some(call) = unsafe { call.cast::<CallSide>().as_ref() }
-        && call.log_lines.fetch_add(1, Ordering::Relaxed) >= LOG_LINES_PER_CALL
-    {
+    let count = |call: &mut Running| {
+        call.log_lines = call.log_lines.saturating_add(1);
+        call.log_lines <= LOG_LINES_PER_CALL
+    };
+    if !call.is_null() && !running(call.addr(), count).unwrap_or(false) {
         return;
     }
     // SAFETY: the plugin vouches for pointer and length of both texts.
@@ -180,11 +196,9 @@ unsafe fn serve(
     take: Option<CsTake>,
     user: *mut c_void,
 ) -> CsStatus {
-    // SAFETY: the plugin vouches for pointer and length; `ctx` and `call` are ours.
-    let (Some(side), Some(input), deadline) = (unsafe { (side(ctx), borrow(input), deadline_of(call)) }) else {
-        return CS_INVALID;
-    };
-    let Some(take) = take else { return CS_INVALID };
+    // SAFETY: the plugin vouches for pointer and length; `ctx` is ours.
+    let (Some(side), Some(input)) = (unsafe { (side(ctx), borrow(input)) }) else { return CS_INVALID };
+    let (Some(take), Some(deadline)) = (take, deadline_of(call)) else { return CS_INVALID };
     if input.len() > INPUT_LIMIT_BYTES {
         return CS_INVALID;
     }
@@ -241,12 +255,11 @@ unsafe extern "C" fn kv_set(
     value: CsStr,
     ttl_s: u32,
 ) -> CsStatus {
-    // SAFETY: the plugin vouches for pointers and lengths; `ctx` and `call` are ours.
-    let (Some(side), Some(key), Some(value), deadline) =
-        (unsafe { (side(ctx), borrow(key), borrow(value), deadline_of(call)) })
-    else {
+    // SAFETY: the plugin vouches for pointers and lengths; `ctx` is ours.
+    let (Some(side), Some(key), Some(value)) = (unsafe { (side(ctx), borrow(key), borrow(value)) }) else {
         return CS_INVALID;
     };
+    let Some(deadline) = deadline_of(call) else { return CS_INVALID };
     if key.len() + value.len() > INPUT_LIMIT_BYTES {
         return CS_INVALID;
     }
@@ -309,12 +322,6 @@ pub(super) const fn text_of(bytes: &[u8]) -> CsStr {
     CsStr { ptr: bytes.as_ptr(), len: bytes.len() }
 }
 
-/// At most `limit` bytes, without control characters: a plugin cannot forge log lines.
-fn printable(bytes: &[u8], limit: usize) -> String {
-    let cut = String::from_utf8_lossy(&bytes[..bytes.len().min(limit)]);
-    cut.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
 #[expect(clippy::cast_possible_truncation, reason = "the tables of the header have a few dozen bytes")]
 const fn size_of_u32<T>() -> u32 {
     size_of::<T>() as u32
@@ -323,12 +330,6 @@ const fn size_of_u32<T>() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_plugin_cannot_forge_log_lines_or_flood_them() {
-        assert_eq!(printable(b"a\nlevel=error\x1b[31m \xff", 64), "a level=error [31m \u{fffd}");
-        assert_eq!(printable(&[b'x'; 5000], LOG_LIMIT_BYTES).len(), LOG_LIMIT_BYTES);
-    }
 
     #[test]
     fn a_message_of_create_is_read_from_json_or_taken_as_it_is() {

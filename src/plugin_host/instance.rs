@@ -25,11 +25,11 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::error::{HandshakeFault as Fault, with_causes};
 use super::hook::Hook;
-use super::host_side::{CallSide, HostSide, Sink, text_of};
+use super::host_side::{HostSide, Sink, text_of, within};
 use super::services::HostServices;
 
-const TEXT_LIMIT_BYTES: usize = 128;
-const MANIFEST_LIMIT_BYTES: usize = 16 << 10;
+pub(super) const TEXT_LIMIT_BYTES: usize = 128;
+pub(super) const MANIFEST_LIMIT_BYTES: usize = 16 << 10;
 const SELFTEST_LIMIT: Duration = Duration::from_secs(5);
 
 /// A library that passed the handshake up to its own words on who it is.
@@ -114,9 +114,11 @@ impl Opened {
         let Some(meta) = self.meta(offset_of!(CsExtMeta, selftest))? else { return Ok(()) };
         // SAFETY: not null, aligned, long enough for this member, static.
         let Some(selftest) = (unsafe { (&raw const (*meta).selftest).read() }) else { return Ok(()) };
-        let (call, mut sink) = (CallSide::new(Instant::now() + SELFTEST_LIMIT), Sink::default());
-        // SAFETY: the header gives a null instance here; the rest lives across the call.
-        let status = unsafe { selftest(std::ptr::null_mut(), call.as_raw(), text_of(b"{}"), sink.as_raw()) };
+        let (status, _) = within(Instant::now() + SELFTEST_LIMIT, |call, sink| {
+            // SAFETY: the header gives a null instance here; the text lives across the call, and call and sink are
+            // no addresses.
+            unsafe { selftest(std::ptr::null_mut(), call, text_of(b"{}"), sink) }
+        });
         if status == CS_INTERNAL { Ok(()) } else { Err(Fault::SelfTest { status }) }
     }
 
@@ -130,10 +132,11 @@ impl Opened {
         let create = self.table.create.ok_or(Fault::NullPointer("create"))?;
         let host = HostSide::leak(services);
         let mut this = std::ptr::null_mut();
-        let mut err = Sink::default();
         let config = text_of(config_json.as_bytes());
-        // SAFETY: `host` is static; the text, `this` and `err` live across the call.
-        let status = unsafe { create(&raw const host.table, config, &raw mut this, err.as_raw()) };
+        let (status, err) = within(Instant::now(), |_, err| {
+            // SAFETY: `host` is static; the text and `this` live across the call, and `err` is no address.
+            unsafe { create(&raw const host.table, config, &raw mut this, err) }
+        });
         if status != CS_OK {
             return Err(Fault::CreateRefused { status, message: err.message() });
         }
@@ -193,11 +196,12 @@ impl Instance {
     /// Calls and waits. `None`: the instance was not asked to have this hook.
     pub(super) fn call(&self, hook: Hook, input: &[u8], deadline: Instant) -> Option<RawReply> {
         let op = self.ops[hook as usize]?;
-        let (call, mut sink) = (CallSide::new(deadline), Sink::default());
-        // SAFETY: `this` came from `create` and is not destroyed while `self` lives; `call`, `input` and
-        // `sink` live across the call, and the header forbids keeping them.
-        let status = unsafe { op(self.this, call.as_raw(), text_of(input), sink.as_raw()) };
-        Some(RawReply { status, output: sink.bytes, overflowed: sink.overflowed })
+        let (status, Sink { bytes, overflowed }) = within(deadline, |call, sink| {
+            // SAFETY: `this` came from `create` and is not destroyed while `self` lives; `input` lives across the
+            // call, and the header forbids keeping it; call and sink are no addresses.
+            unsafe { op(self.this, call, text_of(input), sink) }
+        });
+        Some(RawReply { status, output: bytes, overflowed })
     }
 }
 

@@ -1,14 +1,15 @@
 //! Keys that plugins locate, for providers without a usable key set of their own: `provider.locate_keys`.
 //!
 //! The host keeps what it gets, checks type and size of every key, and asks for one key id only once at a
-//! time. A key is used for its time to live, and for an hour longer while the plugin fails.
+//! time. A key is used for its time to live, and for an hour longer while the plugin fails, and not when another
+//! plugin, or this one with another file or configuration, has taken its place: that may be the mend of a wrong key.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::PluginHost;
 use super::hook::Hook;
@@ -28,6 +29,8 @@ const ASKED_AT_MOST: u32 = 6;
 const COOL_DOWN: Duration = Duration::from_secs(10);
 /// Sets that are held of one provider.
 const HELD_AT_MOST: usize = 64;
+/// PEM texts of one answer.
+const PEMS_AT_MOST: usize = 100;
 
 /// Asks plugins for the providers that are bound to one, and the other source for the rest.
 pub struct PluginKeys {
@@ -55,6 +58,7 @@ struct Asked {
 struct Held {
     keys: Arc<KeySet>,
     until: UnixTime,
+    by: Weak<Plugin>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -76,8 +80,10 @@ impl PluginKeys {
 }
 
 impl Located {
-    fn held(&self, kid: &str) -> Option<Held> {
-        self.sets.lock().unwrap_or_else(PoisonError::into_inner).get(kid).cloned()
+    /// What this plugin gave for the id.
+    fn held(&self, kid: &str, by: &Arc<Plugin>) -> Option<Held> {
+        let sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        sets.get(kid).filter(|held| std::ptr::eq(held.by.as_ptr(), Arc::as_ptr(by))).cloned()
     }
 
     fn keep(&self, kid: &str, held: Held) {
@@ -103,7 +109,7 @@ impl KeySource for PluginKeys {
             return self.others.find_key(provider, unverified_kid, algorithm).await;
         };
         let (located, kid) = (self.located(provider), unverified_kid.unwrap_or_default());
-        let fresh = |now| located.held(kid).filter(|h| now < h.until);
+        let fresh = |now| located.held(kid, plugin).filter(|h| now < h.until);
         if let Some(held) = fresh(self.clock.now()) {
             return held.keys.choose(unverified_kid, algorithm);
         }
@@ -113,7 +119,7 @@ impl KeySource for PluginKeys {
         if let Some(held) = fresh(now) {
             return held.keys.choose(unverified_kid, algorithm);
         }
-        let stale = located.held(kid).filter(|h| now < h.until.plus(STALE_IF_ERROR));
+        let stale = located.held(kid, plugin).filter(|h| now < h.until.plus(STALE_IF_ERROR));
         if now.since(asked.since) >= COOL_DOWN || now < asked.since {
             *asked = Asked { since: now, times: 0 };
         }
@@ -142,7 +148,7 @@ fn unavailable(now: UnixTime, asked: &Asked) -> KeyError {
 
 /// The keys for this id; `None` when the provider has none.
 async fn ask(
-    plugin: &Plugin,
+    plugin: &Arc<Plugin>,
     provider: &Provider,
     kid: Option<&str>,
     algorithm: SignatureAlgorithm,
@@ -157,6 +163,11 @@ async fn ask(
     let mut keys: Vec<Value> = Vec::new();
     if let Some(set) = answer.get("jwks").and_then(|j| j.get("keys")).and_then(Value::as_array) {
         keys.extend(set.iter().cloned());
+    }
+    let pems = answer.get("pem").and_then(Value::as_object).map_or(0, Map::len);
+    if pems > PEMS_AT_MOST {
+        tracing::error!(plugin.id = plugin.id(), pems, "located keys are too many");
+        return Err(NoAnswer);
     }
     for (kid, text) in answer.get("pem").and_then(Value::as_object).into_iter().flatten() {
         let read = text.as_str().map_or(Err(pem::PemError::Label), |text| pem::to_jwk(kid, text, now));
@@ -174,5 +185,9 @@ async fn ask(
         tracing::warn!(plugin.id = plugin.id(), position, %why, "left a located key out");
     }
     let ttl = answer.get("ttl_s").and_then(Value::as_u64).map_or(SHORTEST, Duration::from_secs);
-    Ok(Some(Held { keys: Arc::new(keys), until: now.plus(ttl.clamp(SHORTEST, LONGEST)) }))
+    Ok(Some(Held {
+        keys: Arc::new(keys),
+        until: now.plus(ttl.clamp(SHORTEST, LONGEST)),
+        by: Arc::downgrade(plugin),
+    }))
 }

@@ -3,11 +3,12 @@
 //! The hash is taken of the very bytes that are copied, and the copy is what is loaded; a library's
 //! constructors run when it is loaded, so nothing may be loaded before the hash was compared.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, Metadata, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
@@ -29,7 +30,7 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 const GROUP_AND_WORLD_WRITABLE: u32 = 0o022;
 
 /// Opens without waiting: a pipe in the place of a file would keep the server until somebody writes to it.
-fn open(path: &Path) -> io::Result<File> {
+pub(super) fn open(path: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)
 }
 
@@ -42,13 +43,22 @@ fn others_can_write(of: &Metadata) -> bool {
     of.mode() & GROUP_AND_WORLD_WRITABLE != 0
 }
 
-/// The text of the lock file, which others must not be able to change. It may be a symbolic link.
+/// The text of the lock file, which others must not be able to change, nor to put another in its place. It may be a
+/// symbolic link.
 pub(super) fn read_lock_text(lock: &Path) -> Result<String, PluginLoadError> {
     let mut file = open(lock).map_err(io_error(lock, "the plugin lock cannot be opened"))?;
     let metadata = file.metadata().map_err(io_error(lock, "the plugin lock cannot be looked at"))?;
     if !metadata.is_file() || others_can_write(&metadata) {
         let what = "the plugin lock must be a file that neither group nor others can write; chmod go-w";
         return Err(PluginLoadError::Unsafe { path: lock.to_owned(), what });
+    }
+    let place = fs::canonicalize(lock).map_err(io_error(lock, "the plugin lock cannot be found"))?;
+    let directory = place.parent().unwrap_or(Path::new("/"));
+    let around =
+        fs::metadata(directory).map_err(io_error(directory, "the lock's directory cannot be looked at"))?;
+    if others_can_write(&around) {
+        let what = "group or others can write the directory of the plugin lock; chmod go-w";
+        return Err(PluginLoadError::Unsafe { path: directory.to_owned(), what });
     }
     let mut text = String::new();
     file.read_to_string(&mut text).map_err(io_error(lock, "the plugin lock cannot be read"))?;
@@ -114,7 +124,26 @@ pub(super) fn prepare_store(store: &Path) -> Result<PathBuf, PluginLoadError> {
 /// Writes the private copy, named by its hash. One that is there already is replaced whole, never
 /// written into: it may be mapped.
 pub(super) fn keep_copy(store: &Path, bytes: &[u8], hash: &[u8; 32]) -> Result<PathBuf, PluginLoadError> {
-    let copy = store.join(format!("{}.so", HEXLOWER.encode(hash)));
+    write_copy(store.join(format!("{}.so", HEXLOWER.encode(hash))), store, bytes)
+}
+
+/// The same for a library that is loaded into this process. The loader gives the mapping that it has for a path, with
+/// what an instance may have left in the library's variables; so each time after the first has a path of its own.
+fn keep_own_copy(store: &Path, bytes: &[u8], hash: &[u8; 32]) -> Result<PathBuf, PluginLoadError> {
+    static LOADED: Mutex<BTreeMap<[u8; 32], u32>> = Mutex::new(BTreeMap::new());
+    let times = {
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = loaded.entry(*hash).or_default();
+        *times += 1;
+        *times
+    };
+    if times == 1 {
+        return keep_copy(store, bytes, hash);
+    }
+    write_copy(store.join(format!("{}-{times}.so", HEXLOWER.encode(hash))), store, bytes)
+}
+
+fn write_copy(copy: PathBuf, store: &Path, bytes: &[u8]) -> Result<PathBuf, PluginLoadError> {
     let write = || {
         let mut file = tempfile::NamedTempFile::new_in(store)?;
         file.write_all(bytes)?;
@@ -154,8 +183,22 @@ pub(super) fn load_for_command(entry: Entry, services: &Services) -> Result<Plug
     load(entry, &Ground { store: store.path(), services, marker: &marker })
 }
 
+/// Whether the file is the one that the lock names.
+pub(super) fn check(entry: &Entry) -> Result<(), PluginLoadError> {
+    read_locked(entry).map(drop)
+}
+
 /// The private copy of the file that the lock names.
-pub(super) fn check_and_copy(entry: &Entry, store: &Path) -> Result<PathBuf, PluginLoadError> {
+fn check_and_copy(entry: &Entry, store: &Path) -> Result<PathBuf, PluginLoadError> {
+    let bytes = read_locked(entry)?;
+    match entry.isolation {
+        Isolation::InProcess => keep_own_copy(store, &bytes, &entry.sha256),
+        Isolation::Process { .. } => keep_copy(store, &bytes, &entry.sha256),
+    }
+}
+
+/// The bytes of the file that the lock names.
+fn read_locked(entry: &Entry) -> Result<Vec<u8>, PluginLoadError> {
     let (bytes, found) = read_checked(&entry.file)?;
     if found != entry.sha256 {
         return Err(PluginLoadError::WrongHash {
@@ -165,7 +208,7 @@ pub(super) fn check_and_copy(entry: &Entry, store: &Path) -> Result<PathBuf, Plu
             found: HEXLOWER.encode(&found),
         });
     }
-    keep_copy(store, &bytes, &found)
+    Ok(bytes)
 }
 
 /// What a plugin says of itself beyond its name.

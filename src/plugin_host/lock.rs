@@ -40,7 +40,7 @@ use super::load;
 use super::lock_grants::RawGrants;
 use super::lock_mfa::{Offer, RawMfa};
 pub use super::manifest::lock_entry;
-use super::services::ServiceGrants;
+use super::services::{ServiceGrants, printable};
 use super::view::Grants;
 
 pub(super) const DEFAULT_DEADLINE_MS: u64 = 250;
@@ -196,6 +196,7 @@ pub(super) struct Place<'a> {
 impl Place<'_> {
     pub(super) fn error(&self, span: Range<usize>, what: String) -> PluginLoadError {
         let before = self.text.get(..span.start).unwrap_or(self.text);
+        let what = printable(what.as_bytes(), what.len());
         PluginLoadError::Lock { lock: self.lock.to_owned(), line: before.matches('\n').count() + 1, what }
     }
 

@@ -5,10 +5,11 @@ use std::path::Path;
 use data_encoding::HEXLOWER;
 use serde::Deserialize;
 
+use super::check::{Described, Trial, describe_file};
 use super::error::PluginLoadError;
 use super::hook::Hook;
 use super::lock::DEFAULT_DEADLINE_MS;
-use super::{instance, load};
+use super::services::Services;
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -37,33 +38,20 @@ pub(super) struct Requests {
 
 /// The entry to paste into `plugins.lock` for a file: what the plugin says of itself and what it asks for.
 ///
-/// Loads the library into **this** process, from a private copy: its constructors and its entry function
-/// run, `create` does not. So it is for the command line, where a crash is a message and the operator has
-/// named the file, and not for the server. The library stays mapped until the process ends.
+/// Loads the library into a process of its own, from a private copy: its constructors and its entry function
+/// run, `create` does not.
 ///
 /// # Errors
 /// When the file could be changed by others, is no library, or is no plugin for this host.
-pub fn lock_entry(file: &Path) -> Result<String, PluginLoadError> {
-    let io = |what| move |source| PluginLoadError::Io { path: file.to_owned(), what, source };
-    let file = std::path::absolute(file).map_err(io("the path cannot be made absolute"))?;
-    let (bytes, sha256) = load::read_checked(&file)?;
-    let store = tempfile::tempdir().map_err(io("no private directory for a copy can be made"))?;
-    let copy = load::keep_copy(store.path(), &bytes, &sha256)?;
-    let refused = |id: &str, fault| PluginLoadError::Refused {
-        id: id.to_owned(),
-        file: file.clone(),
-        sha256: HEXLOWER.encode(&sha256),
-        fault: Box::new(fault),
-    };
-    let opened = instance::open(&copy).map_err(|fault| refused("?", fault))?;
-    let manifest = opened.manifest().map_err(|fault| refused(&opened.id, fault))?;
-    let manifest = Manifest::parse(manifest.as_deref());
+pub fn lock_entry(file: &Path, services: Services) -> Result<String, PluginLoadError> {
+    let Described { file, sha256, started, .. } = describe_file(&Trial { file, config_json: "{}", services })?;
+    let manifest = Manifest::parse(started.manifest.as_deref());
     let quote = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let list = |items: &[String]| items.iter().map(|i| quote(i)).collect::<Vec<_>>().join(", ");
     let mut lines = vec![
         "[[plugin]]".to_owned(),
-        format!("id = {}", quote(&opened.id)),
-        format!("version = {}", quote(&opened.version)),
+        format!("id = {}", quote(&started.id)),
+        format!("version = {}", quote(&started.version)),
         format!("sha256 = {}", quote(&HEXLOWER.encode(&sha256))),
         format!("file = {}", quote(&file.to_string_lossy())),
         "isolation = \"in_process\"".to_owned(),

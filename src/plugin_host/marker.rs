@@ -7,12 +7,13 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::hook::Hook;
 use super::instance::SharedPages;
+use super::load;
 use crate::clock::UnixTime;
 
 /// So many deaths …
@@ -23,11 +24,15 @@ const PLACES: usize = 256;
 const PLACE_BYTES: usize = 160;
 const RUNNING: &str = "running-";
 const DEATHS_FILE: &str = "deaths";
+const TURN_FILE: &str = "starting";
+/// More than the deaths of five minutes take.
+const DEATHS_LIMIT_BYTES: u64 = 256 << 10;
 
 /// The places of this process.
 pub(super) struct Marker {
     /// Locked as long as the process lives.
     _file: File,
+    path: PathBuf,
     places: SharedPages,
     free: Mutex<Vec<usize>>,
 }
@@ -60,14 +65,22 @@ impl Marker {
     /// # Errors
     /// When the directory cannot be read or written.
     pub(super) fn open(store: &Path, now: UnixTime) -> io::Result<(Arc<Self>, Vec<Death>)> {
+        // One server at a time: two that start at once would count a death twice.
+        let turn = File::options().create(true).truncate(false).write(true).open(store.join(TURN_FILE))?;
+        turn.lock()?;
         let deaths = gather(store, now)?;
         let mut file = tempfile::Builder::new().prefix(RUNNING).tempfile_in(store)?;
         file.write_all(&[0; PLACES * PLACE_BYTES])?;
-        let (file, _) = file.keep().map_err(|e| e.error)?;
+        let (file, path) = file.keep().map_err(|e| e.error)?;
         file.lock()?;
         let places = SharedPages::map(&file, PLACES * PLACE_BYTES)?;
         let free = (0..PLACES).rev().collect();
-        Ok((Arc::new(Self { _file: file, places, free: Mutex::new(free) }), deaths))
+        Ok((Arc::new(Self { _file: file, path, places, free: Mutex::new(free) }), deaths))
+    }
+
+    /// The process ends in an orderly way: what is inside of plugins now is no suspect.
+    pub(super) fn forget(&self) {
+        let _ = fs::remove_file(&self.path);
     }
 
     /// Marks that the plugin is entered, until the guard goes.
@@ -113,30 +126,33 @@ pub(super) fn verdict<'d>(deaths: &'d [Death], plugin: &str, sha256: &str, now: 
     deaths.iter().rev().find(|d| d.plugin == plugin && d.sha256 == sha256)
 }
 
-/// Moves what dead processes left into the list of deaths, and gives the list.
+/// Moves what dead processes left into the list of deaths, and gives the list. What cannot be read there is passed
+/// over: a broken list must not keep a server from starting.
 fn gather(store: &Path, now: UnixTime) -> io::Result<Vec<Death>> {
     let list = store.join(DEATHS_FILE);
-    let known = match fs::read_to_string(&list) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(error),
-    };
-    let mut deaths: Vec<Death> = known.lines().filter_map(Death::parse).collect();
+    let known = open_plain(&list).and_then(|file| read_start(&file, DEATHS_LIMIT_BYTES)).unwrap_or_default();
+    let mut deaths: Vec<Death> = String::from_utf8_lossy(&known).lines().filter_map(Death::parse).collect();
     deaths.retain(|d| d.at <= now && now.since(d.at) < WINDOW);
     for entry in fs::read_dir(store)? {
         let entry = entry?;
         if !entry.file_name().to_string_lossy().starts_with(RUNNING) {
             continue;
         }
-        let mut file = File::open(entry.path())?;
+        // Held until its name is gone.
+        let file = match open_plain(&entry.path()) {
+            Ok(file) => file,
+            Err(error) => {
+                tracing::warn!(path = %entry.path().display(), error = %error, "the marks of a server cannot be read");
+                continue;
+            }
+        };
         match file.try_lock() {
             Ok(()) => {}
             // That process lives.
             Err(TryLockError::WouldBlock) => continue,
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        let mut places = Vec::new();
-        file.read_to_end(&mut places)?;
+        let places = read_start(&file, (PLACES * PLACE_BYTES) as u64)?;
         let mut suspects: Vec<Death> = places.chunks(PLACE_BYTES).filter_map(|place| suspect(place, now)).collect();
         // Many calls of one plugin were inside: one death.
         suspects.sort_by(|a, b| a.plugin.cmp(&b.plugin));
@@ -148,6 +164,17 @@ fn gather(store: &Path, now: UnixTime) -> io::Result<Vec<Death>> {
     deaths.iter().try_for_each(|d| new.write_all(d.line().as_bytes()))?;
     new.persist(&list).map_err(|e| e.error)?;
     Ok(deaths)
+}
+
+fn open_plain(path: &Path) -> io::Result<File> {
+    let file = load::open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no file")) }
+}
+
+fn read_start(file: &File, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn suspect(place: &[u8], now: UnixTime) -> Option<Death> {
@@ -204,6 +231,63 @@ mod tests {
         drop(marker.enter(&Label::new("a", "abc"), Some(Hook::Signals)));
         marker._file.unlock().unwrap();
         assert!(Marker::open(dir, at(2001)).unwrap().1.is_empty());
+    }
+
+    #[test]
+    fn servers_that_start_at_once_in_one_directory_keep_their_marks() {
+        let store = tempfile::tempdir().unwrap();
+        let open = || {
+            std::thread::scope(|scope| {
+                let starts: Vec<_> =
+                    (0..16).map(|_| scope.spawn(|| Marker::open(store.path(), at(1)).unwrap().0)).collect();
+                starts.into_iter().map(|start| start.join().unwrap()).collect::<Vec<_>>()
+            })
+        };
+        die(store.path(), 1, &[("a", Hook::Signals)]);
+        let markers = open();
+        assert!(markers.iter().all(|marker| marker.path.exists()));
+        assert_eq!(Marker::open(store.path(), at(1)).unwrap().1.len(), 1, "a death is one death");
+    }
+
+    #[test]
+    fn a_server_that_ends_in_order_leaves_no_suspect() {
+        let store = tempfile::tempdir().unwrap();
+        for s in [1, 2, 3] {
+            let (marker, deaths) = Marker::open(store.path(), at(s)).unwrap();
+            assert!(deaths.is_empty());
+            std::mem::forget(marker.enter(&Label::new("a", "abc"), Some(Hook::Signals)));
+            marker.forget();
+            marker._file.unlock().unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_broken_in_the_directory_keeps_no_server_from_starting() {
+        let store = tempfile::tempdir().unwrap();
+        let dir = store.path();
+        die(dir, 100, &[("a", Hook::Signals)]);
+        for (name, bytes) in [
+            ("running-short", &b"a"[..]),
+            ("running-empty", b""),
+            ("running-noise", &[0xff; 5000]),
+            ("running-cut", b"a abc signal.signals"),
+        ] {
+            fs::write(dir.join(name), bytes).unwrap();
+        }
+        fs::create_dir(dir.join("running-directory")).unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.join("running-link")).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(dir.join("running-pipe")).status().unwrap();
+        assert!(made.success());
+        let (_, deaths) = Marker::open(dir, at(110)).unwrap();
+        assert_eq!(deaths.len(), 1, "what can be read is: {deaths:?}");
+        for noise in [&b"\xff\xfe"[..], b"1 2\n3", b"99999999999999999999 a b c\n"] {
+            let list = [noise, b"\n110000 a abc signal.signals\n"].concat();
+            fs::write(dir.join(DEATHS_FILE), list).unwrap();
+            assert_eq!(Marker::open(dir, at(110)).unwrap().1.len(), 1);
+        }
+        fs::remove_file(dir.join(DEATHS_FILE)).unwrap();
+        fs::create_dir(dir.join(DEATHS_FILE)).unwrap();
+        assert!(Marker::open(dir, at(110)).is_err(), "what happens from now on could not be kept");
     }
 
     #[test]

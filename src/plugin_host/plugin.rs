@@ -293,10 +293,11 @@ impl Drop for Place<'_> {
 pub(super) fn judge(reply: &RawReply, limit: usize) -> Answer {
     let failed = Answer::Failed;
     match reply.status {
+        // A refusal stands, whatever became of its code.
+        CS_REJECT => Answer::Rejected(reject_code(&reply.output)),
         _ if reply.overflowed => failed(Failure::Invalid),
         CS_OK => read_object(&reply.output, limit).map_or(failed(Failure::Invalid), Answer::Object),
         CS_DECLINED => Answer::Declined,
-        CS_REJECT => Answer::Rejected(reject_code(&reply.output)),
         CS_UNAVAILABLE | CS_CANCELLED => failed(Failure::Unavailable),
         CS_TIMEOUT => failed(Failure::Timeout),
         CS_INTERNAL => failed(Failure::Internal),
@@ -357,6 +358,8 @@ mod tests {
         ] {
             assert_eq!(judge(&reply(2, output)), Answer::Rejected(code.to_owned()));
         }
+        let overflowed = RawReply { overflowed: true, ..reply(2, b"") };
+        assert_eq!(judge(&overflowed), Answer::Rejected("rejected".to_owned()));
     }
 
     #[test]

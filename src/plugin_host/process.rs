@@ -4,15 +4,20 @@
 //! again, after a pause that grows from 100 ms to 30 s while it keeps dying.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak, mpsc};
 use std::time::{Duration, Instant};
 
+use countersign_plugin_sdk::abi::{CS_INVALID, CS_UNAVAILABLE};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::error::HandshakeFault as Fault;
@@ -20,7 +25,7 @@ use super::hook::Hook;
 use super::in_flight::Entered;
 use super::instance::RawReply;
 use super::pool::Pool;
-use super::services::{Granted, HostServices, Service};
+use super::services::{Granted, HostServices, INPUT_LIMIT_BYTES, LOG_LIMIT_BYTES, Service, printable};
 use super::wire::{self, Frame, Kind, Start, Started};
 
 /// How long a write to a process may take that does not read: then it is ended.
@@ -31,8 +36,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// After so long the earlier deaths are forgotten.
 const HEALTHY: Duration = Duration::from_secs(60);
-/// Requests of one plugin that the server works on at once.
-const SERVICES_AT_ONCE: usize = 8;
+/// Those that it holds, each of 1 MiB at most. A plugin asks as often as calls are inside of it, so more than this
+/// comes from one that asks without waiting.
+const SERVICES_HELD: usize = 128;
+const REFUSAL_LIMIT_BYTES: usize = 1024;
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -63,16 +70,100 @@ struct Waiting {
 
 /// One life of the process.
 struct Link {
-    writer: Mutex<UnixStream>,
+    writer: Mutex<Writer>,
+    /// The same socket, to hang up while somebody writes.
+    socket: UnixStream,
     waiting: Mutex<HashMap<u64, Waiting>>,
     next: AtomicU64,
-    child: Mutex<Child>,
+    /// Requests that are held.
+    asked: AtomicUsize,
+    child: Mutex<Living>,
+    pid: u32,
     since: Instant,
 }
 
+struct Living {
+    child: Child,
+    /// Its number may belong to another process by now.
+    is_reaped: bool,
+}
+
 impl Link {
+    /// Ends the process and what it started, and hangs up: somebody else may hold the other end of the line.
     fn kill(&self) {
-        let _ = locked(&self.child).kill();
+        // Held by whoever ends it: then it is done.
+        let living = match self.child.try_lock() {
+            Ok(living) => Some(living),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        if let Some(mut living) = living.filter(|living| !living.is_reaped) {
+            if let Ok(group) = i32::try_from(self.pid) {
+                let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+            }
+            let _ = living.child.kill();
+        }
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    /// Ends it and tells how it ended: by itself before, or now.
+    fn end(&self) -> String {
+        self.kill();
+        let mut living = locked(&self.child);
+        living.is_reaped = true;
+        living.child.wait().map_or_else(|e| e.to_string(), |status| status.to_string())
+    }
+}
+
+/// Writes to a process within a time. A limit for each write alone would let one that reads byte by byte hold its
+/// server for ever.
+struct Writer {
+    socket: UnixStream,
+    limit: Duration,
+}
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.write(bytes)
+    }
+
+    fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        let until = Instant::now() + self.limit;
+        while !bytes.is_empty() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.socket.set_write_timeout(Some(left))?;
+            match self.socket.write(bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(sent) => bytes = bytes.get(sent..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Reads from a process until a time.
+struct ReadUntil<'a> {
+    socket: &'a UnixStream,
+    until: Instant,
+}
+
+impl Read for ReadUntil<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.socket.set_read_timeout(Some(left))?;
+        self.socket.read(into)
     }
 }
 
@@ -80,31 +171,40 @@ impl Link {
 pub(super) struct Gone;
 
 impl Process {
-    /// Starts the process and the thread that looks after it. Blocks.
+    /// Starts the thread that looks after the process, and the process from there: it ends with the thread that
+    /// started it (`PR_SET_PDEATHSIG` of prctl(2)), and the caller's may be one of a pool. Blocks.
     ///
     /// # Errors
     /// When the process cannot be started, or the plugin refuses.
     pub(super) fn start(spec: Spec, services: Arc<Granted>) -> Result<(Arc<Self>, Started), Fault> {
-        let (link, reader, started) = spawn(&spec, &services)?;
-        if !started.has_no_network {
-            tracing::warn!(
-                plugin.id = %spec.plugin,
-                "this system does not let a plugin's process give up the network; its requests are not confined"
-            );
-        }
-        let process = Arc::new(Self {
-            spec,
-            services,
-            link: Mutex::new(Some(Arc::clone(&link))),
-            deaths: AtomicU32::new(0),
-            closed: AtomicBool::new(false),
-        });
-        let (weak, name) = (Arc::downgrade(&process), format!("plugin {}", process.spec.plugin));
-        std::thread::Builder::new()
-            .name(name)
-            .spawn(move || look_after(&weak, link, reader))
-            .map_err(Fault::NoThread)?;
-        Ok((process, started))
+        let (tell, told) = mpsc::channel();
+        let name = format!("plugin {}", spec.plugin);
+        // Made by the thread that stays with it: the system ends such a process with the thread that made it
+        // (PR_SET_PDEATHSIG of prctl(2)), and whoever asks for a reload may be a thread that ends.
+        let live = move || {
+            let (link, reader, started) = match spawn(&spec, &services) {
+                Ok(made) => made,
+                Err(fault) => return drop(tell.send(Err(fault))),
+            };
+            if !started.has_no_network {
+                tracing::warn!(
+                    plugin.id = %spec.plugin,
+                    "this system does not let a plugin's process give up the network; its requests are not confined"
+                );
+            }
+            let process = Arc::new(Self {
+                spec,
+                services,
+                link: Mutex::new(Some(Arc::clone(&link))),
+                deaths: AtomicU32::new(0),
+                closed: AtomicBool::new(false),
+            });
+            let weak = Arc::downgrade(&process);
+            let _ = tell.send(Ok((process, started)));
+            look_after(&weak, link, reader);
+        };
+        std::thread::Builder::new().name(name).spawn(live).map_err(Fault::NoThread)?;
+        told.recv().unwrap_or_else(|_| Err(Fault::Ended("its thread ended".to_owned())))
     }
 
     /// Sends a call. It ends without a reply when the process dies.
@@ -140,7 +240,7 @@ impl Process {
 
     /// Its process, while it runs.
     pub(super) fn pid(&self) -> Option<u32> {
-        locked(&self.link).as_ref().map(|link| locked(&link.child).id())
+        locked(&self.link).as_ref().map(|link| link.pid)
     }
 
     /// How often it died since it last ran for a minute.
@@ -165,88 +265,111 @@ impl Drop for Process {
 fn spawn(spec: &Spec, services: &Arc<Granted>) -> Result<(Arc<Link>, UnixStream, Started), Fault> {
     let failed = |error: io::Error| Fault::Ended(error.to_string());
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
-    ours.set_write_timeout(Some(WRITE_LIMIT)).map_err(failed)?;
+    let (reader, writer) = (ours.try_clone().map_err(failed)?, ours.try_clone().map_err(failed)?);
     let child = Command::new(&spec.program)
         .arg("plugin-host")
         .env_clear()
         .current_dir(Path::new("/"))
+        .process_group(0)
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .map_err(failed)?;
-    let mut reader = ours.try_clone().map_err(failed)?;
     let link = Arc::new(Link {
-        writer: Mutex::new(ours),
+        // It reads once it runs.
+        writer: Mutex::new(Writer { socket: writer, limit: spec.start_limit }),
+        socket: ours,
         waiting: Mutex::default(),
         next: AtomicU64::new(1),
-        child: Mutex::new(child),
+        asked: AtomicUsize::new(0),
+        pid: child.id(),
+        child: Mutex::new(Living { child, is_reaped: false }),
         since: Instant::now(),
     });
-    let started = handshake(spec, services, &link, &mut reader).inspect_err(|_| {
-        link.kill();
-        let _ = locked(&link.child).wait();
-    })?;
-    reader.set_read_timeout(None).map_err(failed)?;
-    Ok((link, reader, started))
+    match handshake(spec, services, &link, &reader) {
+        Ok(started) => {
+            locked(&link.writer).limit = WRITE_LIMIT;
+            reader.set_read_timeout(None).map_err(failed)?;
+            Ok((link, reader, started))
+        }
+        Err(fault) => {
+            let ended = link.end();
+            Err(if let Fault::Ended(why) = fault {
+                Fault::Ended(if why.is_empty() { ended } else { why })
+            } else {
+                fault
+            })
+        }
+    }
 }
 
+/// The fault is an `Ended` without a text when it hung up.
 fn handshake(
     spec: &Spec,
     services: &Arc<Granted>,
     link: &Arc<Link>,
-    reader: &mut UnixStream,
+    reader: &UnixStream,
 ) -> Result<Started, Fault> {
-    let failed = |error: io::Error| Fault::Ended(error.to_string());
+    let late = |error: &io::Error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+    let failed = |error: io::Error| match late(&error) {
+        true => Fault::TooSlow(spec.start_limit.as_secs()),
+        false => Fault::Ended(error.to_string()),
+    };
+    let mut reader = ReadUntil { socket: reader, until: Instant::now() + spec.start_limit };
     let start = serde_json::to_vec(&spec.start).map_err(|e| Fault::Ended(e.to_string()))?;
     wire::write(&link.writer, Kind::Start, 0, &[&start]).map_err(failed)?;
-    let until = Instant::now() + spec.start_limit;
-    let workers = Pool::new(&spec.plugin, SERVICES_AT_ONCE);
+    let workers = workers(spec);
     loop {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(Fault::TooSlow(spec.start_limit.as_secs()));
-        }
-        reader.set_read_timeout(Some(left)).map_err(failed)?;
-        let frame = match wire::read(reader) {
+        let frame = match wire::read(&mut reader) {
             Ok(Some(frame)) => frame,
-            Ok(None) => return Err(Fault::Ended(how_it_ended(link))),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => continue,
+            Ok(None) => return Err(Fault::Ended(String::new())),
             Err(error) => return Err(failed(error)),
         };
         match frame.kind {
-            Kind::Started => return serde_json::from_slice(&frame.body).map_err(|e| Fault::Ended(e.to_string())),
-            Kind::Refused => return Err(Fault::InProcess(String::from_utf8_lossy(&frame.body).into_owned())),
+            Kind::Started => return Started::read(&frame.body).map_err(|e| Fault::Ended(e.to_string())),
+            Kind::Refused => return Err(Fault::InProcess(printable(&frame.body, REFUSAL_LIMIT_BYTES))),
             _ => serve(services, link, &workers, frame),
         }
     }
 }
 
-fn how_it_ended(link: &Link) -> String {
-    locked(&link.child).wait().map_or_else(|e| e.to_string(), |status| status.to_string())
+/// For what a process asks: as many as calls, for each may wait for one answer.
+fn workers(spec: &Spec) -> Pool {
+    Pool::new(&spec.plugin, spec.start.threads)
 }
 
-/// What a process asks of the server, in any of its ages.
+/// What a process asks of the server, in any of its ages. The other end may be anybody who got into it.
 fn serve(services: &Arc<Granted>, link: &Arc<Link>, workers: &Pool, frame: Frame) {
     match frame.kind {
         Kind::Service => {
-            let (services, link) = (Arc::clone(services), Arc::clone(link));
-            workers.submit(Box::new(move || {
-                let Some((service, rest)) = frame.body.split_first() else { return };
-                let Some(service) = Service::find(*service) else { return };
-                let Some((left_ms, input)) = wire::split_u32(rest) else { return };
-                let deadline = Instant::now() + Duration::from_millis(left_ms.min(30_000).into());
-                let (status, value) = services.ask(service, input, deadline);
-                if wire::write(&link.writer, Kind::Served, frame.number, &[&status.to_le_bytes(), &value]).is_err()
-                {
+            let number = frame.number;
+            let answer = move |link: &Link, status: i32, value: &[u8]| {
+                if wire::write(&link.writer, Kind::Served, number, &[&status.to_le_bytes(), value]).is_err() {
                     link.kill();
                 }
+            };
+            if frame.body.len() > INPUT_LIMIT_BYTES + 64 {
+                return answer(link, CS_INVALID, &[]);
+            }
+            if link.asked.fetch_add(1, Ordering::Relaxed) >= SERVICES_HELD {
+                link.asked.fetch_sub(1, Ordering::Relaxed);
+                return answer(link, CS_UNAVAILABLE, &[]);
+            }
+            let (services, link) = (Arc::clone(services), Arc::clone(link));
+            let received = Instant::now();
+            workers.submit(Box::new(move || {
+                if let Some((status, value)) = ask(&services, &frame.body, received) {
+                    answer(&link, status, &value);
+                }
+                link.asked.fetch_sub(1, Ordering::Relaxed);
             }));
         }
         Kind::Log => {
             let Some((level, body)) = wire::split_u32(&frame.body) else { return };
             if let Ok((message, fields)) = serde_json::from_slice::<(String, String)>(body) {
-                services.log(level, &message, &fields);
+                let line = |text: &str| printable(text.as_bytes(), LOG_LIMIT_BYTES);
+                services.log(level, &line(&message), &line(&fields));
             }
         }
         Kind::Count => {
@@ -258,15 +381,21 @@ fn serve(services: &Arc<Granted>, link: &Arc<Link>, workers: &Pool, frame: Frame
     }
 }
 
+fn ask(services: &Granted, body: &[u8], received: Instant) -> Option<(i32, Vec<u8>)> {
+    let (service, rest) = body.split_first()?;
+    let (left_ms, input) = wire::split_u32(rest)?;
+    let deadline = received + Duration::from_millis(left_ms.min(30_000).into());
+    Some(services.ask(Service::find(*service)?, input, deadline))
+}
+
 fn look_after(process: &Weak<Process>, mut link: Arc<Link>, mut reader: UnixStream) {
     loop {
         if let Some(alive) = process.upgrade() {
-            let services = Arc::clone(&alive.services);
+            let (services, workers) = (Arc::clone(&alive.services), workers(&alive.spec));
             drop(alive);
-            follow(&services, &link, &mut reader);
+            follow(&services, &link, &mut reader, &workers);
         }
-        link.kill();
-        let ended = how_it_ended(&link);
+        let ended = link.end();
         // Whoever waits learns of it: the calls go.
         locked(&link.waiting).clear();
         match restart(process, &link, &ended) {
@@ -276,11 +405,10 @@ fn look_after(process: &Weak<Process>, mut link: Arc<Link>, mut reader: UnixStre
     }
 }
 
-fn follow(services: &Arc<Granted>, link: &Arc<Link>, reader: &mut UnixStream) {
-    let workers = Pool::new("services", SERVICES_AT_ONCE);
+fn follow(services: &Arc<Granted>, link: &Arc<Link>, reader: &mut UnixStream, workers: &Pool) {
     while let Ok(Some(frame)) = wire::read(reader) {
         if frame.kind != Kind::Reply {
-            serve(services, link, &workers, frame);
+            serve(services, link, workers, frame);
             continue;
         }
         let Some(waiting) = locked(&link.waiting).remove(&frame.number) else { continue };

@@ -34,8 +34,15 @@ pub(super) struct Origin {
     marker: Arc<Marker>,
     deaths: Vec<Death>,
     retired: AtomicUsize,
-    /// One at a time; the hash of the lock that was read last.
-    reading: Mutex<[u8; 32]>,
+    /// One at a time.
+    reading: Mutex<Read>,
+}
+
+/// Locks that were read, by their hash.
+struct Read {
+    used: [u8; 32],
+    /// One that failed after something of a plugin had run.
+    refused: Option<[u8; 32]>,
 }
 
 /// What a reload did.
@@ -64,17 +71,22 @@ impl Origin {
             what: "the marks of running plugins cannot be kept",
             source,
         })?;
-        let reading = Mutex::new(sha256(text.as_bytes()));
+        let reading = Mutex::new(Read { used: sha256(text.as_bytes()), refused: None });
         let retired = AtomicUsize::new(0);
         let origin = Self { lock: lock.to_owned(), store, services, marker, deaths, retired, reading };
         let plugins = entries.into_iter().map(|entry| origin.start(entry)).collect::<Result<_, _>>()?;
         Ok((origin, plugins))
     }
 
+    /// Whether it died inside of this plugin often enough to keep it out.
+    fn verdict(&self, entry: &Entry) -> Option<&Death> {
+        let now = self.services.clock.now();
+        marker::verdict(&self.deaths, &entry.id, &HEXLOWER.encode(&entry.sha256), now)
+    }
+
     fn start(&self, entry: Entry) -> Result<Arc<Plugin>, PluginLoadError> {
         let sha256 = HEXLOWER.encode(&entry.sha256);
-        let now = self.services.clock.now();
-        if let Some(death) = marker::verdict(&self.deaths, &entry.id, &sha256, now) {
+        if let Some(death) = self.verdict(&entry) {
             tracing::error!(
                 plugin.id = %entry.id,
                 plugin.sha256 = %sha256,
@@ -106,31 +118,46 @@ impl PluginHost {
     pub fn reload(&self) -> Result<Option<Reloaded>, PluginLoadError> {
         let Some(origin) = &self.origin else { return Ok(None) };
         let mut read = origin.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = self.exchange(origin, &mut read);
-        let outcome = match &result {
-            Ok(None) => return result,
-            Ok(Some(_)) => "ok",
-            Err(_) => "refused",
-        };
-        metrics::counter!("countersign_plugin_reloads_total", "outcome" => outcome).increment(1);
+        let result = load::read_lock_text(&origin.lock).and_then(|text| self.exchange(origin, &mut read, &text));
+        count(&result);
         result
     }
 
-    fn exchange(&self, origin: &Origin, read: &mut [u8; 32]) -> Result<Option<Reloaded>, PluginLoadError> {
-        let text = load::read_lock_text(&origin.lock)?;
+    /// The same for the watch, which remembers what it saw before. A text is used when it was the same twice: an
+    /// editor that writes it in place must not have half of the plugins taken out. One that failed after something
+    /// of a plugin had run is not tried again: each attempt may leave a library mapped, and a thread that hangs.
+    fn reload_settled(&self, seen: &mut Option<[u8; 32]>) -> Result<Option<Reloaded>, PluginLoadError> {
+        let Some(origin) = &self.origin else { return Ok(None) };
+        let mut read = origin.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = load::read_lock_text(&origin.lock).inspect_err(|_| *seen = None)?;
         let hash = sha256(text.as_bytes());
-        if hash == *read {
+        if seen.replace(hash) != Some(hash) || read.refused == Some(hash) {
             return Ok(None);
         }
-        let entries = lock::parse(&origin.lock, &text)?;
+        let result = self.exchange(origin, &mut read, &text);
+        count(&result);
+        result
+    }
+
+    fn exchange(&self, origin: &Origin, read: &mut Read, text: &str) -> Result<Option<Reloaded>, PluginLoadError> {
+        let hash = sha256(text.as_bytes());
+        if hash == read.used {
+            return Ok(None);
+        }
+        let entries = lock::parse(&origin.lock, text)?;
         let old = self.plugins();
+        let is_new = |entry: &&Entry| !old.iter().any(|p| p.entry == **entry);
+        // Whatever is wrong with files is found before anything of one of them runs.
+        for entry in entries.iter().filter(is_new).filter(|entry| origin.verdict(entry).is_none()) {
+            load::check(entry)?;
+        }
         let mut next = Vec::with_capacity(entries.len());
         let mut started = Vec::new();
         for entry in entries {
             match old.iter().find(|p| p.entry == entry) {
                 Some(same) => next.push(Arc::clone(same)),
                 None => {
-                    let plugin = origin.start(entry)?;
+                    let plugin = origin.start(entry).inspect_err(|_| read.refused = Some(hash))?;
                     started.push(plugin.id().to_owned());
                     next.push(plugin);
                 }
@@ -140,13 +167,28 @@ impl PluginHost {
         let gone: Vec<Arc<Plugin>> = old.iter().filter(|p| !goes_on(p)).map(Arc::clone).collect();
         drop(old);
         self.plugins.store(Arc::new(next));
-        *read = hash;
+        *read = Read { used: hash, refused: None };
         let retired: Vec<String> = gone.iter().map(|p| p.id().to_owned()).collect();
         let kept = self.plugins().len() - started.len();
         origin.retire(gone);
         tracing::info!(started = started.join(" "), retired = retired.join(" "), kept, "plugins exchanged");
         Ok(Some(Reloaded { started, retired, kept }))
     }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.marker.forget();
+    }
+}
+
+fn count(result: &Result<Option<Reloaded>, PluginLoadError>) {
+    let outcome = match result {
+        Ok(None) => return,
+        Ok(Some(_)) => "ok",
+        Err(_) => "refused",
+    };
+    metrics::counter!("countersign_plugin_reloads_total", "outcome" => outcome).increment(1);
 }
 
 impl Origin {
@@ -179,8 +221,8 @@ pub struct WatchGuard {
     _stop: Sender<()>,
 }
 
-/// Looks at the lock file every second, and loads again when its text changed. A lock that cannot be
-/// used is logged once, and the plugins go on as they are.
+/// Looks at the lock file every second, and loads again when its text changed and stayed as it is for that long. A
+/// lock that cannot be used is logged once, and the plugins go on as they are.
 ///
 /// # Errors
 /// When no thread can be started.
@@ -188,10 +230,10 @@ pub fn watch(host: &Arc<PluginHost>) -> std::io::Result<WatchGuard> {
     let (stop, stopped) = channel::<()>();
     let weak = Arc::downgrade(host);
     std::thread::Builder::new().name("plugins".to_owned()).spawn(move || {
-        let mut told = None;
+        let (mut told, mut seen) = (None, None);
         while stopped.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
             let Some(host) = Weak::upgrade(&weak) else { return };
-            let error = host.reload().err().map(|error| error.to_string());
+            let error = host.reload_settled(&mut seen).err().map(|error| error.to_string());
             if let Some(error) = error.as_ref().filter(|e| told.as_ref() != Some(*e)) {
                 tracing::error!(error, "plugins not reloaded; the old ones go on");
             }

@@ -20,6 +20,8 @@ use crate::secret::{Entropy, SystemEntropy};
 
 /// The longest that one request of a plugin may take.
 pub(super) const FETCH_LIMIT: Duration = Duration::from_secs(3);
+/// The longest that a plugin waits for its store.
+const STORE_LIMIT: Duration = Duration::from_secs(3);
 const REQUEST_BODY_LIMIT_BYTES: usize = 256 << 10;
 const SECRET_LIMIT_BYTES: u64 = 64 << 10;
 const KEY_LIMIT_BYTES: usize = 128;
@@ -27,6 +29,12 @@ const VALUE_LIMIT_BYTES: usize = 64 << 10;
 const TTL_LIMIT_S: u32 = 30 * 86_400;
 /// Series of counters that one plugin may open.
 const SERIES_LIMIT: usize = 100;
+/// The most that a service takes.
+pub(super) const INPUT_LIMIT_BYTES: usize = 1 << 20;
+/// The most of a log line's message, and of its fields.
+pub(super) const LOG_LIMIT_BYTES: usize = 2048;
+/// Log lines of one plugin in a second, in and outside of calls.
+const LOG_LINES_PER_SECOND: u32 = 200;
 
 /// Where a plugin's requests may go.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -68,13 +76,13 @@ pub trait PluginHttp: Send + Sync {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KvUnavailable;
 
-/// Small values of plugins, shared by the nodes of one store. Blocks.
+/// Small values of plugins, shared by the nodes of one store. Blocks, for `limit` at most.
 pub trait PluginKv: Send + Sync {
     /// The value, unless it has expired.
     ///
     /// # Errors
     /// When the store does not answer.
-    fn get(&self, plugin: &str, key: &[u8]) -> Result<Option<Vec<u8>>, KvUnavailable>;
+    fn get(&self, plugin: &str, key: &[u8], limit: Duration) -> Result<Option<Vec<u8>>, KvUnavailable>;
     /// Keeps the value; `None` removes the key. `false`: the plugin would hold more than `limit_bytes`.
     ///
     /// # Errors
@@ -85,6 +93,7 @@ pub trait PluginKv: Send + Sync {
         key: &[u8],
         value: Option<(&[u8], Duration)>,
         limit_bytes: u64,
+        limit: Duration,
     ) -> Result<bool, KvUnavailable>;
 }
 
@@ -169,29 +178,59 @@ fn unpack_kv_set(input: &[u8]) -> Option<(&[u8], &[u8], u32)> {
     Some((key, value, u32::from_le_bytes(*ttl)))
 }
 
+/// At most `limit` bytes, without control characters: a plugin cannot forge log lines.
+pub(super) fn printable(bytes: &[u8], limit: usize) -> String {
+    let cut = String::from_utf8_lossy(&bytes[..bytes.len().min(limit)]);
+    cut.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 /// The services as one plugin may use them.
 pub(super) struct Granted {
     plugin: String,
     grants: ServiceGrants,
     services: Services,
     series: Mutex<BTreeSet<String>>,
+    lines: Mutex<Lines>,
+}
+
+/// Log lines since a time.
+struct Lines {
+    since: Instant,
+    told: u32,
+    left_out: u64,
+}
+
+impl Lines {
+    /// Whether another line may be told now, and how many were left out before it.
+    fn next(&mut self, now: Instant) -> Option<u64> {
+        let left_out = if now.duration_since(self.since) >= Duration::from_secs(1) {
+            std::mem::replace(self, Self { since: now, told: 0, left_out: 0 }).left_out
+        } else {
+            0
+        };
+        if self.told >= LOG_LINES_PER_SECOND {
+            self.left_out += 1;
+            return None;
+        }
+        self.told += 1;
+        Some(left_out)
+    }
 }
 
 impl Granted {
     pub(super) fn new(plugin: &str, grants: ServiceGrants, services: Services) -> Self {
-        Self { plugin: plugin.to_owned(), grants, services, series: Mutex::default() }
+        let lines = Mutex::new(Lines { since: Instant::now(), told: 0, left_out: 0 });
+        Self { plugin: plugin.to_owned(), grants, services, series: Mutex::default(), lines }
     }
 
-    fn fetch(&self, input: &[u8], deadline: Instant) -> (CsStatus, Vec<u8>) {
+    fn fetch(&self, input: &[u8], left: Duration) -> (CsStatus, Vec<u8>) {
         let Some(http) = &self.services.http else { return (CS_REJECT, Vec::new()) };
         let Ok(request) = serde_json::from_slice::<HttpRequest>(input) else { return (CS_INVALID, Vec::new()) };
         if request.body.as_ref().is_some_and(|b| b.len() > REQUEST_BODY_LIMIT_BYTES) {
             return (CS_INVALID, Vec::new());
         }
-        let left = deadline.saturating_duration_since(Instant::now()).min(FETCH_LIMIT);
         let begun = Instant::now();
-        let answer =
-            if left.is_zero() { Err(FetchFault::Timeout) } else { http.fetch(&self.grants.fetch, request, left) };
+        let answer = http.fetch(&self.grants.fetch, request, left.min(FETCH_LIMIT));
         let (status, outcome, answer) = match answer {
             Ok(response) => (CS_OK, "ok", serde_json::to_vec(&response).unwrap_or_default()),
             Err(FetchFault::Invalid) => (CS_INVALID, "invalid", Vec::new()),
@@ -209,19 +248,19 @@ impl Granted {
         (status, answer)
     }
 
-    fn kv_get(&self, key: &[u8]) -> (CsStatus, Vec<u8>) {
+    fn kv_get(&self, key: &[u8], left: Duration) -> (CsStatus, Vec<u8>) {
         let Some(kv) = &self.services.kv else { return (CS_REJECT, Vec::new()) };
         if !(1..=KEY_LIMIT_BYTES).contains(&key.len()) {
             return (CS_INVALID, Vec::new());
         }
-        match kv.get(&self.plugin, key) {
+        match kv.get(&self.plugin, key, left.min(STORE_LIMIT)) {
             Ok(Some(value)) => (CS_OK, value),
             Ok(None) => (CS_DECLINED, Vec::new()),
             Err(KvUnavailable) => (CS_UNAVAILABLE, Vec::new()),
         }
     }
 
-    fn kv_set(&self, input: &[u8]) -> CsStatus {
+    fn kv_set(&self, input: &[u8], left: Duration) -> CsStatus {
         let Some(kv) = &self.services.kv else { return CS_REJECT };
         let Some((key, value, ttl_s)) = unpack_kv_set(input) else { return CS_INVALID };
         if !(1..=KEY_LIMIT_BYTES).contains(&key.len()) || value.len() > VALUE_LIMIT_BYTES {
@@ -231,7 +270,7 @@ impl Granted {
             return CS_INVALID;
         }
         let value = (!value.is_empty()).then(|| (value, Duration::from_secs(ttl_s.into())));
-        match kv.set(&self.plugin, key, value, self.grants.kv_bytes) {
+        match kv.set(&self.plugin, key, value, self.grants.kv_bytes, left.min(STORE_LIMIT)) {
             Ok(true) => CS_OK,
             Ok(false) => CS_REJECT,
             Err(KvUnavailable) => CS_UNAVAILABLE,
@@ -271,10 +310,15 @@ impl HostServices for Granted {
         if !self.offers(service) {
             return (CS_REJECT, Vec::new());
         }
+        // Nobody waits for the call any more: what it would change is not expected.
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return (CS_TIMEOUT, Vec::new());
+        }
         match service {
-            Service::Fetch => self.fetch(input, deadline),
-            Service::KvGet => self.kv_get(input),
-            Service::KvSet => (self.kv_set(input), Vec::new()),
+            Service::Fetch => self.fetch(input, left),
+            Service::KvGet => self.kv_get(input, left),
+            Service::KvSet => (self.kv_set(input, left), Vec::new()),
             Service::Secret => self.secret(input),
         }
     }
@@ -299,7 +343,9 @@ impl HostServices for Granted {
         let told: Value = serde_json::from_str(labels_json).unwrap_or_default();
         for (name, value) in told.as_object().into_iter().flatten().take(4) {
             let Some(value) = value.as_str().filter(|v| v.len() <= 64) else { continue };
-            if word(name, 32) && name != "plugin" && name != "metric" {
+            // A name that the exporter would have to change could become one that is there, or `__name__`.
+            let is_name = word(name, 32) && name.starts_with(|c: char| c.is_ascii_lowercase());
+            if is_name && name != "plugin" && name != "metric" {
                 labels.push((name.clone(), value.to_owned()));
             }
         }
@@ -323,6 +369,11 @@ impl HostServices for Granted {
 
     fn log(&self, level: u32, message: &str, fields: &str) {
         let plugin = self.plugin.as_str();
+        let next = self.lines.lock().unwrap_or_else(PoisonError::into_inner).next(Instant::now());
+        let Some(left_out) = next else { return };
+        if left_out > 0 {
+            tracing::warn!(plugin.id = plugin, left_out, "a plugin says too much; lines were left out");
+        }
         match level {
             CS_LOG_ERROR => tracing::error!(plugin.id = plugin, message, fields, "plugin says"),
             CS_LOG_WARN => tracing::warn!(plugin.id = plugin, message, fields, "plugin says"),
@@ -331,5 +382,22 @@ impl HostServices for Granted {
             CS_LOG_TRACE => tracing::trace!(plugin.id = plugin, message, fields, "plugin says"),
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_cannot_forge_log_lines_or_flood_them() {
+        assert_eq!(printable(b"a\nlevel=error\x1b[31m \xff", 64), "a level=error [31m \u{fffd}");
+        assert_eq!(printable(&[b'x'; 5000], LOG_LIMIT_BYTES).len(), LOG_LIMIT_BYTES);
+        let begun = Instant::now();
+        let mut lines = Lines { since: begun, told: 0, left_out: 0 };
+        let told = (0..1000).filter(|_| lines.next(begun).is_some()).count();
+        assert_eq!(told, usize::try_from(LOG_LINES_PER_SECOND).unwrap());
+        let later = begun + Duration::from_secs(1);
+        assert_eq!((lines.next(later), lines.next(later)), (Some(800), Some(0)));
     }
 }

@@ -6,6 +6,9 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use super::instance::{MANIFEST_LIMIT_BYTES, TEXT_LIMIT_BYTES};
+use super::services::printable;
+
 /// More than any answer, request or configuration needs.
 const BODY_LIMIT_BYTES: usize = 4 << 20;
 const HEAD_BYTES: usize = 13;
@@ -77,6 +80,16 @@ pub(super) struct Started {
     pub(super) may_block: bool,
     /// Whether the process has no network.
     pub(super) has_no_network: bool,
+}
+
+impl Started {
+    /// What a process says of itself, made fit for lists and terminals: it may be another program by now.
+    pub(super) fn read(body: &[u8]) -> serde_json::Result<Self> {
+        let told: Self = serde_json::from_slice(body)?;
+        let word = |text: &str| printable(text.as_bytes(), TEXT_LIMIT_BYTES);
+        let manifest = told.manifest.filter(|text| text.len() <= MANIFEST_LIMIT_BYTES);
+        Ok(Self { id: word(&told.id), version: word(&told.version), vendor: word(&told.vendor), manifest, ..told })
+    }
 }
 
 #[derive(Debug)]

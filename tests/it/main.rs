@@ -1,6 +1,7 @@
 //! All integration tests in one binary: each further one would link the whole server again.
 
 mod admin;
+mod apart;
 mod cli;
 mod cli_tools;
 mod crash;
@@ -12,9 +13,11 @@ mod openapi;
 mod people;
 mod plugin_abi;
 mod plugin_crash;
+mod plugin_hostile;
 mod plugin_life;
 mod plugin_memory;
 mod plugin_process;
+mod plugin_reload;
 mod plugin_tools;
 mod policies;
 mod policy_defs;

@@ -284,6 +284,8 @@ fn files_and_directories_that_others_can_write_are_refused() {
         .unwrap()
         .to_string();
     assert!(refusal.contains("plugin lock must be a file"), "{refusal}");
+    fs::set_permissions(bench.path(""), Permissions::from_mode(0o777)).unwrap();
+    assert!(bench.refusal().contains("directory of the plugin lock"));
 }
 
 #[test]
@@ -427,17 +429,17 @@ async fn the_file_may_be_exchanged_while_its_copy_runs() {
 fn the_entry_that_is_written_for_a_plugin_loads_it() {
     let bench = Bench::new();
     let list = bench.rust(IP_LIST, "countersign.ip_list");
-    let text = lock_entry(&list.file).unwrap();
+    let text = lock_entry(&list.file, bench.services()).unwrap();
     assert!(text.contains("facts = [\"request.ip\"]"), "{text}");
     let bench = bench.lock_text(&text.replace("config = {}", OFFICE));
     assert_eq!(bench.must_load().describe()[0].sha256, list.sha256);
 
     let hours = Bench::new();
-    let text = lock_entry(&hours.office_hours().file).unwrap();
+    let text = lock_entry(&hours.office_hours().file, hours.services()).unwrap();
     assert_eq!(hours.lock_text(&text).must_load().describe()[0].id, "countersign.office_hours");
 
     let both = Bench::new();
-    let text = lock_entry(&both.rust(MISBEHAVING, "").file).unwrap();
+    let text = lock_entry(&both.rust(MISBEHAVING, "").file, both.services()).unwrap();
     assert!(text.contains("hooks = [\"signal.signals\", \"provider.enrich\", "), "{text}");
     assert!(both.lock_text(&text).refusal().contains("needs bind"), "the operator must name the providers");
 }
@@ -446,10 +448,10 @@ fn the_entry_that_is_written_for_a_plugin_loads_it() {
 fn no_entry_is_written_for_what_is_no_plugin() {
     let bench = Bench::new();
     let wrong = bench.install_bytes(b"text", "no.so");
-    assert!(lock_entry(&wrong.file).unwrap_err().to_string().contains("not a loadable library"));
+    assert!(lock_entry(&wrong.file, bench.services()).unwrap_err().to_string().contains("not a loadable library"));
     let old = bench.fixture(&["-DMAJOR=7"]);
-    assert!(lock_entry(&old.file).unwrap_err().to_string().contains("needs ABI 7"));
-    assert!(lock_entry(Path::new("absent.so")).is_err());
+    assert!(lock_entry(&old.file, bench.services()).unwrap_err().to_string().contains("needs ABI 7"));
+    assert!(lock_entry(Path::new("absent.so"), bench.services()).is_err());
 }
 
 #[test]

@@ -112,6 +112,19 @@ async fn a_process_that_was_killed_answers_again() {
     until_it_answers(&host, ID).await;
 }
 
+/// Linux ends a process that asked for it with the thread that started it, and not with the server's last one.
+#[tokio::test]
+async fn a_process_outlives_the_thread_that_had_it_loaded() {
+    let bench = Bench::new();
+    let entry = apart(&bench, "signals = \"ok\"");
+    let bench = bench.lock(&entry);
+    let (host, bench) = std::thread::spawn(move || (bench.must_load(), bench)).join().unwrap();
+    let pid = host.describe()[0].pid.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(signal(&host, ID).await.is_some() && is_alive(pid), "{:?}", host.describe());
+    drop(bench);
+}
+
 #[tokio::test]
 async fn a_process_that_hangs_is_ended_when_three_calls_are_stuck() {
     let bench = Bench::new();

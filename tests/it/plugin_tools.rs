@@ -72,6 +72,93 @@ fn check_finds_what_does_not() {
 }
 
 #[test]
+fn files_that_attack_the_commands_are_findings_and_messages() {
+    let bench = Bench::new();
+    let mut foreign = fs::read(bench.hostile(&[]).file).unwrap();
+    // e_machine of an ELF header: RISC-V.
+    foreign[18] = 0xf3;
+    let foreign = bench.install_bytes(&foreign, "foreign.so").file;
+    let (code, report) = check(&foreign, "{}");
+    assert_eq!(code, Some(1), "{report}");
+    assert!(report.contains("not a loadable library"), "{report}");
+
+    let leaving = bench.hostile(&["-DEARLY=leave"]).file;
+    let (code, report) = check(&leaving, "{}");
+    assert_eq!(code, Some(1), "{report}");
+    assert!(report.contains("ended while it started: exit status: 0"), "{report}");
+    let locked = program().args(["plugin", "lock"]).arg(&leaving).output().unwrap();
+    assert_eq!(locked.status.code(), Some(2), "{}", text(&locked));
+    assert!(locked.stdout.is_empty() && text(&locked).contains("ended while it started"), "{}", text(&locked));
+
+    // The answer has a member whose name would clear the screen.
+    let entry = bench.hostile(&[
+        "-DACT=fixed",
+        "-DHOOK=\"provider.locate_keys\"",
+        "-DANSWER=\"{\\\"pem\\\":{\\\"\\\\u001b[2J\\\":7}}\"",
+    ]);
+    let (code, report) = check(&entry.file, "{}");
+    assert_eq!(code, Some(1), "{report}");
+    assert!(report.contains("/pem/ [2J") && !report.contains('\u{1b}'), "{report:?}");
+
+    let (_, report) = check(&bench.hostile(&["-DHOOK=\"signal.signal\""]).file, "{}");
+    assert!(report.contains("the hook \"signal.signal\", which is none"), "{report}");
+
+    let pipe = bench.path("lib/pipe.so");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for file in [Path::new("/dev/zero"), &pipe, &bench.path("lib")] {
+        for command in ["check", "lock", "bench"] {
+            let output = program().args(["plugin", command]).arg(file).output().unwrap();
+            assert_eq!(output.status.code(), Some(2), "{command} {file:?}: {}", text(&output));
+            assert!(text(&output).contains("must be a regular file"), "{command} {file:?}: {}", text(&output));
+        }
+    }
+}
+
+#[test]
+fn locks_that_editors_and_people_write_are_read_or_named() {
+    let bench = Bench::new();
+    let entry = bench.install_bytes(b"no library", "lib.so");
+    let lock = bench.path("other.lock");
+    let list = |text: &str| {
+        fs::write(&lock, text).unwrap();
+        let output = program().args(["plugin", "list", "--lock"]).arg(&lock).output().unwrap();
+        (output.status.code(), self::text(&output))
+    };
+    let with = |id: &str, sha256: &str, file: &str| {
+        format!(
+            "[[plugin]]\nid = \"{id}\"\nversion = \"1\"\nsha256 = \"{sha256}\"\nfile = \"{file}\"\nhooks = [\"signal.signals\"]\n"
+        )
+    };
+    let plain = with("a", &entry.sha256, "lib/lib.so");
+    for fine in
+        [format!("\u{feff}{plain}"), plain.replace('\n', "\r\n"), with("a", &entry.sha256, "lib/../lib/lib.so")]
+    {
+        let (code, told) = list(&fine);
+        assert_eq!(code, Some(0), "{told}");
+        assert!(told.contains("as locked"), "{told}");
+    }
+    for (wrong, part) in [
+        (with("a", &entry.sha256.to_uppercase(), "lib/lib.so"), "sha256 is not 64 lower-case hex digits"),
+        (with("../a", &entry.sha256, "lib/lib.so"), "id \"../a\" is not"),
+        (with("a\\u001b[2J", &entry.sha256, "lib/lib.so"), "is not 1 to 64"),
+        (format!("{plain}{plain}"), "stands here twice"),
+        ("\0".to_owned(), "other.lock:1"),
+    ] {
+        let (code, told) = list(&wrong);
+        assert_eq!(code, Some(2), "{told}");
+        assert!(told.contains(part) && !told.contains('\u{1b}'), "{told:?}");
+    }
+    for file in ["", "lib", "/dev/zero", "lib/absent.so"] {
+        let (code, told) = list(&with("a", &entry.sha256, file));
+        assert_eq!(code, Some(1), "{file}: {told}");
+    }
+    let many: String = (0..10_000).map(|n| with(&format!("p{n}"), &entry.sha256, "lib/lib.so")).collect();
+    let begun = std::time::Instant::now();
+    assert_eq!(list(&many).0, Some(0));
+    assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{:?}", begun.elapsed());
+}
+
+#[test]
 fn list_tells_whether_the_files_are_the_locked_ones() {
     let bench = Bench::new();
     let entry = bench.office_hours();
@@ -106,7 +193,8 @@ fn new_refuses_names_that_are_none_and_folders_that_are_there() {
     let new = |name: &str| {
         program().args(["plugin", "new", "--language", "c", name]).current_dir(dir.path()).output().unwrap()
     };
-    for name in ["", "A", "../x", "a/b", "1a"] {
+    fs::write(dir.path().join("file"), "").unwrap();
+    for name in ["", "A", "../x", "a/b", "1a", "a b", "a\"b", "a'b", "a\nb", "ä", ".", "--help-me", "file"] {
         assert_eq!(new(name).status.code(), Some(2), "{name}");
     }
     assert_eq!(new("dusk").status.code(), Some(0));

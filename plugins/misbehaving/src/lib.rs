@@ -53,6 +53,8 @@ enum Mode {
     Reject,
     /// Refuses it with a code that is none.
     RejectBadly,
+    /// Refuses it with a code that the host does not take.
+    RejectHugely,
     /// Has nothing to say.
     Decline,
     /// Says that something is out of reach.
@@ -161,6 +163,7 @@ impl Misbehaving {
             Mode::Silent => Outcome::Bytes(Vec::new()),
             Mode::Reject => Outcome::Reject("sanctioned".to_owned()),
             Mode::RejectBadly => Outcome::Reject("<b>No & never</b>".to_owned()),
+            Mode::RejectHugely => Outcome::Reject("x".repeat(2 << 20)),
             Mode::Decline => Outcome::Declined,
             Mode::Unavailable => Outcome::Unavailable("asked to be out of reach".to_owned()),
             Mode::Abort => std::process::abort(),

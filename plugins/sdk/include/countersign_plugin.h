@@ -32,9 +32,10 @@ enum {
 typedef struct { const uint8_t *ptr; size_t len; } cs_str;
 /* How the host hands a value over: the callee copies what it wants to keep. user is the caller's own. */
 typedef void (*cs_take)(void *user, cs_str value);
-/* Host-owned output, written with put() by the called thread before it returns. */
+/* Host-owned output, written with put() by the called thread before it returns; otherwise put() gives CS_INVALID. */
 typedef struct cs_sink cs_sink;
-/* One call: its deadline and its log budget. Not used after the call returned. */
+/* One call: its deadline and its log budget. Not used after the call returned, nor on another thread: then services
+ * give CS_INVALID, remaining_ms() gives 0, log() does nothing. Neither of the two is an address. */
 typedef struct cs_call cs_call;
 
 enum { CS_LOG_ERROR = 1, CS_LOG_WARN = 2, CS_LOG_INFO = 3, CS_LOG_DEBUG = 4, CS_LOG_TRACE = 5 };
@@ -44,14 +45,14 @@ typedef struct cs_host {
   uint32_t size, abi_minor;
   void *ctx; /* first argument of the functions below that take one */
   /* Copies json; a second put() replaces the first. More than 1 MiB: CS_INVALID, and the call counts
-   * as failed. The host may accept less for an operation (64 KiB for enrich and signals). */
+   * as failed, unless it gives CS_REJECT. The host may accept less for an operation (64 KiB for enrich and signals). */
   cs_status (*put)(cs_sink *, cs_str json);
   /* NULL: not offered, or not granted by the lock file. */
   const void *(*get_extension)(void *ctx, const char *id);
   /* Milliseconds left; 0 or less: stop now. */
   int64_t (*remaining_ms)(const cs_call *);
   /* call is NULL in create and on the plugin's own threads. fields_json may be empty. No secrets,
-   * tokens or personal data. Cut at 2 KiB, at most 32 lines for one call. */
+   * tokens or personal data. Cut at 2 KiB, at most 32 lines for one call and 200 a second for a plugin. */
   void (*log)(void *ctx, const cs_call *, uint32_t level, cs_str msg, cs_str fields_json);
 } cs_host;
 
@@ -94,7 +95,7 @@ typedef struct { uint32_t size; const char *manifest_json; cs_op selftest; } cs_
 /* Host extensions. ctx is cs_host.ctx; call is NULL in create and on the plugin's own threads, and such a
  * request has 10 s. take is called at most once, on the calling thread, before the function returns, and
  * only when that gives CS_OK. CS_DECLINED: there is no such value. CS_REJECT: the lock file does not grant
- * it. CS_UNAVAILABLE, CS_TIMEOUT: try later. CS_INVALID: the request makes no sense. */
+ * it. CS_UNAVAILABLE: try later. CS_TIMEOUT: no time is left. CS_INVALID: the request makes no sense. */
 #define CS_HOST_HTTP "countersign.host.http/1"
 typedef struct {
   uint32_t size;
@@ -115,7 +116,8 @@ typedef struct {
   cs_status (*secret)(void *ctx, const cs_call *, cs_str name, cs_take take, void *user);
   int64_t (*now_unix_ms)(void *ctx, const cs_call *);
   cs_status (*random)(void *ctx, uint8_t *buf, size_t len);
-  /* Adds to a counter; metric is 1 to 48 of a-z 0-9 _, labels_json may be empty. */
+  /* Adds to a counter; metric is 1 to 48 of a-z 0-9 _, labels_json may be empty: names of 1 to 32 of a-z 0-9 _, a
+   * letter first, and texts of at most 64 bytes; the first four. */
   void (*count)(void *ctx, const cs_call *, cs_str metric, double value, cs_str labels_json);
 } cs_host_env;
 

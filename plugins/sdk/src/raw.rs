@@ -159,7 +159,8 @@ unsafe fn operate<P: Plugin, I: DeserializeOwned>(
     };
     // SAFETY: `output` is a live sink of this call.
     let written = unsafe { put(host, output, &answer) };
-    if written == CS_OK { status } else { written }
+    // A refusal stands without its code.
+    if written == CS_OK || status == CS_REJECT { status } else { written }
 }
 
 /// One function of the header for one method of a trait.

@@ -1,6 +1,7 @@
 //! Codes that go to the endpoint of a tenant over HTTP and come back as the answer to a challenge.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,8 +22,8 @@ pub const KEY: &[u8] = b"a key of thirty-two bytes, random";
 
 #[derive(Clone)]
 pub struct Received {
-    id: String,
-    idempotency_key: String,
+    pub id: String,
+    pub idempotency_key: String,
     time: String,
     signatures: String,
     pub body: String,
@@ -35,6 +36,8 @@ pub struct Receiver {
     pub statuses: Arc<Mutex<VecDeque<u16>>>,
     /// Bodies of answers; empty ones when there is none left.
     pub answers: Arc<Mutex<VecDeque<String>>>,
+    /// Whether answers are held back.
+    pub holds: Arc<AtomicBool>,
 }
 
 impl Endpoint for Receiver {
@@ -46,6 +49,9 @@ impl Endpoint for Receiver {
         let (time, signatures) = (header("webhook-timestamp"), header("webhook-signature"));
         let body = request.take_body().into_string().await?;
         self.received.lock().unwrap().push(Received { id, idempotency_key, time, signatures, body });
+        while self.holds.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let status = StatusCode::from_u16(self.statuses.lock().unwrap().pop_front().unwrap_or(202)).unwrap();
         let answer = self.answers.lock().unwrap().pop_front().unwrap_or_default();
         Ok(answer.with_status(status).into_response())
@@ -65,7 +71,7 @@ impl Receiver {
     }
 }
 
-fn is_signed(message: &Received) -> bool {
+pub fn is_signed(message: &Received) -> bool {
     let signed = format!("{}.{}.{}", message.id, message.time, message.body);
     let key = hmac::Key::new(hmac::HMAC_SHA256, KEY);
     message.signatures.split(' ').all(|signature| {

@@ -140,6 +140,21 @@ async fn located_keys_verify_tokens_as_jwks_and_as_pem() {
 }
 
 #[tokio::test]
+async fn keys_that_another_plugin_located_are_not_used() {
+    let keys = |jwk: Value| toml::Value::try_from(json!({"jwks": {"keys": [jwk]}, "ttl_s": 86_400})).unwrap();
+    let (right, wrong) = (keys(shared_rsa().jwk("rsa-1")), keys(shared_rsa().jwk("rsa-2")));
+    let bench = Bench::new();
+    let entry = provider_hook(bench.misbehaving(&format!("keys = {right}")), "provider.locate_keys");
+    let mut running = start(bench, &entry, &[]).await;
+    running.service.sign_in(&running.service.issuer.token().sign()).await.signed_in();
+    let next = running.bench.misbehaving(&format!("keys = {wrong}"));
+    running.bench.relock(&provider_hook(next, "provider.locate_keys"));
+    let plugins = std::sync::Arc::clone(running.service.plugins());
+    tokio::task::spawn_blocking(move || plugins.reload()).await.unwrap().unwrap();
+    running.service.sign_in(&running.service.issuer.token().sign()).await.expect(401, "unknown_key");
+}
+
+#[tokio::test]
 async fn a_small_located_key_is_no_key_and_an_absent_one_is_503() {
     let mut small = shared_rsa().jwk("rsa-1");
     small["n"] = BASE64URL_NOPAD.encode(&[0xff; 128]).into();

@@ -20,19 +20,20 @@ use crate::support::issuer::{TestIssuer, TestKey, shared_rsa};
 use crate::support::plugins::{Bench, Entry, FIREBASE, HEADER_TOKEN, LINE};
 use crate::support::service::{Service, Setup};
 
-const KID: &str = "f3d1c2b4-0000-4000-8000-000000000001";
-const SIGNER: &str = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/app/web/50dc6c495c0c9188";
-const CHANNEL_SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub const KID: &str = "f3d1c2b4-0000-4000-8000-000000000001";
+pub const SIGNER: &str =
+    "arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/app/web/50dc6c495c0c9188";
+pub const CHANNEL_SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// Answers with one text whatever is asked, until it is told to fail.
-struct Publisher {
-    url: String,
+pub struct Publisher {
+    pub url: String,
     body: Arc<Mutex<Option<String>>>,
-    fetches: Arc<AtomicUsize>,
+    pub fetches: Arc<AtomicUsize>,
 }
 
 impl Publisher {
-    async fn start(body: String) -> Self {
+    pub async fn start(body: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (body, fetches) = (Arc::new(Mutex::new(Some(body))), Arc::new(AtomicUsize::new(0)));
@@ -55,7 +56,7 @@ impl Publisher {
     }
 }
 
-fn entry(bench: &Bench, library: &str, id: &str, hooks: &[&str], grants: &str, config: &str) -> Entry {
+pub fn entry(bench: &Bench, library: &str, id: &str, hooks: &[&str], grants: &str, config: &str) -> Entry {
     let entry = bench.rust(library, id).hooks(hooks).with("deadline_ms = 10000\nbind = [\"acme\", \"firebase\"]");
     entry.with(&format!("grants = {{ http = [\"127.0.0.1\"]{grants} }}\nconfig = {{ {config} }}"))
 }
@@ -67,7 +68,7 @@ async fn start(bench: Bench, entry: &Entry, more_config: &str) -> (Service, Benc
     (Service::start_with(setup).await, bench)
 }
 
-fn signing_input(encoding: &Encoding, header: &Value, claims: &Value) -> String {
+pub fn signing_input(encoding: &Encoding, header: &Value, claims: &Value) -> String {
     let encode = |value: &Value| encoding.encode(value.to_string().as_bytes());
     format!("{}.{}", encode(header), encode(claims))
 }

@@ -4,6 +4,8 @@
 pub mod clock;
 pub mod issuer;
 pub mod plugins;
+pub mod program;
 pub mod service;
 pub mod sessions;
+pub mod tls;
 pub mod wire;

@@ -166,6 +166,12 @@ impl Bench {
         self.c(&root.join("tests/it/support/plugin_fixture.c"), switches)
     }
 
+    /// The C plugin that attacks its host, built with these switches.
+    pub fn hostile(&self, switches: &[&str]) -> Entry {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        self.c(&root.join("tests/it/support/plugin_hostile.c"), switches)
+    }
+
     pub fn office_hours(&self) -> Entry {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let source = root.join("plugins/office_hours_c/office_hours.c");

@@ -111,6 +111,8 @@ pub struct Setup {
     pub policies_config: String,
     pub plugins_lock: Option<PathBuf>,
     pub base_path: String,
+    /// Certificates that a program of its own trusts. Then nothing is fetched without TLS, nor from loopback.
+    pub trusted: Option<PathBuf>,
 }
 
 impl Default for Setup {
@@ -125,6 +127,7 @@ impl Default for Setup {
             policies_config: String::new(),
             plugins_lock: None,
             base_path: String::new(),
+            trusted: None,
         }
     }
 }
@@ -274,15 +277,7 @@ impl Service {
 
     /// Sends any request, and checks the answer against the document.
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
-        let request = request.build().unwrap();
-        let (method, path) = (request.method().as_str().to_lowercase(), request.url().path().to_owned());
-        let response = self.client.execute(request).await.unwrap();
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let text = response.text().await.unwrap();
-        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
-        let answer = Answer { status, headers, text, body };
-        check_documented(&method, &path, &answer, self.test_mode);
-        answer
+        ask(&self.client, request, self.test_mode).await
     }
 
     pub async fn post(&self, path: &str, body: Value) -> Answer {
@@ -334,7 +329,21 @@ impl Service {
     }
 }
 
-fn configuration(dir: &Path, issuer: &TestIssuer, setup: &Setup) -> String {
+/// Sends a request, and checks the answer against the document.
+pub(super) async fn ask(client: &reqwest::Client, request: reqwest::RequestBuilder, test_mode: bool) -> Answer {
+    let request = request.build().unwrap();
+    let (method, path) = (request.method().as_str().to_lowercase(), request.url().path().to_owned());
+    let response = client.execute(request).await.unwrap();
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let text = response.text().await.unwrap();
+    let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+    let answer = Answer { status, headers, text, body };
+    check_documented(&method, &path, &answer, test_mode);
+    answer
+}
+
+/// What a server of such a setup reads, with its data in this directory.
+pub(super) fn configuration(dir: &Path, issuer: &TestIssuer, setup: &Setup) -> String {
     let path = |name: &str| dir.join(name).display().to_string();
     let plugins = setup.plugins_lock.as_ref().map_or(String::new(), |lock| {
         let secrets = lock.with_file_name("secrets");
@@ -344,7 +353,7 @@ fn configuration(dir: &Path, issuer: &TestIssuer, setup: &Setup) -> String {
         r#"
 [server]
 public_url = "http://127.0.0.1:8080"
-allow_insecure_issuers = true
+allow_insecure_issuers = {}
 base_path = {:?}
 {}
 [limits]
@@ -372,6 +381,7 @@ client_ids = ["{}", "app-ios"]
 algorithms = ["RS256", "PS256", "ES256", "ES384", "EdDSA"]
 {}
 "#,
+        setup.trusted.is_none(),
         setup.base_path,
         setup.server,
         setup.limits,
@@ -381,7 +391,7 @@ algorithms = ["RS256", "PS256", "ES256", "ES384", "EdDSA"]
         setup.policies_config,
         setup.tenant,
         setup.more_config,
-        issuer.url,
+        if setup.trusted.is_some() { issuer.url.replace("http:", "https:") } else { issuer.url.clone() },
         TestIssuer::CLIENT,
         setup.provider,
     )
