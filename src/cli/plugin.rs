@@ -54,8 +54,8 @@ pub(super) enum Plugin {
         #[command(flatten)]
         trial: TrialArgs,
         /// Calls of each hook.
-        #[arg(long, default_value_t = 10_000)]
-        calls: usize,
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+        calls: u32,
     },
 }
 
@@ -139,9 +139,9 @@ fn list(lock: &Path, json: bool) -> Result<u8, Failure> {
     Ok(if fine { FINE } else { FINDINGS })
 }
 
-fn measure(args: &TrialArgs, calls: usize) -> Result<u8, Failure> {
+fn measure(args: &TrialArgs, calls: u32) -> Result<u8, Failure> {
     let runtime = runtime()?;
-    let trial = args.trial()?;
+    let (trial, calls) = (args.trial()?, calls as usize);
     let mut rows = Vec::new();
     for isolation in ["process", "in_process"] {
         let driven = if isolation == "process" { Driven::apart(&trial) } else { Driven::here(&trial) };

@@ -77,7 +77,12 @@ pub fn run() -> io::Result<()> {
     };
     if start.describe_only {
         return match instance::open(Path::new(&start.copy)).and_then(|opened| describe(&opened)) {
-            Ok(started) => wire::write(&out, Kind::Started, 0, &[&serde_json::to_vec(&started)?]),
+            Ok(started) => {
+                wire::write(&out, Kind::Started, 0, &[&serde_json::to_vec(&started)?])?;
+                // An end before it is told to would look like a death.
+                let _ = reader.join();
+                Ok(())
+            }
             Err(fault) => wire::write(&out, Kind::Refused, 0, &[fault.to_string().as_bytes()]),
         };
     }

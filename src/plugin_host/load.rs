@@ -124,23 +124,26 @@ pub(super) fn prepare_store(store: &Path) -> Result<PathBuf, PluginLoadError> {
 /// Writes the private copy, named by its hash. One that is there already is replaced whole, never
 /// written into: it may be mapped.
 pub(super) fn keep_copy(store: &Path, bytes: &[u8], hash: &[u8; 32]) -> Result<PathBuf, PluginLoadError> {
-    write_copy(store.join(format!("{}.so", HEXLOWER.encode(hash))), store, bytes)
+    write_copy(copy_path(store, hash), store, bytes)
 }
 
 /// The same for a library that is loaded into this process. The loader gives the mapping that it has for a path, with
 /// what an instance may have left in the library's variables; so each time after the first has a path of its own.
 fn keep_own_copy(store: &Path, bytes: &[u8], hash: &[u8; 32]) -> Result<PathBuf, PluginLoadError> {
-    static LOADED: Mutex<BTreeMap<[u8; 32], u32>> = Mutex::new(BTreeMap::new());
+    static LOADED: Mutex<BTreeMap<PathBuf, u32>> = Mutex::new(BTreeMap::new());
+    let plain = copy_path(store, hash);
     let times = {
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-        let times = loaded.entry(*hash).or_default();
+        let times = loaded.entry(plain.clone()).or_default();
         *times += 1;
         *times
     };
-    if times == 1 {
-        return keep_copy(store, bytes, hash);
-    }
-    write_copy(store.join(format!("{}-{times}.so", HEXLOWER.encode(hash))), store, bytes)
+    let own = if times == 1 { plain } else { plain.with_extension(format!("{times}.so")) };
+    write_copy(own, store, bytes)
+}
+
+fn copy_path(store: &Path, hash: &[u8; 32]) -> PathBuf {
+    store.join(format!("{}.so", HEXLOWER.encode(hash)))
 }
 
 fn write_copy(copy: PathBuf, store: &Path, bytes: &[u8]) -> Result<PathBuf, PluginLoadError> {

@@ -352,17 +352,13 @@ fn serve(services: &Arc<Granted>, link: &Arc<Link>, workers: &Pool, frame: Frame
             if frame.body.len() > INPUT_LIMIT_BYTES + 64 {
                 return answer(link, CS_INVALID, &[]);
             }
-            if link.asked.fetch_add(1, Ordering::Relaxed) >= SERVICES_HELD {
-                link.asked.fetch_sub(1, Ordering::Relaxed);
-                return answer(link, CS_UNAVAILABLE, &[]);
-            }
-            let (services, link) = (Arc::clone(services), Arc::clone(link));
+            let Some(held) = Held::take(link) else { return answer(link, CS_UNAVAILABLE, &[]) };
+            let services = Arc::clone(services);
             let received = Instant::now();
             workers.submit(Box::new(move || {
                 if let Some((status, value)) = ask(&services, &frame.body, received) {
-                    answer(&link, status, &value);
+                    answer(&held.0, status, &value);
                 }
-                link.asked.fetch_sub(1, Ordering::Relaxed);
             }));
         }
         Kind::Log => {
@@ -378,6 +374,22 @@ fn serve(services: &Arc<Granted>, link: &Arc<Link>, workers: &Pool, frame: Frame
             }
         }
         _ => {}
+    }
+}
+
+/// A request that the server holds.
+struct Held(Arc<Link>);
+
+impl Held {
+    fn take(link: &Arc<Link>) -> Option<Self> {
+        let held = Self(Arc::clone(link));
+        if link.asked.fetch_add(1, Ordering::Relaxed) < SERVICES_HELD { Some(held) } else { None }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.asked.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

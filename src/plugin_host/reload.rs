@@ -193,6 +193,10 @@ fn count(result: &Result<Option<Reloaded>, PluginLoadError>) {
 
 impl Origin {
     fn retire(&self, gone: Vec<Arc<Plugin>>) {
+        for plugin in &gone {
+            // Its calls set it no more; those of its successor do.
+            metrics::gauge!("countersign_plugin_stuck_calls", "plugin" => plugin.id().to_owned()).set(0.0);
+        }
         let mapped = gone.iter().filter(|p| p.is_mapped()).count();
         let retired = self.retired.fetch_add(mapped, Ordering::Relaxed) + mapped;
         metrics::gauge!("countersign_plugin_retired_mappings").set(u32::try_from(retired).unwrap_or(u32::MAX));

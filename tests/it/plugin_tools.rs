@@ -180,6 +180,10 @@ fn list_tells_whether_the_files_are_the_locked_ones() {
 fn bench_measures_both_isolations() {
     let bench = Bench::new();
     let file = bench.office_hours().file;
+    for wrong in ["0", "-1", "10000001", "18446744073709551615"] {
+        let output = program().args(["plugin", "bench", "--calls", wrong]).arg(&file).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{wrong}: {}", text(&output));
+    }
     let output = program().args(["plugin", "bench", "--calls", "50", "--json"]).arg(file).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     let rows: Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use countersign::mfa::delivery::POLL_PAUSE;
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -66,6 +68,11 @@ impl World {
     }
 }
 
+/// The channel is asked once a second whether the user has answered.
+async fn until_asked_again() {
+    tokio::time::sleep(POLL_PAUSE + Duration::from_millis(50)).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_is_confirmed_although_its_process_was_killed_in_between() {
     let world = World::start().await;
@@ -76,14 +83,18 @@ async fn a_push_is_confirmed_although_its_process_was_killed_in_between() {
     for _ in 0..2 {
         world.says("pending");
         world.confirm(&challenge).await.expect(400, "mfa_pending");
+        until_asked_again().await;
     }
     let pid = world.program.plugin_pid().expect("it runs");
     killed_inside(&world.program, world.confirm(&challenge)).await.expect(503, "channel_unavailable");
     world.program.until_another_than(pid, 1).await;
+    until_asked_again().await;
     world.says("pending");
     world.confirm(&challenge).await.expect(400, "mfa_pending");
+    until_asked_again().await;
     world.says("denied");
     world.confirm(&challenge).await.expect(400, "invalid_mfa_code");
+    until_asked_again().await;
     world.says("approved");
     world.confirm(&challenge).await.signed_in();
     world.confirm(&challenge).await.expect(400, "challenge_used");
@@ -98,20 +109,21 @@ async fn a_push_is_confirmed_although_its_process_was_killed_in_between() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refused_pushes_and_one_that_nobody_could_judge_are_the_attempts_of_a_challenge() {
+async fn refused_pushes_are_the_attempts_of_a_challenge_and_one_that_nobody_could_judge_is_none() {
     let world = World::start().await;
     let challenge = world.challenge("one").await;
     assert_eq!(world.send(&challenge).await.status, 200);
     let pid = world.program.plugin_pid().expect("it runs");
     killed_inside(&world.program, world.confirm(&challenge)).await.expect(503, "channel_unavailable");
     world.program.until_another_than(pid, 1).await;
-    for _ in 0..4 {
+    for _ in 0..5 {
+        until_asked_again().await;
         world.says("denied");
         world.confirm(&challenge).await.expect(400, "invalid_mfa_code");
     }
     world.says("approved");
     world.confirm(&challenge).await.expect(400, "challenge_expired");
-    assert_eq!(world.receiver.received().len(), 5, "nobody is asked about an ended challenge");
+    assert_eq!(world.receiver.received().len(), 6, "nobody is asked about an ended challenge");
 }
 
 #[tokio::test(flavor = "multi_thread")]
