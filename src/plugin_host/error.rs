@@ -124,6 +124,11 @@ pub enum HandshakeFault {
         /// The hook.
         hook: &'static str,
     },
+    /// It needs what its own process does not have.
+    #[error(
+        "it opens connections itself, and a process of its own has no network; write isolation = \"in_process\""
+    )]
+    NeedsNetwork,
     /// `create` gave an error.
     #[error("create refused with status {status}: {message}")]
     CreateRefused {

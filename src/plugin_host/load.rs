@@ -16,6 +16,7 @@ use data_encoding::HEXLOWER;
 use super::error::{HandshakeFault, PluginLoadError};
 use super::instance::{self, Instance, Opened};
 use super::lock::{Entry, Isolation};
+use super::manifest::Manifest;
 use super::marker::{Label, Marker};
 use super::plugin::{Plugin, Runner};
 use super::pool::Pool;
@@ -247,6 +248,9 @@ fn start(entry: &Entry, copy: PathBuf, ground: &Ground<'_>) -> Result<(Runner, T
             let program = ground.services.program.clone();
             let spec = Spec { program, plugin: entry.id.clone(), start, start_limit: START_LIMIT };
             let (process, started) = Process::start(spec, services)?;
+            if Manifest::parse(started.manifest.as_deref()).requests.network {
+                return Err(HandshakeFault::NeedsNetwork);
+            }
             let traits = Traits {
                 vendor: started.vendor,
                 is_thread_safe: started.is_thread_safe,

@@ -34,6 +34,8 @@ pub(super) struct Requests {
     http: Vec<String>,
     pub(super) secrets: Vec<String>,
     kv_kib: u64,
+    /// It opens connections itself, and not through the host.
+    pub(super) network: bool,
 }
 
 /// The entry to paste into `plugins.lock` for a file: what the plugin says of itself and what it asks for.
@@ -56,6 +58,9 @@ pub fn lock_entry(file: &Path, services: Services) -> Result<String, PluginLoadE
         format!("file = {}", quote(&file.to_string_lossy())),
         "isolation = \"in_process\"".to_owned(),
     ];
+    if manifest.requests.network {
+        lines.push("# It opens connections itself: a process of its own has no network.".to_owned());
+    }
     if manifest.hooks.is_empty() {
         lines.push("# The plugin has no manifest: name its hooks.".to_owned());
     }

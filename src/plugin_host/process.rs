@@ -245,7 +245,8 @@ impl Process {
 
     /// How often it died since it last ran for a minute.
     pub(super) fn deaths(&self) -> u32 {
-        self.deaths.load(Ordering::Relaxed)
+        let is_healthy = locked(&self.link).as_ref().is_some_and(|link| link.since.elapsed() >= HEALTHY);
+        if is_healthy { 0 } else { self.deaths.load(Ordering::Relaxed) }
     }
 }
 

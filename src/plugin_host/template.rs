@@ -80,6 +80,7 @@ const SDK: &[(&str, &str)] = &[
     ("testkit.rs", include_str!("../../plugins/sdk/src/testkit.rs")),
 ];
 
+const SDK_NAME: &str = "countersign-plugin-sdk";
 const SDK_MANIFEST: &str = include_str!("templates/sdk.toml");
 
 const RUST_MANIFEST: &str = include_str!("templates/cargo.toml");
@@ -100,6 +101,9 @@ pub fn write_template(directory: &Path, name: &str, language: Language, kind: Ki
         && name.starts_with(|c: char| c.is_ascii_lowercase());
     if !fine {
         return Err(io::Error::other("a name is 1 to 40 of a-z 0-9 and -, and begins with a letter"));
+    }
+    if name == SDK_NAME {
+        return Err(io::Error::other("that is the name of the SDK, which comes with the plugin"));
     }
     if language == Language::C && kind != Kind::Signal {
         return Err(io::Error::other(C_KINDS));

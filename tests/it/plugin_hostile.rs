@@ -379,6 +379,19 @@ async fn who_does_not_wait_any_more_has_no_place_in_the_queue() {
 }
 
 #[tokio::test]
+async fn who_opens_connections_itself_gets_no_process_without_a_network() {
+    let switches = ["-DREQUESTS=\"\\\"network\\\":true\""];
+    let bench = Bench::new();
+    let entry = apart(&bench, &switches, 10_000);
+    let refusal = bench.lock(&entry).refusal();
+    assert!(refusal.contains("has no network; write isolation = \"in_process\""), "{refusal}");
+    let bench = Bench::new();
+    let entry = bench.hostile(&switches).with("deadline_ms = 10000");
+    let host = bench.lock(&entry).must_load();
+    assert_eq!(signal(&host).await, Some(json!({})));
+}
+
+#[tokio::test]
 async fn a_refusal_stands_without_its_code() {
     let bench = Bench::new();
     let entry = bench.misbehaving("enrich = \"reject_hugely\"").hooks(&["provider.enrich"]);

@@ -198,7 +198,8 @@ fn new_refuses_names_that_are_none_and_folders_that_are_there() {
         program().args(["plugin", "new", "--language", "c", name]).current_dir(dir.path()).output().unwrap()
     };
     fs::write(dir.path().join("file"), "").unwrap();
-    for name in ["", "A", "../x", "a/b", "1a", "a b", "a\"b", "a'b", "a\nb", "ä", ".", "--help-me", "file"] {
+    const SDK: &str = "countersign-plugin-sdk";
+    for name in ["", "A", "../x", "a/b", "1a", "a b", "a\"b", "a'b", "a\nb", "ä", ".", "--help-me", "file", SDK] {
         assert_eq!(new(name).status.code(), Some(2), "{name}");
     }
     assert_eq!(new("dusk").status.code(), Some(0));

@@ -4,7 +4,6 @@
 //! hooks = ["mfa.begin"]
 //! method = "email"
 //! deadline_ms = 10000
-//! max_in_flight = 32                        # it waits for the mail server
 //! grants = { secrets = ["smtp_password"] }
 //!
 //! [plugin.config]
@@ -23,7 +22,8 @@
 //! ```
 //!
 //! Other keys: `port`, and `ca_pem`, certificates that are trusted instead of the system's. It opens connections
-//! itself, so it runs in the server's process only: a process of its own (`isolation = "process"`) has no network.
+//! itself, so it runs in the server's process only: a process of its own (`isolation = "process"`) has no network, and it is
+//! refused there.
 //!
 //! A message that the mail server refuses for its recipient (550, 551, 553) is refused; anything else, such as a
 //! wrong password or a full queue, means that the channel is out of reach. Nothing is sent twice.
@@ -200,7 +200,7 @@ export!(
     Smtp: [mfa],
     id = "countersign.mfa_smtp",
     vendor = "Countersign",
-    requests = { secrets = ["smtp_password"] }
+    requests = { secrets = ["smtp_password"], network = true }
 );
 
 #[cfg(test)]

@@ -86,8 +86,9 @@ typedef struct { uint32_t size; cs_op begin, verify; } cs_ext_mfa;
 #define CS_EXT_EVENT "countersign.event/1"
 typedef struct { uint32_t size; cs_op observe; } cs_ext_event;
 /* manifest_json: {"hooks": […], "requests": {"facts": […], "claims": […], "http": ["host"], "secrets":
- * ["name"], "kv_kib": 64}}, static, ends with NUL; a text and not an operation, since before create there
- * is no host to put() with. The lock file grants what the manifest requests, or less.
+ * ["name"], "kv_kib": 64, "network": true}}, static, ends with NUL; a text and not an operation, since before
+ * create there is no host to put() with. The lock file grants what the manifest requests, or less. "network": the
+ * plugin opens connections itself, so a process of its own, which has no network, is refused.
  * selftest: fails inside on purpose (a Rust plugin panics) and must give CS_INTERNAL; self is NULL. */
 #define CS_EXT_META "countersign.meta/1"
 typedef struct { uint32_t size; const char *manifest_json; cs_op selftest; } cs_ext_meta;

@@ -17,7 +17,8 @@
 /// | `event` | [`Observer`](crate::Observer) | `event.observe` |
 ///
 /// `requests`, and each member of it, may be left out; it is what `plugin lock` writes as `grants`. A plugin
-/// that requests `http` is marked as one that waits for I/O. The version is the crate's. Once per crate.
+/// that requests `http` is marked as one that waits for I/O, and so is one with `network = true`, which says that it opens
+/// connections itself: it is refused with `isolation = "process"`, where there is no network. The version is the crate's. Once per crate.
 #[macro_export]
 macro_rules! export {
     (@list) => { "" };
@@ -35,6 +36,7 @@ macro_rules! export {
     (@key http) => { "http" };
     (@key secrets) => { "secrets" };
     (@key kv_kib) => { "kv_kib" };
+    (@key network) => { "network" };
     (@value [$($item:literal),* $(,)?]) => { concat!("[", $crate::export!(@list $($item),*), "]") };
     (@value $number:literal) => { stringify!($number) };
     (@requests) => { "" };
@@ -45,6 +47,7 @@ macro_rules! export {
         )
     };
     (@flag http) => { $crate::abi::CS_FLAG_BLOCKING };
+    (@flag network) => { $crate::abi::CS_FLAG_BLOCKING };
     (@flag $other:ident) => { 0 };
     // One operation of a table, when the list names its trait.
     (@op signal signal $plugin:ty) => { ::core::option::Option::Some($crate::raw::signals::<$plugin>) };

@@ -350,6 +350,9 @@ MAYBE_UNUSED static cs_status nothing(const cs_call *call, cs_sink *out) {
 #ifndef ACT
 #define ACT nothing
 #endif
+#ifndef REQUESTS
+#define REQUESTS ""
+#endif
 #ifndef HOOK
 #define HOOK "signal.signals"
 #endif
@@ -394,7 +397,7 @@ static void destroy(void *self) {
 
 static const void *get_extension(void *self, const char *id) {
   static const cs_ext_signal SIGNAL = {sizeof(cs_ext_signal), signals};
-  static const cs_ext_meta META = {sizeof(cs_ext_meta), "{\"hooks\":[\"" HOOK "\"],\"requests\":{}}", NULL};
+  static const cs_ext_meta META = {sizeof(cs_ext_meta), "{\"hooks\":[\"" HOOK "\"],\"requests\":{" REQUESTS "}}", NULL};
   static const cs_ext_provider KEYS = {sizeof(cs_ext_provider), signals, NULL, NULL};
   (void)self;
   if (strcmp(id, CS_EXT_PROVIDER) == 0) return &KEYS;
