@@ -183,11 +183,12 @@ impl ChallengeVerifier {
             MfaMethod::BackupCode => self.passing_backup_code(&attempt, answer.code),
             _ => self.passing_factor(&attempt, answer.code, now),
         };
+        if is_poll {
+            // What the user says on the device counts like a code, and what ended the challenge while it was asked for
+            // comes first.
+            opened(self.challenges.begin_attempt(request).await?)?;
+        }
         let Some(passed) = passed else {
-            if is_poll {
-                // A refusal on the device counts like a wrong code.
-                opened(self.challenges.begin_attempt(request).await?)?;
-            }
             let record = self.record(&attempt, PastEnd::MfaFailed, now);
             if !self.observer.is_idle() {
                 self.observer.observe(record.clone());
@@ -278,7 +279,7 @@ impl ChallengeVerifier {
                 judged == Judged::Right
             }
         };
-        Ok(right.then_some(if is_poll { Passed::Confirmed } else { Passed::SentCode }))
+        Ok(right.then_some(Passed::SentCode))
     }
 
     fn record(&self, attempt: &OpenAttempt, end: PastEnd, now: UnixTime) -> SignInRecord {

@@ -278,7 +278,7 @@ async fn complete(
         Passed::BackupCode { factor, hash } => {
             backup_codes::spend(connection, user, factor, &hash, record.at).await?
         }
-        Passed::SentCode | Passed::Confirmed => true,
+        Passed::SentCode => true,
     };
     if !spent {
         sqlx::query("UPDATE challenges SET used_at = NULL WHERE id = ?1")
@@ -287,9 +287,7 @@ async fn complete(
             .await?;
         return Ok(CompletionResult::CodeUsed);
     }
-    if passed != Passed::Confirmed {
-        take_back(&mut *connection, challenge, user, record.at).await?;
-    }
+    take_back(&mut *connection, challenge, user, record.at).await?;
     if let (Some(identity), None) = (&link, owner) {
         insert_identity(&mut *connection, identity, user, record.at).await?;
     }
