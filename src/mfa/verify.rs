@@ -256,6 +256,11 @@ impl ChallengeVerifier {
         code: &str,
     ) -> Result<Option<Passed>, ChallengeError> {
         let challenge = attempt.challenge.id;
+        let channel = self.channels.find(&attempt.challenge.tenant, method);
+        if channel.is_some_and(|channel| !attempt.challenge.lets(&channel)) {
+            let (method, allowed) = (method.to_string(), "another method".to_owned());
+            return Err(ChallengeError::Method { method, allowed });
+        }
         let found = self.deliveries.find_delivery(challenge, method).await?;
         let Some(Delivery { delivery_id, sealed_code, reference }) = found else { return Ok(None) };
         let code = code.trim();

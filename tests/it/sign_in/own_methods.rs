@@ -185,3 +185,34 @@ async fn a_confirmation_is_no_wrong_attempt_afterwards() {
     running.verify(&token, "email", "000000").await.expect(400, "invalid_mfa_code");
     running.verify(&token, "email", "000000").await.expect(429, "mfa_locked");
 }
+
+#[tokio::test]
+async fn a_method_that_was_made_weaker_does_not_answer_what_was_asked_of_the_strong_one() {
+    let demand = "risk.require_strength(\"strong\", \"new_device\");";
+    let running = start(&["mfa.begin"], "strength = \"strong\"", demand).await;
+    let service = &running.service;
+    let token = challenge(service).await.challenged()["challenge_token"].clone();
+    let code = async || {
+        assert_eq!(send(service, &token, "acme.voice").await.status, 200);
+        running.received().pop().unwrap()["data"]["code"].as_str().unwrap().to_owned()
+    };
+    let relock = |from: &str, to: &str| {
+        let lock = running._kept.0.write();
+        let text = std::fs::read_to_string(&lock).unwrap();
+        assert!(text.contains(from));
+        std::fs::write(&lock, text.replace(from, to)).unwrap();
+        service.plugins().reload().unwrap().expect("another lock");
+    };
+    let sent = code().await;
+    relock("strength = \"strong\"", "strength = \"weak\"");
+    running.verify(&token, "acme.voice", &sent).await.expect(400, "mfa_method_not_allowed");
+    service.clock.advance(Duration::from_secs(20));
+    let messages = running.received().len();
+    send(service, &token, "acme.voice").await.expect(400, "mfa_method_not_allowed");
+    assert_eq!(running.received().len(), messages, "nothing goes out by it");
+    challenge(service).await.expect(403, "sign_in_denied");
+    relock("strength = \"strong\"", "strength = \"strong\" # again");
+    service.clock.advance(Duration::from_secs(20));
+    let sent = code().await;
+    running.verify(&token, "acme.voice", &sent).await.signed_in();
+}
