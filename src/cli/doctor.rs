@@ -19,7 +19,7 @@ use crate::scripts::PolicyHost;
 use crate::scripts::cases::run_cases;
 use crate::secret::SystemEntropy;
 use crate::session::keys::KeyRing;
-use crate::store::{Store, StoreOptions};
+use crate::store::{OpenError, Store, StoreOptions};
 use crate::vault::Vault;
 
 #[derive(clap::Args)]
@@ -108,12 +108,11 @@ async fn examine_store(settings: &Settings, vault: Option<&Vault>, findings: &mu
     let store = match Store::open_read_only(&StoreOptions { url: settings.store_url.clone() }).await {
         Ok(store) => store,
         Err(error) => {
-            findings.fail(
-                UNREACHABLE,
-                "store",
-                error.to_string(),
-                "countersign migrate makes it and brings it up to date",
-            );
+            let mend = match error {
+                OpenError::Ahead { .. } => "run the newer build, or restore a backup from before it",
+                _ => "countersign migrate makes it and brings it up to date",
+            };
+            findings.fail(UNREACHABLE, "store", error.to_string(), mend);
             return settings.directory();
         }
     };

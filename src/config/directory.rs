@@ -84,9 +84,9 @@ impl LiveDirectory {
         tenant: &Arc<Tenant>,
         name: &str,
         settings: &Map<String, Value>,
+        mut findings: Findings,
     ) -> Result<providers::Read, Vec<String>> {
         let layers = read_table("providers", &[("tenant", tenant.id.as_str()), ("name", name)], settings)?;
-        let mut findings = Findings::default();
         let tenants = std::slice::from_ref(tenant);
         let tables = layers.tables("providers");
         let read = tables.first().and_then(|table| providers::read(table, tenants, self.upstream, &mut findings));
@@ -123,7 +123,7 @@ impl LiveDirectory {
         });
         let (provider, enabled, problems) = match same {
             Some(entry) => (entry.provider.clone(), entry.enabled, entry.problems.clone()),
-            None => match self.judge(tenant, &stored.name, &stored.settings) {
+            None => match self.judge(tenant, &stored.name, &stored.settings, Findings::of_kept()) {
                 Ok(read) => {
                     let provider = Provider { generation: stored.generation, ..read.provider };
                     (Some(Arc::new(provider)), read.enabled, Vec::new())
@@ -327,7 +327,7 @@ impl DirectoryRules for LiveDirectory {
         name: &str,
         settings: &Map<String, Value>,
     ) -> Result<Provider, Vec<String>> {
-        self.judge(&self.known_tenant(tenant)?, name, settings).map(|read| read.provider)
+        self.judge(&self.known_tenant(tenant)?, name, settings, Findings::default()).map(|read| read.provider)
     }
 }
 

@@ -68,11 +68,27 @@ fn lines(findings: &[Finding]) -> String {
 
 /// Collects everything that is wrong, so that one start shows all of it.
 #[derive(Debug, Default)]
-pub(super) struct Findings(Vec<Finding>);
+pub(super) struct Findings {
+    found: Vec<Finding>,
+    of_kept: bool,
+}
 
 impl Findings {
+    /// For settings that an earlier build may have taken: see [`Self::advise`].
+    pub(super) fn of_kept() -> Self {
+        Self { of_kept: true, ..Self::default() }
+    }
+
     pub(super) fn add(&mut self, place: &str, message: impl Into<String>) {
-        self.0.push(Finding { place: place.to_owned(), message: message.into() });
+        self.found.push(Finding { place: place.to_owned(), message: message.into() });
+    }
+
+    /// What does no harm and cannot be meant: it is refused when it is written, and stands when it was kept before
+    /// it was refused. A provider that an upgrade puts out of force shuts out everybody who came through it.
+    pub(super) fn advise(&mut self, place: &str, message: impl Into<String>) {
+        if !self.of_kept {
+            self.add(place, message);
+        }
     }
 
     /// The value when it is fine; else the finding is noted.
@@ -82,6 +98,6 @@ impl Findings {
 
     /// An error when anything was found.
     pub(super) fn check(&mut self) -> Result<(), ConfigError> {
-        if self.0.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(std::mem::take(&mut self.0))) }
+        if self.found.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(std::mem::take(&mut self.found))) }
     }
 }

@@ -299,7 +299,7 @@ impl Reader<'_> {
             _ => None,
         };
         if let Some(message) = unfit {
-            findings.add(&w.at, message);
+            findings.advise(&w.at, message);
         }
         Some(domains)
     }

@@ -247,8 +247,9 @@ impl CodeSender {
             DeliveryStart::NotAllowed { allowed } => return Err(not_allowed(method, &allowed).into()),
             DeliveryStart::TooMany { retry_after_s } => return Err(SendError::TooMany { retry_after_s }),
         };
-        let reached =
-            channel.and_then(|channel| Some((channel.address, destination(channel.address, &user.profile)?)));
+        let reached = channel
+            .filter(|channel| challenge.lets(channel))
+            .and_then(|channel| Some((channel.address, destination(channel.address, &user.profile)?)));
         let (address, destination) = reached.ok_or_else(|| not_allowed(method, &[]))?;
         let expires_in = challenge.expires_at.since(now);
         let code = code.as_deref().and_then(|c| std::str::from_utf8(c).ok());

@@ -13,9 +13,11 @@ pub mod verify;
 
 pub use method::{MfaMethod, Strength};
 
+use self::delivery::Channel;
 use crate::clock::UnixTime;
 use crate::ids::{ChallengeId, FactorId, TenantId, UserId};
 use crate::session::Grant;
+use crate::signin::facts::ChannelFacts;
 use crate::signin::history::ContextPrint;
 use crate::signin::record::AssessmentRecord;
 use crate::signin::user::IdentityKey;
@@ -59,6 +61,8 @@ pub struct NewChallenge {
     pub expires_at: UnixTime,
     /// Methods that may answer it, best first.
     pub methods: Vec<MfaMethod>,
+    /// How much those among them prove that are a plugin's own, by the lock of that moment.
+    pub own: Vec<ChannelFacts>,
     /// What the user gets for the answer.
     pub grant: Grant,
     /// Where and with what the sign-in was made; the device must be the same for the answer.
@@ -67,4 +71,11 @@ pub struct NewChallenge {
     pub assessment: AssessmentRecord,
     /// The identity that a right answer links to the user.
     pub link: Option<Box<IdentityKey>>,
+}
+
+impl NewChallenge {
+    /// Whether a channel proves as much as the one that was chosen: the lock may have changed since.
+    fn lets(&self, channel: &Channel) -> bool {
+        self.own.iter().all(|own| own.method != channel.method || channel.strength >= own.strength)
+    }
 }

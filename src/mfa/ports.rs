@@ -92,10 +92,8 @@ pub enum Passed {
         /// What the store has of it.
         hash: CodeHash,
     },
-    /// A code that was sent for this challenge: it goes with the challenge.
+    /// A code that was sent for this challenge, or a confirmation on a device: it goes with the challenge.
     SentCode,
-    /// The user confirmed on a device. No attempt was counted that would have to be taken back.
-    Confirmed,
 }
 
 /// A message to be counted.

@@ -183,11 +183,12 @@ impl ChallengeVerifier {
             MfaMethod::BackupCode => self.passing_backup_code(&attempt, answer.code),
             _ => self.passing_factor(&attempt, answer.code, now),
         };
+        if is_poll {
+            // What the user says on the device counts like a code, and what ended the challenge while it was asked for
+            // comes first.
+            opened(self.challenges.begin_attempt(request).await?)?;
+        }
         let Some(passed) = passed else {
-            if is_poll {
-                // A refusal on the device counts like a wrong code.
-                opened(self.challenges.begin_attempt(request).await?)?;
-            }
             let record = self.record(&attempt, PastEnd::MfaFailed, now);
             if !self.observer.is_idle() {
                 self.observer.observe(record.clone());
@@ -255,6 +256,11 @@ impl ChallengeVerifier {
         code: &str,
     ) -> Result<Option<Passed>, ChallengeError> {
         let challenge = attempt.challenge.id;
+        let channel = self.channels.find(&attempt.challenge.tenant, method);
+        if channel.is_some_and(|channel| !attempt.challenge.lets(&channel)) {
+            let (method, allowed) = (method.to_string(), "another method".to_owned());
+            return Err(ChallengeError::Method { method, allowed });
+        }
         let found = self.deliveries.find_delivery(challenge, method).await?;
         let Some(Delivery { delivery_id, sealed_code, reference }) = found else { return Ok(None) };
         let code = code.trim();
@@ -278,7 +284,7 @@ impl ChallengeVerifier {
                 judged == Judged::Right
             }
         };
-        Ok(right.then_some(if is_poll { Passed::Confirmed } else { Passed::SentCode }))
+        Ok(right.then_some(Passed::SentCode))
     }
 
     fn record(&self, attempt: &OpenAttempt, end: PastEnd, now: UnixTime) -> SignInRecord {

@@ -25,7 +25,7 @@ use super::ports::{
     AfterDecision, ClaimMapper, DecisionLog, Directory, Enricher, GeoLookup, KeySource, Observer, Outcomes,
     ReplayGuard, RiskRules, SignalSource, TenantCounts, TokenVerifier, Users,
 };
-use super::provider::{EnrichFailure, NoncePolicy, Provider, Tenant};
+use super::provider::{EnrichFailure, NoncePolicy, Provider, Tenant, identity_issuer};
 use super::record::AssessmentRecord;
 use super::replay::{FreshToken, spend};
 use super::request::SignInRequest;
@@ -451,7 +451,7 @@ impl Pipeline {
         let provider = Arc::clone(token.provider());
         let input = MappingInput {
             tenant: provider.tenant.clone(),
-            provider: ProviderFacts { id: Arc::clone(&provider.name), issuer: Arc::clone(token.issuer()) },
+            provider: ProviderFacts { id: Arc::clone(&provider.name), issuer: identity_issuer(token.issuer()) },
             claims: Arc::clone(claims),
             upstream: upstream.clone(),
             request: request.clone(),

@@ -8,6 +8,7 @@ use sqlx::{Row, SqliteConnection};
 
 use super::batch::{insert_late_records, insert_records};
 use super::factors::read_stored;
+use super::frozen::{channel_word, find_channel};
 use super::rows::{AssessmentRow, ContextRow, GrantRow, bytes, from_json, tenant};
 use super::sessions::{self, read_user};
 use super::users::insert_identity;
@@ -19,6 +20,7 @@ use crate::mfa::ports::{
 };
 use crate::mfa::{CHALLENGE_ATTEMPTS, LOCK_WINDOW, MfaMethod, NewChallenge, USER_ATTEMPTS};
 use crate::secret::same;
+use crate::signin::facts::ChannelFacts;
 use crate::signin::history::Pseudonym;
 use crate::signin::ports::StoreError;
 use crate::signin::record::SignInRecord;
@@ -41,7 +43,11 @@ impl Challenges for Store {
 }
 
 pub(super) async fn insert(connection: &mut SqliteConnection, challenge: &NewChallenge) -> Result<(), sqlx::Error> {
-    let methods: Vec<&str> = challenge.methods.iter().map(|m| m.as_str()).collect();
+    let word = |method: &MfaMethod| {
+        let own = challenge.own.iter().find(|own| own.method == *method);
+        own.map_or_else(|| method.to_string(), channel_word)
+    };
+    let methods: Vec<String> = challenge.methods.iter().map(word).collect();
     let assessment = serde_json::to_string(&AssessmentRow::from(&challenge.assessment));
     sqlx::query(
         "INSERT INTO challenges (id, secret_hash, tenant, user_id, device, methods, \"grant\", context, assessment, \
@@ -124,6 +130,7 @@ pub(super) async fn find_open(
     }
     let assessment: AssessmentRow = from_json(row.try_get(6)?)?;
     let context: ContextRow = from_json(row.try_get(5)?)?;
+    let channels: Vec<ChannelFacts> = row.try_get::<&str, _>(3)?.split(' ').filter_map(find_channel).collect();
     let challenge = NewChallenge {
         id: request.challenge,
         secret_hash: request.secret_hash,
@@ -131,7 +138,8 @@ pub(super) async fn find_open(
         user: user.id,
         created_at: UnixTime::from_millis(row.try_get(7)?),
         expires_at,
-        methods: row.try_get::<&str, _>(3)?.split(' ').filter_map(MfaMethod::find).collect(),
+        methods: channels.iter().map(|channel| channel.method).collect(),
+        own: channels.into_iter().filter(|channel| matches!(channel.method, MfaMethod::Own(_))).collect(),
         grant,
         context: context.into(),
         assessment: assessment.into(),
@@ -278,7 +286,7 @@ async fn complete(
         Passed::BackupCode { factor, hash } => {
             backup_codes::spend(connection, user, factor, &hash, record.at).await?
         }
-        Passed::SentCode | Passed::Confirmed => true,
+        Passed::SentCode => true,
     };
     if !spent {
         sqlx::query("UPDATE challenges SET used_at = NULL WHERE id = ?1")
@@ -287,9 +295,7 @@ async fn complete(
             .await?;
         return Ok(CompletionResult::CodeUsed);
     }
-    if passed != Passed::Confirmed {
-        take_back(&mut *connection, challenge, user, record.at).await?;
-    }
+    take_back(&mut *connection, challenge, user, record.at).await?;
     if let (Some(identity), None) = (&link, owner) {
         insert_identity(&mut *connection, identity, user, record.at).await?;
     }

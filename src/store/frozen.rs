@@ -158,12 +158,12 @@ fn word<T: Copy>(all: &[T], number: u8) -> T {
 }
 
 /// `email`; with its strength where the method alone does not tell: `acme.voice:strong`.
-fn channel_word(channel: &ChannelFacts) -> String {
+pub(super) fn channel_word(channel: &ChannelFacts) -> String {
     let ChannelFacts { method, strength } = channel;
     if *strength == method.strength() { method.to_string() } else { format!("{method}:{}", strength.as_str()) }
 }
 
-fn find_channel(word: &str) -> Option<ChannelFacts> {
+pub(super) fn find_channel(word: &str) -> Option<ChannelFacts> {
     let (method, strength) =
         word.split_once(':').map_or((word, None), |(method, strength)| (method, Some(strength)));
     let method = MfaMethod::find(method)?;

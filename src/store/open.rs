@@ -52,6 +52,19 @@ pub enum OpenError {
         /// The first version that is missing.
         missing: i64,
     },
+    /// The schema is newer than this build.
+    #[error(
+        "{path}: a newer build has used it, its schema has version {version} and this build's {known}; run the newer \
+         build, or restore a backup from before it"
+    )]
+    Ahead {
+        /// Which.
+        path: String,
+        /// The last version that was applied.
+        version: i64,
+        /// The last version of this build.
+        known: i64,
+    },
     /// The schema is not one that this build can use.
     #[error("{path}: the schema cannot be brought up to date: {source}")]
     Migrate {
@@ -137,6 +150,7 @@ pub(super) async fn open(options: &StoreOptions) -> Result<Opened, OpenError> {
         .disable_statement_logging();
     let database = |source| OpenError::Database { path: shown.clone(), source };
     let mut writer = connect.connect().await.map_err(database)?;
+    refuse_newer(&shown, &mut writer).await?;
     let before = version(&mut writer).await;
     migrations()
         .run_direct(None, &mut writer, false)
@@ -152,6 +166,14 @@ pub(super) async fn open(options: &StoreOptions) -> Result<Opened, OpenError> {
         .connect_lazy_with(reading);
     let report = MigrationReport { applied: after.1 - before.1, version: after.0 };
     Ok(Opened { options: connect, writer, reader, pool, report })
+}
+
+/// # Errors
+/// [`OpenError::Ahead`] when a build with later migrations than this one's has used the file.
+pub(super) async fn refuse_newer(path: &str, connection: &mut SqliteConnection) -> Result<(), OpenError> {
+    let (version, _) = version(connection).await;
+    let known = MIGRATIONS.iter().map(|(version, ..)| *version).max().unwrap_or_default();
+    if version > known { Err(OpenError::Ahead { path: path.to_owned(), version, known }) } else { Ok(()) }
 }
 
 /// The version of the schema and the number of its migrations; 0 for an empty file.

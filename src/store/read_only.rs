@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{ConnectOptions, SqliteConnection};
 use tokio::sync::mpsc;
 
-use super::open::{OpenError, StoreOptions, migrations};
+use super::open::{OpenError, StoreOptions, migrations, refuse_newer};
 use super::{Store, failed, reader};
 use crate::clock::UnixTime;
 use crate::signin::ports::{ReplayGuard, StoreError};
@@ -34,6 +34,7 @@ impl Store {
             .disable_statement_logging();
         let database = |source| OpenError::Database { path: path.clone(), source };
         let mut reading = connect.connect().await.map_err(database)?;
+        refuse_newer(&path, &mut reading).await?;
         if let Some(missing) = missing_migration(&mut reading).await {
             return Err(OpenError::Behind { path, missing });
         }

@@ -303,6 +303,27 @@ async fn commands_know_the_providers_that_administrators_made_and_switched_off()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_a_newer_build_has_used_is_left_alone_and_named() {
+    let service = Service::start().await;
+    let dir = service.dir.path().to_owned();
+    let options = SqliteConnectOptions::new().filename(dir.join("db/countersign.db"));
+    let pool = SqlitePoolOptions::new().connect_with(options).await.unwrap();
+    sqlx::query(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (999999, 'later', 1, x'00', 1)",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    pool.close().await;
+    for command in [["migrate"].as_slice(), &["serve"], &["doctor"]] {
+        let ran = run(command, "", &dir).await;
+        let told = format!("{}{}", ran.ended(3).text, ran.errors);
+        assert!(told.contains("a newer build has used it") && told.contains("999999"), "{command:?}: {told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn doctor_names_what_is_ill_and_ends_with_its_code() {
     let service = Service::start().await;
     let before = contents(&service).await;

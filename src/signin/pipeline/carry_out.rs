@@ -253,6 +253,8 @@ impl Pipeline {
         let id = ChallengeId::generate(now, &*self.entropy);
         let secret = Secret::random(32, &*self.entropy);
         let challenge_token = format!("{id}.{}", secret.to_base64url());
+        let channels = assessed.facts().user.channels.iter();
+        let own = channels.filter(|c| matches!(c.method, MfaMethod::Own(_)) && methods.contains(&c.method));
         let challenge = NewChallenge {
             id,
             secret_hash: secret.hash(),
@@ -261,6 +263,7 @@ impl Pipeline {
             created_at: now,
             expires_at: now.plus(CHALLENGE_TTL),
             methods: methods.to_vec(),
+            own: own.copied().collect(),
             grant,
             context: assessed.context().clone(),
             assessment: assessed.assessment().record(),

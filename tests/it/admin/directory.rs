@@ -77,6 +77,32 @@ async fn a_provider_made_here_signs_users_in_at_once_and_is_gone_when_removed() 
 }
 
 #[tokio::test]
+async fn a_provider_that_an_earlier_build_took_lets_its_users_in_after_an_upgrade() {
+    let service = Service::start().await;
+    let editor = service.admin_key(Role::Editor, Some("default")).await;
+    let body = json!({"name": "beta", "settings": settings(&service)});
+    assert_eq!(service.post_with("/admin/providers", &editor, body).await.status, 200);
+    let session = sign_in_with(&service, "beta", None).await.signed_in().clone();
+    let stopped = service.stop().await;
+    // No address of one of them is believed, so it lets in nobody who is new: refused now, and once it was not.
+    let mut kept = settings(&stopped);
+    kept["provisioning_domains"] = json!(["a.example", "b.example"]);
+    kept["email_trust"] = json!(["a.example"]);
+    let file = format!("sqlite://{}", stopped.dir.path().join("db/countersign.db").display());
+    let pool = sqlx::SqlitePool::connect(&file).await.unwrap();
+    let changed = sqlx::query("UPDATE providers SET settings = ?1 WHERE name = 'beta'").bind(kept.to_string());
+    assert_eq!(changed.execute(&pool).await.unwrap().rows_affected(), 1);
+    pool.close().await;
+    let service = stopped.start_again(Setup::default()).await;
+    let again = sign_in_with(&service, "beta", None).await;
+    assert_eq!(again.signed_in()["user_id"], session["user_id"]);
+    let me = service.get_with("/auth/me", session["access_token"].as_str().unwrap()).await;
+    assert_eq!(me.status, 200, "{}", me.text);
+    let put = service.put_with("/admin/providers/beta", &editor, kept).await;
+    put.expect(400, "invalid_settings");
+}
+
+#[tokio::test]
 async fn settings_pass_the_rules_of_the_file_and_all_that_is_wrong_is_told() {
     let service = Service::start().await;
     let editor = service.admin_key(Role::Editor, Some("default")).await;

@@ -15,11 +15,15 @@ const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
 async fn start(lines: &str) -> Service {
     let service = Service::start().await;
-    let more_config = format!(
+    let more_config = config(&service, lines);
+    service.restart(Setup { more_config, ..Setup::default() }).await
+}
+
+fn config(service: &Service, lines: &str) -> String {
+    format!(
         "[[providers]]\nname = \"apple\"\npreset = \"apple\"\njwks_uri = \"{}/jwks\"\nclient_ids = [\"ios\"]\n{lines}\n",
         service.issuer.url
-    );
-    service.restart(Setup { more_config, ..Setup::default() }).await
+    )
 }
 
 /// Of `subject-1`, unless something else is said.
@@ -95,4 +99,26 @@ async fn an_invitation_under_one_name_lets_the_person_in_under_the_other() {
     let body = sign_in(&service, NAMES[0]).await;
     assert_eq!(body["user_id"], invited.body["user_id"]);
     assert_eq!(sign_in(&service, NAMES[1]).await["user_id"], body["user_id"]);
+}
+
+#[tokio::test]
+async fn mapping_and_rules_see_one_name_whichever_the_token_has() {
+    let policies = tempfile::TempDir::new().unwrap();
+    let files = [
+        (
+            "mapping/apple.rhai",
+            "fn map(s, out) { if s.provider.issuer != \"https://appleid.apple.com\" { out.reject(\"mapping\"); } }",
+        ),
+        (
+            "risk/default.rhai",
+            "fn assess(s, risk) { if s.provider.issuer != \"https://appleid.apple.com\" { risk.deny(\"rules\"); } }",
+        ),
+    ];
+    let service = Service::start().await;
+    let more_config = config(&service, "");
+    let setup = Setup { more_config, ..Setup::with_policies(policies.path(), &files) };
+    let service = service.restart(setup).await;
+    for name in NAMES {
+        sign_in(&service, name).await;
+    }
 }

@@ -266,3 +266,18 @@ async fn a_push_is_looked_at_once_a_second_whoever_asks_and_no_look_is_a_wrong_c
     confirm(&other, &token, "").await.signed_in();
     confirm(&service, &token, "").await.expect(400, "challenge_used");
 }
+
+#[tokio::test]
+async fn a_clock_that_runs_behind_makes_nobody_wait_longer_for_the_next_look() {
+    let receiver = Receiver::default();
+    let (service, _bench, _policies) = start_for(&receiver, "push", &["mfa.begin", "mfa.verify"]).await;
+    let token = open_challenge(&service).await;
+    assert_eq!(send(&service, &token, "push").await.status, 200);
+    receiver.answers.lock().unwrap().push_back(json!({"status": "pending"}).to_string());
+    confirm(&service, &token, "").await.expect(400, "mfa_pending");
+    service.clock.set_back(Duration::from_secs(60));
+    assert_eq!(confirm(&service, &token, "").await.expect(400, "mfa_pending").headers["retry-after"], "1");
+    service.clock.advance(Duration::from_secs(61));
+    receiver.answers.lock().unwrap().push_back(json!({"status": "approved"}).to_string());
+    confirm(&service, &token, "").await.signed_in();
+}

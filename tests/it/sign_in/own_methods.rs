@@ -1,6 +1,7 @@
 //! MFA methods that plugins bring under names of their own.
 
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
@@ -131,4 +132,87 @@ async fn rules_name_it_and_other_tenants_do_not_see_it() {
     let running = start(&["mfa.begin"], "tenants = [\"another\"]", "risk.require_mfa(\"new_device\");").await;
     let token = challenge(&running.service).await.challenged()["challenge_token"].clone();
     send(&running.service, &token, "acme.voice").await.expect(400, "mfa_method_not_allowed");
+}
+
+#[tokio::test]
+async fn a_confirmation_that_comes_after_the_last_attempt_is_too_late() {
+    let both = ["mfa.begin", "mfa.verify"];
+    let demand = "risk.require_mfa(\"new_device\");";
+    // Wrong codes while the device is asked: of the same challenge, and of two others of the user.
+    for (others, code) in [(0, (400, "challenge_expired")), (2, (429, "mfa_locked"))] {
+        let running = start(&both, "strength = \"strong\"", demand).await;
+        let mut tokens = Vec::new();
+        for _ in 0..=others {
+            tokens.push(challenge(&running.service).await.challenged()["challenge_token"].clone());
+        }
+        let token = &tokens[0];
+        assert_eq!(send(&running.service, token, "acme.voice").await.status, 200);
+        running.receiver.holds.store(true, Ordering::SeqCst);
+        running.will_answer(json!({"status": "approved"}));
+        let guesses = async {
+            while running.received().len() < 2 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            for guessed in tokens.iter().skip(usize::from(others > 0)) {
+                for _ in 0..5 {
+                    running.verify(guessed, "email", "000000").await.expect(400, "invalid_mfa_code");
+                }
+            }
+            running.receiver.holds.store(false, Ordering::SeqCst);
+        };
+        let (confirmed, ()) = tokio::join!(running.verify(token, "acme.voice", ""), guesses);
+        confirmed.expect(code.0, code.1);
+    }
+}
+
+#[tokio::test]
+async fn a_confirmation_is_no_wrong_attempt_afterwards() {
+    let both = ["mfa.begin", "mfa.verify"];
+    let running = start(&both, "strength = \"strong\"", "risk.require_mfa(\"new_device\");").await;
+    // More than would lock the user if each stayed counted, with four wrong ones before each.
+    for _ in 0..2 {
+        let token = challenge(&running.service).await.challenged()["challenge_token"].clone();
+        assert_eq!(send(&running.service, &token, "acme.voice").await.status, 200);
+        for _ in 0..4 {
+            running.verify(&token, "email", "000000").await.expect(400, "invalid_mfa_code");
+        }
+        running.will_answer(json!({"status": "approved"}));
+        running.verify(&token, "acme.voice", "").await.signed_in();
+        running.verify(&token, "acme.voice", "").await.expect(400, "challenge_used");
+    }
+    let token = challenge(&running.service).await.challenged()["challenge_token"].clone();
+    running.verify(&token, "email", "000000").await.expect(400, "invalid_mfa_code");
+    running.verify(&token, "email", "000000").await.expect(400, "invalid_mfa_code");
+    running.verify(&token, "email", "000000").await.expect(429, "mfa_locked");
+}
+
+#[tokio::test]
+async fn a_method_that_was_made_weaker_does_not_answer_what_was_asked_of_the_strong_one() {
+    let demand = "risk.require_strength(\"strong\", \"new_device\");";
+    let running = start(&["mfa.begin"], "strength = \"strong\"", demand).await;
+    let service = &running.service;
+    let token = challenge(service).await.challenged()["challenge_token"].clone();
+    let code = async || {
+        assert_eq!(send(service, &token, "acme.voice").await.status, 200);
+        running.received().pop().unwrap()["data"]["code"].as_str().unwrap().to_owned()
+    };
+    let relock = |from: &str, to: &str| {
+        let lock = running._kept.0.write();
+        let text = std::fs::read_to_string(&lock).unwrap();
+        assert!(text.contains(from));
+        std::fs::write(&lock, text.replace(from, to)).unwrap();
+        service.plugins().reload().unwrap().expect("another lock");
+    };
+    let sent = code().await;
+    relock("strength = \"strong\"", "strength = \"weak\"");
+    running.verify(&token, "acme.voice", &sent).await.expect(400, "mfa_method_not_allowed");
+    service.clock.advance(Duration::from_secs(20));
+    let messages = running.received().len();
+    send(service, &token, "acme.voice").await.expect(400, "mfa_method_not_allowed");
+    assert_eq!(running.received().len(), messages, "nothing goes out by it");
+    challenge(service).await.expect(403, "sign_in_denied");
+    relock("strength = \"strong\"", "strength = \"strong\" # again");
+    service.clock.advance(Duration::from_secs(20));
+    let sent = code().await;
+    running.verify(&token, "acme.voice", &sent).await.signed_in();
 }

@@ -29,6 +29,12 @@ impl TestClock {
         held.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
+    /// Moves back, as one that is set right does, or that of another server.
+    pub fn set_back(&self, by: std::time::Duration) {
+        let held = self.0.as_ref().expect("only a fixed clock is moved");
+        held.fetch_sub(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
     /// Whole seconds.
     pub fn now_s(&self) -> i64 {
         self.now().as_secs()
