@@ -178,7 +178,7 @@ impl ChallengeVerifier {
         }
         let passed = match method {
             MfaMethod::Push | MfaMethod::Email | MfaMethod::Sms | MfaMethod::Own(_) => {
-                self.sent_code(&attempt, method, answer.code).await?
+                self.sent_code(&attempt, method, answer.code, is_poll).await?
             }
             MfaMethod::BackupCode => self.passing_backup_code(&attempt, answer.code),
             _ => self.passing_factor(&attempt, answer.code, now),
@@ -254,6 +254,7 @@ impl ChallengeVerifier {
         attempt: &OpenAttempt,
         method: MfaMethod,
         code: &str,
+        is_poll: bool,
     ) -> Result<Option<Passed>, ChallengeError> {
         let challenge = attempt.challenge.id;
         let channel = self.channels.find(&attempt.challenge.tenant, method);
@@ -264,8 +265,6 @@ impl ChallengeVerifier {
         let found = self.deliveries.find_delivery(challenge, method).await?;
         let Some(Delivery { delivery_id, sealed_code, reference }) = found else { return Ok(None) };
         let code = code.trim();
-        let is_poll =
-            matches!(method, MfaMethod::Push | MfaMethod::Own(_)) && code.is_empty() && sealed_code.is_none();
         let right = match sealed_code {
             Some(sealed) => {
                 let sent = self.vault.open(CODE_PURPOSE, challenge.as_bytes(), &sealed);

@@ -1,46 +1,22 @@
 //! MFA methods that plugins bring under names of their own.
 
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use data_encoding::{BASE64, BASE64URL_NOPAD};
+use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use super::mfa_webhook::{KEY, Receiver, webhook};
-use super::plugin_ports::{challenge, channel, lines, send};
-use crate::support::plugins::Bench;
-use crate::support::service::{Answer, Service, Setup};
-
-struct Running {
-    service: Service,
-    /// Messages by e-mail.
-    outbox: PathBuf,
-    /// What went to the endpoint of the plugin with a method of its own.
-    receiver: Receiver,
-    _kept: (Bench, TempDir),
-}
+use super::plugin_ports::{challenge, lines, send};
+use super::two_channels::{Running, with_second};
+use crate::support::service::Answer;
 
 /// A user with a verified address and number, a channel by e-mail, and one with a name of its own.
 async fn start(hooks: &[&str], lock: &str, demand: &str) -> Running {
-    let (bench, receiver) = (Bench::new(), Receiver::default());
-    bench.secret("mfa_webhook", &format!("whsec_{}", BASE64.encode(KEY)));
-    let (email, outbox) = channel(&bench, &["mfa.begin"], "");
-    let own = webhook(&bench, &receiver.clone().start().await, "acme.voice", hooks).with(lock);
-    let bench = bench.lock(&email).lock(&own);
     let script = format!(
         "fn assess(s, risk) {{ if s.history.sign_ins_total > 0 {{ {demand} }} }}\n\
          fn token(s, d, token) {{ token.claim(\"how\", d.factors_used); }}"
     );
-    let policies = TempDir::new().unwrap();
-    let mut setup = Setup::with_policies(policies.path(), &[("risk/default.rhai", &script)]);
-    setup.plugins_lock = Some(bench.write());
-    let service = Service::start_with(setup).await;
-    let token = service.issuer.token().claim("email", "ada@example.com").claim("email_verified", true);
-    let token = token.claim("phone_number", "+46701234567").claim("phone_number_verified", true);
-    service.sign_in(&token.sign()).await.signed_in();
-    Running { service, outbox, receiver, _kept: (bench, policies) }
+    with_second("acme.voice", hooks, lock, &script).await
 }
 
 impl Running {
@@ -197,7 +173,7 @@ async fn a_method_that_was_made_weaker_does_not_answer_what_was_asked_of_the_str
         running.received().pop().unwrap()["data"]["code"].as_str().unwrap().to_owned()
     };
     let relock = |from: &str, to: &str| {
-        let lock = running._kept.0.write();
+        let lock = running.kept.0.write();
         let text = std::fs::read_to_string(&lock).unwrap();
         assert!(text.contains(from));
         std::fs::write(&lock, text.replace(from, to)).unwrap();

@@ -12,11 +12,13 @@ use super::plugin_ports::{DEMAND, challenge, channel, lines, send};
 use crate::support::plugins::Bench;
 use crate::support::service::{Service, Setup};
 
-struct Running {
-    service: Service,
-    outbox: PathBuf,
-    receiver: Receiver,
-    _kept: (Bench, TempDir),
+pub struct Running {
+    pub service: Service,
+    /// Messages by e-mail.
+    pub outbox: PathBuf,
+    /// What went to the endpoint.
+    pub receiver: Receiver,
+    pub kept: (Bench, TempDir),
 }
 
 impl Running {
@@ -32,22 +34,28 @@ impl Running {
     }
 }
 
-/// A user with a verified address and a verified number, and a script of the tokens.
+/// As [`with_second`], with text messages and a script of the tokens.
 async fn with_two_channels(token: &str) -> Running {
+    let script = format!("{DEMAND}\nfn token(s, d, token) {{ {token} }}");
+    with_second("sms", &["mfa.begin"], "", &script).await
+}
+
+/// A user with a verified address and a verified number, a channel by e-mail, and another method by the endpoint, with
+/// more lines for the lock.
+pub async fn with_second(method: &str, hooks: &[&str], lock: &str, script: &str) -> Running {
     let (bench, receiver) = (Bench::new(), Receiver::default());
     bench.secret("mfa_webhook", &format!("whsec_{}", BASE64.encode(KEY)));
     let (email, outbox) = channel(&bench, &["mfa.begin"], "");
-    let sms = webhook(&bench, &receiver.clone().start().await, "sms", &["mfa.begin"]);
-    let bench = bench.lock(&email).lock(&sms);
-    let script = format!("{DEMAND}\nfn token(s, d, token) {{ {token} }}");
+    let second = webhook(&bench, &receiver.clone().start().await, method, hooks).with(lock);
+    let bench = bench.lock(&email).lock(&second);
     let policies = TempDir::new().unwrap();
-    let mut setup = Setup::with_policies(policies.path(), &[("risk/default.rhai", &script)]);
+    let mut setup = Setup::with_policies(policies.path(), &[("risk/default.rhai", script)]);
     setup.plugins_lock = Some(bench.write());
     let service = Service::start_with(setup).await;
     let token = service.issuer.token().claim("email", "ada@example.com").claim("email_verified", true);
     let token = token.claim("phone_number", "+46701234567").claim("phone_number_verified", true);
     service.sign_in(&token.sign()).await.signed_in();
-    Running { service, outbox, receiver, _kept: (bench, policies) }
+    Running { service, outbox, receiver, kept: (bench, policies) }
 }
 
 #[tokio::test]
